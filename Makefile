@@ -1,0 +1,45 @@
+# What CI runs is what a person runs. `make demo` and `make test` set up everything they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test check bench soak docs web clean browser
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) scripts/setup_venv.py $(VENV)
+	touch $(STAMP)
+
+demo: setup ## a hub with a live demo utility, until Ctrl-C; data is kept in gridwire-demo
+	$(BIN)/gridwire demo
+
+browser: setup ## a browser and kcat for the tests, where the system's package manager can be used
+	$(BIN)/python scripts/setup_test_tools.py
+
+test: setup browser
+	$(BIN)/python -m pytest -m "not soak"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/generate_docs.py --check
+	$(BIN)/python scripts/build_web.py --check
+
+bench: setup
+	$(BIN)/python bench/run.py
+
+soak: setup
+	GRIDWIRE_TEST_KILL_CYCLES=1000 $(BIN)/python -m pytest -m "soak or not soak" --timeout 86400 tests/fault
+
+docs: setup
+	$(BIN)/python scripts/generate_docs.py
+
+web: setup ## rebuild the page; needs Node and npm
+	$(BIN)/python scripts/build_web.py
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache

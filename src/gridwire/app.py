@@ -1,0 +1,333 @@
+"""The composition root: the only file that knows everyone.
+
+`Hub` puts broker, heads and worker supervision together in one process. `run_worker` is what a worker process runs.
+Heavy parts (numpy, numba, pyarrow, deltalake) are imported by workers only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+import gridwire
+from gridwire.broker.embedded import EmbeddedBroker
+from gridwire.broker.local_server import LocalServer
+from gridwire.broker.membership import Membership
+from gridwire.config import OFF, Settings
+from gridwire.core.clock import SystemClock
+from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
+from gridwire.core.hubs import FEEDERS, NETWORK, QUARANTINE, READINGS, SINGLE_PARTITION, TEMPLATES, TRANSFORMERS
+from gridwire.heads.http.server import HttpHead
+from gridwire.heads.kafka import KafkaHead
+from gridwire.log import disk
+from gridwire.supervisor import Supervisor
+from gridwire.web import static_directory
+
+if TYPE_CHECKING:
+    from gridwire.broker.local import LocalSource
+
+GRID_GROUP: Final = "grid.loads"
+CAPTURE_GROUP: Final = "lake.capture"
+
+log = structlog.get_logger("gridwire")
+
+
+class Hub:
+    """One hub process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.directory = Path(settings.data).absolute()
+        self.clock = SystemClock()
+        self.supervisor = Supervisor()
+        self.kafka: KafkaHead | None = None
+        self.http: HttpHead | None = None
+        self._started_ms = self.clock.now_ms()
+        self._ready = False
+        self._reconcile = asyncio.Event()
+        self._reconciler: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the log and serve. Raises GridwireError with the next step for the operator."""
+        settings = self.settings
+        disk.raise_open_files()
+        self.broker = await EmbeddedBroker.open(
+            self.directory,
+            settings.durability,
+            clock=self.clock,
+            default_partitions=settings.partitions,
+            templates=TEMPLATES,
+            single_partition=SINGLE_PARTITION,
+        )
+        self.membership = Membership(self.clock)
+        self.local = LocalServer(self.broker)
+        try:
+            await self.local.start()
+            await self._start_heads()
+        except BaseException:
+            await self.stop()
+            raise
+        self.broker.on_hubs_changed = self._reconcile.set
+        self._reconcile.set()
+        self._reconciler = asyncio.create_task(self._keep_workers())
+        self._ready = True
+
+    async def _start_heads(self) -> None:
+        settings = self.settings
+        if settings.kafka_port != OFF:
+            self.kafka = KafkaHead(
+                self.broker,
+                self.membership,
+                host=settings.host,
+                port=settings.kafka_port,
+                cluster_id=self.broker.cluster_id,
+                auto_create=settings.auto_create,
+                default_partitions=settings.partitions,
+                clock=self.clock,
+            )
+            await _bind(self.kafka.start(), "Kafka", "--kafka-port", settings.host, settings.kafka_port)
+        if settings.http_port != OFF:
+            self.http = self._http_head()
+            await _bind(self.http.start(), "HTTP", "--http-port", settings.host, settings.http_port)
+
+    def _http_head(self) -> HttpHead:
+        counters: dict[str, Callable[[], Mapping[str, int]]] = {"log": self._log_counters}
+        if self.kafka is not None:
+            counters["kafka"] = partial(_kafka_counters, self.kafka)
+        return HttpHead(
+            self.broker,
+            self.membership,
+            host=self.settings.host,
+            port=self.settings.http_port,
+            status=self.status,
+            auto_create=self.settings.auto_create,
+            clock=self.clock,
+            counters=counters,
+            static_dir=static_directory(),
+        )
+
+    async def stop(self) -> None:
+        """Drain: heads first, then workers, then the log."""
+        self._ready = False
+        if self._reconciler is not None:
+            self._reconciler.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reconciler
+        await self.supervisor.stop()
+        for head in (self.kafka, self.http):
+            if head is not None:
+                await head.stop()
+        await self.local.stop()
+        await self.membership.close()
+        await self.broker.close()
+
+    def endpoints(self) -> dict[str, str]:
+        """Where clients connect."""
+        found = {}
+        if self.kafka is not None:
+            found["kafka"] = f"{_shown(self.settings.host)}:{self.kafka.port}"
+        if self.http is not None:
+            found["http"] = f"http://{_shown(self.settings.host)}:{self.http.port}"
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """What `/v1/status` answers."""
+        return {
+            "version": gridwire.__version__,
+            "started_at": self._started_ms,
+            "uptime_s": (self.clock.now_ms() - self._started_ms) // 1000,
+            "durability": self.broker.durability,
+            "data_dir": str(self.directory),
+            "ready": self._ready,
+            "auth": "off (loopback only)" if not self.settings.insecure_i_understand else "off",
+            "endpoints": self.endpoints(),
+            "memory_bytes": disk.resident_bytes(),
+            "disk_free_bytes": disk.free_bytes(self.directory),
+            "workers": self.supervisor.describe(),
+        }
+
+    def _log_counters(self) -> dict[str, int]:
+        return {
+            "appended_events": self.broker.appended_events,
+            "appended_bytes": self.broker.appended_bytes,
+            "groups": self.broker.write_groups,
+            "syncs": self.broker.syncs,
+        }
+
+    # -- workers ------------------------------------------------------------------------------------------------
+
+    async def _keep_workers(self) -> None:
+        """Whenever hubs or their settings change, make the workers those that have something to do."""
+        while True:
+            await self._reconcile.wait()
+            self._reconcile.clear()
+            try:
+                if self.settings.workers:
+                    await self._ensure_grid_hubs()
+                    await self.supervisor.want(self._wanted())
+            except GridwireError as error:
+                log.error("workers cannot be started", reason=str(error))
+
+    async def _ensure_grid_hubs(self) -> None:
+        names = {hub.name for hub in self.broker.hubs()}
+        if NETWORK in names:
+            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS):
+                if name not in names:
+                    with contextlib.suppress(HubExists):
+                        await self.broker.create_hub(name)
+
+    def _wanted(self) -> dict[str, tuple[str, list[str]]]:
+        base = [sys.executable, "-m", "gridwire", "worker"]
+        data = ["--data", str(self.directory)]
+        wanted: dict[str, tuple[str, list[str]]] = {}
+        hubs = self.broker.hubs()
+        if any(hub.name == NETWORK for hub in hubs):
+            window = ["--window-days", str(self.settings.grid_window)]
+            wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
+        tables = [f"{hub.name}={hub.settings.capture}" for hub in hubs if hub.settings.capture != "off"]
+        if tables:
+            flush = ["--flush-s", str(self.settings.lake_flush)]
+            wanted["capture"] = (CAPTURE_GROUP, [*base, "capture", *data, *flush, "--table", *tables])
+        return wanted
+
+
+def _kafka_counters(head: KafkaHead) -> dict[str, int]:
+    counters = head.counters
+    requests = {f"requests_{name}": count for name, count in counters.requests.items()}
+    plain = {name: getattr(counters, name) for name in _KAFKA_COUNTERS}
+    return {**plain, **requests}
+
+
+_KAFKA_COUNTERS: Final = (
+    "connections",
+    "connections_total",
+    "connections_refused",
+    "bytes_in",
+    "bytes_out",
+    "events_in",
+    "events_out",
+    "errors",
+)
+
+
+async def _bind(starting: Any, head: str, flag: str, host: str, port: int) -> None:
+    try:
+        await starting
+    except OSError as error:
+        raise GridwireError(
+            f"{head} head cannot listen on {host}:{port}: {error.strerror or error}. "
+            f"Choose another port with {flag} (0 picks a free one)"
+        ) from None
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def serve(settings: Settings, ready: Any = None) -> None:
+    """Run a hub until SIGTERM or SIGINT; `ready(hub)` is called once every head serves."""
+    hub = Hub(settings)
+    stop = asyncio.Event()
+    _on_signals(asyncio.get_running_loop(), stop)
+    await hub.start()
+    if ready is not None:
+        ready(hub)
+    await stop.wait()
+    log.info("stopping")
+    await hub.stop()
+
+
+def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+
+
+def run(main: Any) -> None:
+    """Run a coroutine on the fast event loop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+# -- worker processes ---------------------------------------------------------------------------------------------
+
+
+def run_worker(name: str, data: Path, options: Mapping[str, Any]) -> int:
+    """Run one worker until it is told to stop or its hub is gone. Returns the exit code."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
+    try:
+        _WORKERS[name](data, stop, options)
+    except FencedEpoch as error:
+        log.warning("worker replaced by a newer one", worker=name, reason=str(error))
+        return 3
+    except GridwireError as error:
+        log.error("worker failed", worker=name, reason=str(error))
+        return 1
+    return 0
+
+
+def _end_with_parent(stop: threading.Event) -> None:
+    """The hub holds the other end of our standard input: its end is ours."""
+    with contextlib.suppress(OSError, ValueError):
+        while os.read(0, 4096):
+            pass
+    stop.set()
+    time.sleep(5)
+    os._exit(4)
+
+
+def open_source(data: Path, group: str, hubs: list[str], start: str = "earliest") -> LocalSource:
+    """A worker's subscription to the hub of a data directory."""
+    from gridwire.broker.local import LocalSource
+
+    return LocalSource(data, group, hubs, start)
+
+
+def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    from gridwire.grid import worker
+    from gridwire.grid.loads import LoadsSettings
+
+    settings = worker.WorkerSettings(group=GRID_GROUP, loads=LoadsSettings(days=options["window_days"]))
+    outcome = worker.run(partial(open_source, data), data / "workers" / "grid", stop, settings)
+    if outcome == "fenced":
+        raise FencedEpoch("another grid worker took over")
+
+
+def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    from gridwire.capture import decoders, worker
+    from gridwire.grid import lake, readings
+
+    kinds = {
+        "events": decoders.events,
+        "readings": readings.to_arrow,
+        "loads": decoders.json_decoder(lake.LOADS),
+    }
+    tables = {}
+    for assignment in options["tables"]:
+        hub, _, kind = assignment.rpartition("=")
+        tables[hub] = kinds[kind]
+    source = partial(open_source, data, CAPTURE_GROUP, list(tables))
+    worker.run(source, data / "lake", tables, stop, flush_s=options["flush_s"])
+
+
+_WORKERS: Final = {"grid": _grid, "capture": _capture}

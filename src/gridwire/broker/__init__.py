@@ -1,0 +1,1 @@
+"""The one port to the log, and its implementations."""

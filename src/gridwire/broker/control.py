@@ -1,0 +1,110 @@
+"""Control state: an append-only journal of keyed changes, replayed into one dictionary.
+
+Everything the hub knows besides events lives here: hubs, committed positions, producer ids, owners of groups,
+outputs on their way. A change set is one record batch of `(key, value | null)` events in an internal partition, so it is durable
+and atomic like any batch: after a crash all of it is there or none.
+
+Compaction: when the journal's segment rolls, the live keys are written once more at the start of the new segment and,
+when they are durable, the older segments are deleted. A crash in between leaves both, which replays to the same state.
+
+    hub/<name>                          HubRecord
+    position/<group>/<hub id>/<part>    PositionRecord
+    producer                            next producer id
+    owner/<group>                       OwnerRecord
+    outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from gridwire.core.batch import Event, decode, encode, iter_headers
+from gridwire.core.settings import HubSettings
+from gridwire.log.partition import PartitionLog
+
+JOURNAL = "__control"
+_SNAPSHOT_BATCH_EVENTS = 10_000
+
+Changes = Mapping[str, bytes | None]
+
+
+class HubRecord(msgspec.Struct, frozen=True):
+    """A hub as the journal keeps it."""
+
+    id: str
+    partitions: int
+    settings: HubSettings
+    internal: bool = False
+    created_ms: int = 0
+
+
+class PositionRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A committed position."""
+
+    offset: int
+    metadata: str = ""
+    committed_ms: int = 0
+
+
+class OwnerRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Who owns a worker group: its producer id and the epoch that fences earlier owners."""
+
+    producer_id: int
+    epoch: int
+
+
+class OutboxRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One batch of outputs, ready to append: producer id, epoch and sequence make the append idempotent."""
+
+    hub_id: str
+    partition: int
+    batch: bytes
+
+
+def pack(value: Any) -> bytes:
+    """A record as journal bytes."""
+    return msgspec.msgpack.encode(value)
+
+
+class ControlState:
+    """The journal's dictionary. Pure bookkeeping: the broker appends, then applies."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, bytes] = {}
+
+    def replay(self, log: PartitionLog) -> None:
+        """Apply the whole journal in order."""
+        offset = log.start_offset
+        while offset < log.end_offset:
+            data = log.read(offset, 8 * 1024 * 1024)
+            for position, header in iter_headers(data):
+                self.apply({(event.key or b"").decode(): event.value for event in decode(data, position)})
+                offset = header.next_offset
+
+    def apply(self, changes: Changes) -> None:
+        """Take a change set that is durable."""
+        for key, value in changes.items():
+            if value is None:
+                self.entries.pop(key, None)
+            else:
+                self.entries[key] = value
+
+    def under(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """Entries whose key starts with `prefix`, the rest of the key first."""
+        for key, value in list(self.entries.items()):
+            if key.startswith(prefix):
+                yield key[len(prefix) :], value
+
+    def snapshot(self, now_ms: int) -> Iterator[bytearray]:
+        """The live entries as batches for the start of a fresh segment."""
+        items = list(self.entries.items())
+        for start in range(0, len(items), _SNAPSHOT_BATCH_EVENTS):
+            yield change_batch(items[start : start + _SNAPSHOT_BATCH_EVENTS], now_ms)
+
+
+def change_batch(changes: Iterable[tuple[str, bytes | None]], now_ms: int) -> bytearray:
+    """A change set as one record batch."""
+    return encode([Event(value, key.encode(), timestamp=now_ms) for key, value in changes])

@@ -1,0 +1,731 @@
+"""The broker in this process tree: the log, its writer thread, the control journal, and who waits for what.
+
+Everything here runs on the hub's event loop except the writer thread, which reports back through the loop.
+
+Commit of a worker (position and outputs together):
+
+    1. one change set in the journal: new positions + the outputs themselves (outbox), durable and atomic;
+    2. the outputs are appended to their hubs, idempotently (producer id, epoch, sequence of the owner);
+    3. the next commit's change set removes the outbox entries of this one.
+
+A crash after 1 repeats 2 on start, and the log's duplicate check makes it happen once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from gridwire.broker.control import (
+    JOURNAL,
+    Changes,
+    ControlState,
+    HubRecord,
+    OutboxRecord,
+    OwnerRecord,
+    PositionRecord,
+    change_batch,
+    pack,
+)
+from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Read
+from gridwire.core.batch import BatchHeader, check_produced, set_append_time
+from gridwire.core.clock import Clock, SystemClock
+from gridwire.core.errors import (
+    Corruption,
+    DuplicateSequence,
+    FencedEpoch,
+    GridwireError,
+    HubExists,
+    InvalidSetting,
+    MessageTooLarge,
+    StorageFailed,
+    UnknownHub,
+    UnknownPartition,
+)
+from gridwire.core.limits import PARTITIONS_PER_HUB_MAX, check_name
+from gridwire.core.settings import UNLIMITED, HubSettings, with_changes
+from gridwire.log import disk
+from gridwire.log.partition import PartitionLog, Span, Stored
+from gridwire.log.writer import Durability, LogWriter, Outcome, Request
+
+FORMAT_VERSION: Final = 1
+MAINTENANCE_S: Final = 15.0
+PRODUCER_ID_BLOCK: Final = 1000
+"""Producer ids reserved by one journal entry; a crash skips the rest of a block."""
+
+_JOURNAL_SETTINGS = HubSettings(retention_ms=UNLIMITED, segment_bytes=16 * 1024 * 1024)
+
+log = structlog.get_logger("gridwire.broker")
+
+
+quote = partial(urllib.parse.quote, safe="")
+unquote = urllib.parse.unquote
+
+
+@dataclass(slots=True)
+class _Hub:
+    info: HubInfo
+    logs: list[PartitionLog] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a worker holds after claiming a group."""
+
+    producer_id: int
+    epoch: int
+
+
+class EmbeddedBroker:
+    """`Broker` over a data directory. Create with `open`."""
+
+    def __init__(self, directory: Path, durability: Durability, clock: Clock, default_partitions: int) -> None:
+        self.directory = directory
+        self.durability = str(durability)
+        self.default_partitions = default_partitions
+        self.clock = clock
+        self.cluster_id = ""
+        self.appended_events = 0
+        self.appended_bytes = 0
+        self._durability = durability
+        self._hubs: dict[str, _Hub] = {}
+        self._control = ControlState()
+        self._waiters: dict[Place, set[asyncio.Future[None]]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._admin = asyncio.Lock()
+        self._producer_ids = range(0)
+        self._pending_outputs: dict[str, list[tuple[str, OutboxRecord]]] = {}
+        self._group_locks: dict[str, asyncio.Lock] = {}
+        self._applied_outbox: dict[str, list[str]] = {}
+        self._outbox_number = 0
+        self._maintenance: asyncio.Task[None] | None = None
+        self._changing: set[asyncio.Future[Appended]] = set()
+        self._compacting: asyncio.Future[None] | None = None
+        self._templates: Mapping[str, Mapping[str, Any]] = {}
+        self._single_partition: frozenset[str] = frozenset()
+        self.generation = 0
+        self.on_hubs_changed: Callable[[], None] = lambda: None
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path | str,
+        durability: str = "fsync",
+        *,
+        clock: Clock | None = None,
+        default_partitions: int = 4,
+        templates: Mapping[str, Mapping[str, Any]] | None = None,
+        single_partition: frozenset[str] = frozenset(),
+    ) -> EmbeddedBroker:
+        """Open or create a data directory and recover what is in it.
+
+        Args:
+            templates: settings of hubs with a meaning of their own. single_partition: those with one partition.
+
+        Raises:
+            GridwireError: the directory is in use, unreadable, or of a newer format. InvalidSetting: durability.
+        """
+        broker = cls(Path(directory), Durability.parse(durability), clock or SystemClock(), default_partitions)
+        broker._templates = templates or {}
+        broker._single_partition = single_partition
+        broker._prepare_directory()
+        try:
+            broker._start()
+            await broker._finish_outputs()
+        except OSError as error:
+            broker._lock.release()
+            raise GridwireError(
+                f"{error.filename or directory} cannot be opened: {error.strerror}; check its owner and mode"
+            ) from None
+        except BaseException:
+            broker._lock.release()
+            raise
+        broker._maintenance = asyncio.create_task(broker._maintain())
+        return broker
+
+    def _prepare_directory(self) -> None:
+        try:
+            (self.directory / "hubs").mkdir(parents=True, exist_ok=True)
+            self._lock = disk.DirectoryLock(self.directory)
+            self.cluster_id = self._identity()
+        except OSError as error:
+            raise GridwireError(
+                f"data directory {self.directory} cannot be used: {error.strerror or error}. "
+                "Check its owner and mode, or choose another with --data"
+            ) from None
+
+    def _identity(self) -> str:
+        path = self.directory / "gridwire.json"
+        if not path.exists():
+            identity = {"format": FORMAT_VERSION, "cluster_id": uuid4().hex[:22]}
+            disk.write_atomic(path, msgspec.json.encode(identity))
+        try:
+            known = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+            version, cluster_id = int(known["format"]), str(known["cluster_id"])
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            raise GridwireError(f"{path} is damaged: restore it from a backup of the data directory") from None
+        if version > FORMAT_VERSION:
+            raise GridwireError(
+                f"data directory has format {version}, this gridwire knows {FORMAT_VERSION}: use a newer one"
+            )
+        return cluster_id
+
+    def _start(self) -> None:
+        now_ms = self.clock.now_ms()
+        self._journal = PartitionLog(
+            self.directory / "control",
+            JOURNAL,
+            0,
+            _JOURNAL_SETTINGS,
+            sync=self._durability.interval_ms is not None,
+            now_ms=now_ms,
+        )
+        self._report_recovery(self._journal)
+        if self._journal.recovery.damage:
+            place = self._journal.recovery.damage[0]
+            raise Corruption(
+                "damaged control journal", hub=JOURNAL, partition=0, segment="control", position=place.start
+            )
+        self._control.replay(self._journal)
+        self._journal_segment = self._journal.active_base
+        for name, value in self._control.under("hub/"):
+            record = msgspec.msgpack.decode(value, type=HubRecord)
+            self._hubs[name] = self._open_hub(name, record)
+        self._drop_orphans()
+        self._writer = LogWriter(self._durability, self.clock, self._on_group)
+
+    def _open_hub(self, name: str, record: HubRecord) -> _Hub:
+        info = HubInfo(name, UUID(record.id), record.partitions, record.settings, record.internal, record.created_ms)
+        hub = _Hub(info)
+        for number in range(record.partitions):
+            partition = self._open_partition(info, number)
+            hub.logs.append(partition)
+        return hub
+
+    def _open_partition(self, info: HubInfo, number: int) -> PartitionLog:
+        partition = PartitionLog(
+            self.directory / "hubs" / info.id.hex / str(number), info.name, number, info.settings,
+            sync=self._durability.interval_ms is not None, now_ms=self.clock.now_ms(),
+        )  # fmt: skip
+        self._report_recovery(partition)
+        return partition
+
+    def _report_recovery(self, partition: PartitionLog) -> None:
+        found = partition.recovery
+        if found.truncated_bytes:
+            log.warning(
+                "torn tail cut off", hub=partition.hub, partition=partition.partition, bytes=found.truncated_bytes
+            )
+        for damage in found.damage:
+            log.error(
+                "damaged batch kept in place",
+                hub=partition.hub,
+                partition=partition.partition,
+                start=damage.start,
+                end=damage.end,
+            )
+
+    def _drop_orphans(self) -> None:
+        """Directories of hubs whose creation or deletion was cut short by a crash."""
+        known = {hub.info.id.hex for hub in self._hubs.values()}
+        for path in (self.directory / "hubs").iterdir():
+            if path.name not in known and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+
+    async def close(self) -> None:
+        """Write and sync what is queued, save indexes, release the directory."""
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._maintenance
+        await asyncio.to_thread(self._writer.stop)
+        await asyncio.sleep(0)
+        for waiting in list(self._waiters.values()):
+            for future in list(waiting):
+                if not future.done():
+                    future.set_result(None)
+        await asyncio.to_thread(self._close_files)
+        self._lock.release()
+
+    def _close_files(self) -> None:
+        for hub in self._hubs.values():
+            for partition in hub.logs:
+                with contextlib.suppress(OSError):
+                    partition.close()
+        with contextlib.suppress(OSError):
+            self._journal.close()
+
+    @property
+    def write_groups(self) -> int:
+        """Group commits since start."""
+        return self._writer.groups
+
+    @property
+    def syncs(self) -> int:
+        """Files synced since start."""
+        return self._writer.syncs
+
+    # -- hubs ---------------------------------------------------------------------------------------------------
+
+    def hubs(self) -> Sequence[HubInfo]:
+        """All hubs by name."""
+        return [self._hubs[name].info for name in sorted(self._hubs)]
+
+    def hub(self, name: str) -> HubInfo:
+        """Raises UnknownHub."""
+        return self._find(name).info
+
+    def _find(self, name: str) -> _Hub:
+        hub = self._hubs.get(name)
+        if hub is None:
+            raise UnknownHub(f"no hub {name!r}: create it with `gridwire hub create {name[:80]}`")
+        return hub
+
+    def partition(self, name: str, number: int) -> PartitionLog:
+        """The partition's log. Raises UnknownHub, UnknownPartition."""
+        hub = self._find(name)
+        if not 0 <= number < len(hub.logs):
+            raise UnknownPartition(f"hub {name!r} has partitions 0 to {len(hub.logs) - 1}, not {number}")
+        return hub.logs[number]
+
+    async def create_hub(
+        self, name: str, partitions: int | None = None, settings: Mapping[str, Any] | None = None
+    ) -> HubInfo:
+        """Durable when it returns. Raises HubExists, InvalidName, InvalidSetting."""
+        check_name(name)
+        usual = 1 if name in self._single_partition else self.default_partitions
+        count = _partition_count(usual if partitions is None else partitions)
+        wanted = with_changes(HubSettings(), {**self._templates.get(name, {}), **(settings or {})})
+        async with self._admin:
+            if name in self._hubs:
+                raise HubExists(f"hub {name!r} exists already")
+            record = HubRecord(str(uuid4()), count, wanted, name.startswith("__"), self.clock.now_ms())
+            hub = await asyncio.to_thread(self._make_hub, name, record)
+            await self._change({f"hub/{name}": pack(record)})
+            self._hubs[name] = hub
+        log.info("hub created", hub=name, partitions=count)
+        self._hubs_changed()
+        return hub.info
+
+    def _make_hub(self, name: str, record: HubRecord) -> _Hub:
+        try:
+            hub = self._open_hub(name, record)
+            if self._durability.interval_ms is not None:
+                disk.sync_directory(self.directory / "hubs" / hub.info.id.hex)
+                disk.sync_directory(self.directory / "hubs")
+        except OSError as error:
+            raise disk.storage_error(error, f"creating hub {name}") from None
+        return hub
+
+    async def delete_hub(self, name: str) -> None:
+        """Forget the hub, its positions and its data. Raises UnknownHub."""
+        async with self._admin:
+            hub = self._find(name)
+            changes: dict[str, bytes | None] = {f"hub/{name}": None}
+            for rest, _ in self._control.under("position/"):
+                if f"/{hub.info.id}/" in f"/{rest}":
+                    changes[f"position/{rest}"] = None
+            await self._change(changes)
+            del self._hubs[name]
+        for number in range(len(hub.logs)):
+            self._wake((name, number))
+        await asyncio.to_thread(self._remove_files, hub)
+        log.info("hub deleted", hub=name)
+        self._hubs_changed()
+
+    def _remove_files(self, hub: _Hub) -> None:
+        for partition in hub.logs:
+            with contextlib.suppress(OSError):
+                partition.delete()
+        shutil.rmtree(self.directory / "hubs" / hub.info.id.hex, ignore_errors=True)
+
+    async def add_partitions(self, name: str, total: int) -> HubInfo:
+        """Grow to `total` partitions. Raises UnknownHub, InvalidSetting."""
+        async with self._admin:
+            hub = self._find(name)
+            if _partition_count(total) <= hub.info.partitions:
+                raise InvalidSetting(f"hub {name!r} has {hub.info.partitions} partitions; they can only become more")
+            return await self._replace(name, hub, msgspec.structs.replace(self._record(hub), partitions=total))
+
+    async def alter_hub(self, name: str, settings: Mapping[str, Any]) -> HubInfo:
+        """Change settings live. Raises UnknownHub, InvalidSetting."""
+        async with self._admin:
+            hub = self._find(name)
+            wanted = with_changes(hub.info.settings, settings)
+            return await self._replace(name, hub, msgspec.structs.replace(self._record(hub), settings=wanted))
+
+    def _record(self, hub: _Hub) -> HubRecord:
+        info = hub.info
+        return HubRecord(str(info.id), info.partitions, info.settings, info.internal, info.created_ms)
+
+    async def _replace(self, name: str, hub: _Hub, record: HubRecord) -> HubInfo:
+        info = HubInfo(name, hub.info.id, record.partitions, record.settings, record.internal, record.created_ms)
+        fresh = [
+            await asyncio.to_thread(self._open_partition, info, n) for n in range(len(hub.logs), record.partitions)
+        ]
+        await self._change({f"hub/{name}": pack(record)})
+        hub.logs += fresh
+        hub.info = info
+        for partition in hub.logs:
+            partition.settings = record.settings
+        self._hubs_changed()
+        return info
+
+    def _hubs_changed(self) -> None:
+        self.generation += 1
+        self.on_hubs_changed()
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def append(self, hub: str, partition: int, batches: bytearray | memoryview) -> asyncio.Future[Appended]:
+        """Append whole v2 batches; see `Broker.append`."""
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        try:
+            target = self.partition(hub, partition)
+            headers = check_produced(batches)
+            _check_sizes(target, headers)
+            self._submit(target, memoryview(batches), headers, future)
+        except GridwireError as error:
+            future.set_exception(error)
+        return future
+
+    def _submit(
+        self, target: PartitionLog, buffer: memoryview, headers: list[BatchHeader], future: asyncio.Future[Appended]
+    ) -> None:
+        if target.settings.timestamp_type == "append":
+            headers = _stamp_append_time(buffer, headers, self.clock.now_ms())
+        self._writer.submit(Request(target, buffer, headers, future))
+
+    def _on_group(self, results: Sequence[tuple[Request, Outcome]]) -> None:
+        """Called by the writer thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody is left to tell
+            self._loop.call_soon_threadsafe(self._complete, results)
+
+    def _complete(self, results: Sequence[tuple[Request, Outcome]]) -> None:
+        touched: set[Place] = set()
+        for request, outcome in results:
+            future = request.token
+            if isinstance(outcome, Stored) and request.headers:
+                touched.add((request.partition.hub, request.partition.partition))
+                if not outcome.duplicate:
+                    self.appended_bytes += len(request.buffer)
+                    self.appended_events += sum(header.record_count for header in request.headers)
+            if not isinstance(future, asyncio.Future) or future.done():
+                continue
+            if isinstance(outcome, Stored):
+                future.set_result(self._appended(request, outcome))
+            else:
+                future.set_exception(outcome)
+        for place in touched:
+            self._wake(place)
+
+    def _appended(self, request: Request, stored: Stored) -> Appended:
+        appends = request.partition.settings.timestamp_type == "append"
+        time_ms = request.headers[-1].max_timestamp if appends and request.headers else -1
+        return Appended(stored.base_offset, time_ms, request.partition.start_offset, stored.duplicate)
+
+    def _wake(self, place: Place) -> None:
+        for future in self._waiters.pop(place, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def bounds(self, hub: str, partition: int) -> Bounds:
+        """Raises UnknownHub, UnknownPartition."""
+        target = self.partition(hub, partition)
+        return Bounds(target.start_offset, target.end_offset)
+
+    async def sizes(self, hub: str) -> Sequence[int]:
+        """Bytes kept, per partition. Raises UnknownHub."""
+        return [partition.size_bytes for partition in self._find(hub).logs]
+
+    async def read(self, hub: str, partition: int, offset: int, bytes_max: int) -> Read:
+        """Whole batches that are there now. Raises OffsetOutOfRange, UnknownHub, Corruption."""
+        target = self.partition(hub, partition)
+        end = target.end_offset
+        return Read(target.read(offset, bytes_max), target.start_offset, end)
+
+    def spans(self, hub: str, partition: int, offset: int, bytes_max: int) -> list[Span]:
+        """Where a worker on this machine finds the bytes itself. Raises OffsetOutOfRange, UnknownHub."""
+        return self.partition(hub, partition).spans(offset, bytes_max)
+
+    async def wait(self, positions: Mapping[Place, int], timeout_s: float) -> None:
+        """Return when an event at or after one of the offsets is readable, or the time is up."""
+        if any(self.partition(*place).end_offset > offset for place, offset in positions.items()):
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        for place in positions:
+            self._waiters.setdefault(place, set()).add(future)
+        handle = self._loop.call_later(timeout_s, _resolve, future)
+        try:
+            await future
+        finally:
+            handle.cancel()
+            for place in positions:
+                waiting = self._waiters.get(place)
+                if waiting is not None:
+                    waiting.discard(future)
+                    if not waiting:
+                        del self._waiters[place]
+
+    async def offset_at(self, hub: str, partition: int, timestamp_ms: int) -> tuple[int, int] | None:
+        """(offset, timestamp) of the first event at or after a time."""
+        return await asyncio.to_thread(self.partition(hub, partition).offset_at, timestamp_ms)
+
+    async def newest(self, hub: str, partition: int) -> tuple[int, int] | None:
+        """(offset, timestamp) of the event with the largest timestamp."""
+        return await asyncio.to_thread(self.partition(hub, partition).newest)
+
+    def header_at(self, hub: str, partition: int, offset: int) -> BatchHeader | None:
+        """Header of the batch that holds `offset`; None at the end."""
+        return self.partition(hub, partition).header_at(offset)
+
+    async def new_producer_id(self) -> tuple[int, int]:
+        """A (producer id, epoch) nobody else has."""
+        async with self._admin:
+            if not self._producer_ids:
+                first = int.from_bytes(self._control.entries.get("producer", b"\0"), "big")
+                await self._change({"producer": (first + PRODUCER_ID_BLOCK).to_bytes(8, "big")})
+                self._producer_ids = range(first, first + PRODUCER_ID_BLOCK)
+            producer_id, self._producer_ids = self._producer_ids[0], self._producer_ids[1:]
+            return producer_id, 0
+
+    # -- positions ----------------------------------------------------------------------------------------------
+
+    async def commit(self, group: str, positions: Mapping[Place, Position]) -> None:
+        """Durable when it returns. Raises UnknownHub, UnknownPartition, StorageFailed."""
+        if positions:
+            await self._change(self._position_changes(group, positions))
+
+    def _position_changes(self, group: str, positions: Mapping[Place, Position]) -> dict[str, bytes | None]:
+        now_ms = self.clock.now_ms()
+        changes: dict[str, bytes | None] = {}
+        for (name, number), position in positions.items():
+            self.partition(name, number)
+            key = f"position/{quote(group)}/{self._hubs[name].info.id}/{number}"
+            changes[key] = pack(PositionRecord(position.offset, position.metadata, now_ms))
+        return changes
+
+    async def positions(self, group: str) -> Mapping[Place, Position]:
+        """Committed positions of a group."""
+        names = {str(hub.info.id): name for name, hub in self._hubs.items()}
+        found: dict[Place, Position] = {}
+        for rest, value in self._control.under(f"position/{quote(group)}/"):
+            hub_id, _, number = rest.partition("/")
+            if hub_id in names:
+                record = msgspec.msgpack.decode(value, type=PositionRecord)
+                found[names[hub_id], int(number)] = Position(record.offset, record.metadata, record.committed_ms)
+        return found
+
+    async def group_names(self) -> Sequence[str]:
+        """Groups with committed positions."""
+        return sorted({unquote(rest.split("/", 1)[0]) for rest, _ in self._control.under("position/")})
+
+    async def delete_group(self, group: str) -> None:
+        """Forget the group's positions."""
+        changes: dict[str, bytes | None] = {
+            f"position/{quote(group)}/{rest}": None for rest, _ in self._control.under(f"position/{quote(group)}/")
+        }
+        if changes:
+            await self._change(changes)
+
+    async def forget_positions(self, group: str, places: Sequence[Place]) -> None:
+        """Forget single positions of a group."""
+        changes: dict[str, bytes | None] = {
+            f"position/{quote(group)}/{self._find(name).info.id}/{number}": None for name, number in places
+        }
+        if changes:
+            await self._change(changes)
+
+    # -- worker groups: one owner, position and outputs together ---------------------------------------------------
+
+    async def claim(self, group: str) -> Owner:
+        """Become the owner of a worker group; whoever owned it before is fenced. Its outputs are all in their hubs."""
+        check_name(group, "group")
+        async with self._group_lock(group):
+            await self._apply_outputs(group)
+            known = self._owner(group)
+            if known is None:
+                producer_id, _ = await self.new_producer_id()
+                known = OwnerRecord(producer_id, -1)
+            record = OwnerRecord(known.producer_id, known.epoch + 1)
+            if record.epoch > 32_000:  # int16 on the wire
+                record = OwnerRecord((await self.new_producer_id())[0], 0)
+            await self._change({f"owner/{group}": pack(record)})
+        return Owner(record.producer_id, record.epoch)
+
+    def _owner(self, group: str) -> OwnerRecord | None:
+        value = self._control.entries.get(f"owner/{group}")
+        return None if value is None else msgspec.msgpack.decode(value, type=OwnerRecord)
+
+    async def commit_outputs(
+        self, group: str, owner: Owner, positions: Mapping[Place, Position], outputs: Sequence[tuple[Place, bytes]]
+    ) -> None:
+        """Make positions and outputs durable together, then put the outputs into their hubs.
+
+        Args:
+            outputs: batches stamped with the owner's producer id, epoch and its running sequence per place.
+
+        Raises:
+            FencedEpoch: a newer owner took over. StorageFailed: nothing happened, or (after the journal has it) the
+            outputs follow before anybody can commit for this group again.
+        """
+        async with self._group_lock(group):
+            known = self._owner(group)
+            if known is None or (known.producer_id, known.epoch) != (owner.producer_id, owner.epoch):
+                raise FencedEpoch(f"group {group!r} has a newer owner")
+            await self._apply_outputs(group)
+            changes = self._position_changes(group, positions)
+            changes.update(dict.fromkeys(self._applied_outbox.pop(group, ())))
+            pending = []
+            for (name, number), batch in outputs:
+                check_produced(batch)
+                self.partition(name, number)
+                record = OutboxRecord(str(self._hubs[name].info.id), number, batch)
+                self._outbox_number += 1
+                key = f"outbox/{group}/{self._outbox_number:016d}"
+                changes[key] = pack(record)
+                pending.append((key, record))
+            await self._change(changes)
+            self._pending_outputs.setdefault(group, []).extend(pending)
+            await self._apply_outputs(group)
+
+    async def _apply_outputs(self, group: str) -> None:
+        """Append committed outputs to their hubs, in order; repeating it changes nothing."""
+        pending = self._pending_outputs.get(group, [])
+        names = {str(hub.info.id): name for name, hub in self._hubs.items()}
+        appends = []
+        for _, record in pending:
+            if record.hub_id in names:  # a hub deleted meanwhile takes its outputs along
+                future: asyncio.Future[Appended] = self._loop.create_future()
+                batch = bytearray(record.batch)
+                target = self.partition(names[record.hub_id], record.partition)
+                self._submit(target, memoryview(batch), check_produced(batch), future)
+                appends.append(future)
+        for outcome in await asyncio.gather(*appends, return_exceptions=True):
+            if isinstance(outcome, StorageFailed):
+                raise outcome
+            if isinstance(outcome, BaseException) and not isinstance(outcome, DuplicateSequence):
+                log.error("output refused", group=group, reason=str(outcome))
+        self._applied_outbox.setdefault(group, []).extend(key for key, _ in pending)
+        pending.clear()
+
+    async def _finish_outputs(self) -> None:
+        """After a start: outputs that were committed but perhaps not yet appended."""
+        for rest, value in sorted(self._control.under("outbox/")):
+            group, _, number = rest.rpartition("/")
+            record = msgspec.msgpack.decode(value, type=OutboxRecord)
+            self._outbox_number = max(self._outbox_number, int(number))
+            self._pending_outputs.setdefault(group, []).append((f"outbox/{rest}", record))
+        for group in list(self._pending_outputs):
+            try:
+                await self._apply_outputs(group)
+            except StorageFailed as error:
+                log.warning("outputs wait for the disk", group=group, reason=str(error))
+
+    def _group_lock(self, group: str) -> asyncio.Lock:
+        return self._group_locks.setdefault(group, asyncio.Lock())
+
+    # -- journal ------------------------------------------------------------------------------------------------
+
+    async def _change(self, changes: Changes) -> None:
+        """Append a change set to the journal; apply it once it is durable. Survives being cancelled half-way."""
+        while self._compacting is not None:
+            await asyncio.shield(self._compacting)
+        future = self._append_journal(change_batch(changes.items(), self.clock.now_ms()))
+        self._changing.add(future)
+        future.add_done_callback(lambda done: self._changed(done, changes))
+        await asyncio.shield(future)
+
+    def _append_journal(self, batch: bytearray) -> asyncio.Future[Appended]:
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        self._writer.submit(Request(self._journal, memoryview(batch), check_produced(batch), future))
+        return future
+
+    def _changed(self, done: asyncio.Future[Appended], changes: Changes) -> None:
+        self._changing.discard(done)
+        if not done.cancelled() and done.exception() is None:
+            self._control.apply(changes)
+
+    async def _compact_journal(self) -> None:
+        """Write the live entries into the journal's newest segment and delete the older ones.
+
+        Changes wait meanwhile: an old value must not follow a newer one.
+        """
+        base = self._journal.active_base
+        if base == self._journal_segment:
+            return
+        self._compacting = self._loop.create_future()
+        try:
+            if self._changing:
+                await asyncio.wait(self._changing)
+            for batch in self._control.snapshot(self.clock.now_ms()):
+                await self._append_journal(batch)
+            await asyncio.to_thread(self._journal.drop_before, base)
+            self._journal_segment = base
+        finally:
+            self._compacting.set_result(None)
+            self._compacting = None
+
+    # -- housekeeping -------------------------------------------------------------------------------------------
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(MAINTENANCE_S)
+            try:
+                await self.maintain()
+            except GridwireError as error:
+                log.error("maintenance failed", reason=str(error))
+
+    async def maintain(self) -> None:
+        """Retention, journal compaction, idle files: once."""
+        now_ms = self.clock.now_ms()
+        for hub in list(self._hubs.values()):
+            for partition in hub.logs:
+                if partition.wants_roll(now_ms):
+                    self._writer.submit(Request(partition, memoryview(b""), (), None))
+                freed = await asyncio.to_thread(partition.expire, now_ms)
+                if freed:
+                    log.info("retention", hub=partition.hub, partition=partition.partition, freed_bytes=freed)
+                partition.close_idle()
+        await self._compact_journal()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _partition_count(count: int) -> int:
+    if not 1 <= count <= PARTITIONS_PER_HUB_MAX:
+        raise InvalidSetting(f"a hub has 1 to {PARTITIONS_PER_HUB_MAX} partitions, not {count}")
+    return count
+
+
+def _check_sizes(target: PartitionLog, headers: Sequence[BatchHeader]) -> None:
+    limit = target.settings.message_bytes_max
+    for header in headers:
+        if header.size > limit:
+            raise MessageTooLarge(
+                f"batch of {header.size} bytes is above message_bytes_max {limit} of hub {target.hub!r}"
+            )
+
+
+def _stamp_append_time(buffer: memoryview, headers: list[BatchHeader], now_ms: int) -> list[BatchHeader]:
+    at = 0
+    for header in headers:
+        set_append_time(buffer, now_ms, at)
+        at += header.size
+    return check_produced(buffer)

@@ -1,0 +1,247 @@
+"""A worker's side of the embedded broker: columns straight from the mapped segments, commits through the hub.
+
+The worker asks the hub only where bytes lie and to be woken when there are more; the bytes themselves never pass
+through the hub. One worker process holds one source; it is not shared between threads.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from gridwire.broker import frames
+from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.columnar.reader import SegmentReader, SegmentSpan
+from gridwire.core import errors
+from gridwire.core.batch import Event, encode
+from gridwire.core.errors import GridwireError, Unavailable
+
+CONNECT_S: Final = 10.0
+REQUEST_S: Final = 60.0
+OUTPUT_BATCH_BYTES: Final = 1024 * 1024
+"""Outputs are cut into batches of about this size; hubs refuse larger ones by setting."""
+
+_ERRORS: Final[dict[str, type[GridwireError]]] = {
+    name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, GridwireError)
+}
+
+
+class _Connection:
+    """Requests and replies over one socket, one at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            endpoint = msgspec.json.decode((directory / frames.ENDPOINT_FILE).read_bytes(), type=frames.Endpoint)
+            self._socket = socket.create_connection(("127.0.0.1", endpoint.port), CONNECT_S)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise Unavailable(f"no hub serves {directory}: start one with `gridwire up` ({error})") from None
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._next_id = 0
+        self.call("hello", secret=endpoint.secret)
+
+    def call(self, operation: str, patience_s: float = REQUEST_S, **arguments: Any) -> Any:
+        """Ask and wait for the answer. Raises what the hub raised, or Unavailable."""
+        self._next_id += 1
+        try:
+            self._socket.settimeout(patience_s)
+            self._socket.sendall(frames.pack(frames.Request(self._next_id, operation, arguments)))
+            (size,) = frames.LENGTH.unpack(self._receive(frames.LENGTH.size))
+            reply = msgspec.msgpack.decode(self._receive(size), type=frames.Reply)
+        except (OSError, msgspec.MsgspecError) as error:
+            self.close()
+            raise Unavailable(f"the hub does not answer ({error}): is it running?") from None
+        if reply.failure is not None:
+            raise _ERRORS.get(reply.failure.kind, GridwireError)(reply.failure.message)
+        return reply.result
+
+    def _receive(self, size: int) -> bytes:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view:
+            count = self._socket.recv_into(view)
+            if count == 0:
+                raise ConnectionError("connection closed")
+            view = view[count:]
+        return bytes(data)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class LocalSource:
+    """`EventSource` on the machine of the hub. Opening one takes the group over from whoever had it.
+
+    Args:
+        directory: the hub's data directory. start: `earliest` or `latest`, where there is no committed position.
+
+    Raises:
+        Unavailable: no hub serves the directory.
+    """
+
+    def __init__(self, directory: Path | str, group: str, hubs: Sequence[str], start: str = "earliest") -> None:
+        self.group = group
+        self.skipped_events = 0
+        self._hub_names = list(hubs)
+        self._start = start
+        self._connection = _Connection(Path(directory))
+        owner = self._connection.call("claim", group=group)
+        self._producer_id: int = owner["producer_id"]
+        self._epoch: int = owner["epoch"]
+        self._sequences: dict[Place, int] = {}
+        self._reader = SegmentReader(check_crc=True)
+        self._positions: dict[Place, int] = {}
+        self._committed: dict[Place, int] = {}
+        self._ends: dict[Place, int] = {}
+        self._ids: dict[str, str] = {}
+        self._generation = -1
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Learn which hubs and partitions there are; hubs that appear later join, deleted ones leave."""
+        told = self._connection.call("describe", group=self.group, hubs=self._hub_names)
+        self._generation = told["generation"]
+        positions: dict[Place, int] = {}
+        for name, hub in told["hubs"].items():
+            reborn = self._ids.get(name) not in (None, hub["id"])
+            self._ids[name] = hub["id"]
+            for number, (start, end, committed) in enumerate(hub["partitions"]):
+                place = (name, number)
+                first = start if self._start == "earliest" else end
+                fresh = committed if committed >= 0 else first
+                positions[place] = fresh if reborn else self._positions.get(place, fresh)
+                self._ends[place] = end
+                self._committed[place] = fresh
+        self._positions = positions
+
+    def partitions(self, hub: str) -> int:
+        """Number of partitions. Raises UnknownHub."""
+        told = self._connection.call("describe", group=self.group, hubs=[hub])["hubs"]
+        if hub not in told:
+            raise errors.UnknownHub(f"no hub {hub!r}")
+        return len(told[hub]["partitions"])
+
+    def hub_id(self, hub: str) -> UUID:
+        """The id of a subscribed hub; another one after it was deleted and created again. Raises UnknownHub."""
+        if hub not in self._ids:
+            raise errors.UnknownHub(f"no hub {hub!r}")
+        return UUID(self._ids[hub])
+
+    def create_hub(self, hub: str, partitions: int | None = None, settings: Mapping[str, Any] | None = None) -> None:
+        """Create a hub unless it exists."""
+        try:
+            self._connection.call("create", hub=hub, partitions=partitions, settings=dict(settings or {}))
+        except errors.HubExists:
+            return
+
+    def positions(self) -> dict[Place, int]:
+        """Where the next poll reads."""
+        return dict(self._positions)
+
+    def committed(self) -> dict[Place, int]:
+        """Committed positions when the source was opened or last committed; the start where there was none."""
+        return dict(self._committed)
+
+    def seek(self, place: Place, offset: int) -> None:
+        """Read from elsewhere; does not change the committed position."""
+        self._positions[place] = offset
+
+    def poll(self, timeout_s: float, bytes_max: int = 32 * 1024 * 1024) -> list[ColumnBatch]:
+        """Columns that arrived, woken by the hub; empty when the time is up.
+
+        Raises:
+            Corruption: damaged bytes, named. Unavailable: the hub went away.
+        """
+        told = self._connection.call(
+            "poll",
+            timeout_s + REQUEST_S,
+            places=[(hub, number, offset) for (hub, number), offset in self._positions.items()],
+            bytes_max=bytes_max,
+            timeout_s=timeout_s,
+            generation=self._generation,
+        )
+        if told["generation"] != self._generation:
+            self._refresh()
+            return []
+        batches: list[ColumnBatch] = []
+        for hub, number, start, end, spans in told["places"]:
+            self._ends[hub, number] = end
+            if spans is None:
+                self._jump((hub, number), start, end)
+            else:
+                batches += self._columns((hub, number), [SegmentSpan(*span) for span in spans])
+        return batches
+
+    def _jump(self, place: Place, start: int, end: int) -> None:
+        """Retention was faster than we: go on at the first event kept, and say how many are gone."""
+        position = self._positions[place]
+        target = start if position < start else end
+        self.skipped_events += max(0, target - position)
+        self._positions[place] = target
+
+    def _columns(self, place: Place, spans: list[SegmentSpan]) -> list[ColumnBatch]:
+        hub, number = place
+        read = self._reader.read_all(spans, from_offset=self._positions[place], hub=hub, partition=number)
+        self._positions[place] = read.next_offset
+        return [
+            ColumnBatch(hub, number, columns, int(columns.offsets[-1]) + 1 if not last else read.next_offset)
+            for columns, last in zip(read.columns, [False] * (len(read.columns) - 1) + [True], strict=True)
+        ]
+
+    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = ()) -> None:
+        """Positions and outputs become durable together or not at all. Raises FencedEpoch, Unavailable."""
+        batches = [batch for output in outputs for batch in self._batches(output)]
+        self._connection.call(
+            "commit",
+            group=self.group,
+            producer_id=self._producer_id,
+            epoch=self._epoch,
+            positions=[(hub, number, offset) for (hub, number), offset in positions.items()],
+            outputs=batches,
+        )
+        self._committed.update(positions)
+
+    def _batches(self, output: Output) -> list[tuple[str, int, bytes]]:
+        """Outputs as batches stamped with our producer id, epoch and running sequence."""
+        place = (output.hub, output.partition)
+        stamped = []
+        for events in _cut(output.events):
+            sequence = self._sequences.get(place, 0)
+            batch = encode(
+                events,
+                producer_id=self._producer_id,
+                producer_epoch=self._epoch,
+                base_sequence=sequence,
+            )
+            self._sequences[place] = (sequence + len(events)) & 0x7FFFFFFF
+            stamped.append((output.hub, output.partition, bytes(batch)))
+        return stamped
+
+    def lag(self) -> dict[Place, int]:
+        """Events between the reading position and the end, as last told by the hub."""
+        return {place: max(0, self._ends.get(place, 0) - offset) for place, offset in self._positions.items()}
+
+    def close(self) -> None:
+        """Let go of the hub."""
+        self._connection.close()
+        self._reader.close()
+
+
+def _cut(events: Sequence[Event]) -> list[list[Event]]:
+    """Split into runs of about `OUTPUT_BATCH_BYTES`; events without a timestamp get the present time."""
+    now_ms = time.time_ns() // 1_000_000
+    runs: list[list[Event]] = []
+    size = OUTPUT_BATCH_BYTES
+    for event in events:
+        if size >= OUTPUT_BATCH_BYTES:
+            runs.append([])
+            size = 0
+        stamped = event if event.timestamp else Event(event.value, event.key, event.headers, now_ms)
+        runs[-1].append(stamped)
+        size += 32 + len(event.value or b"") + len(event.key or b"")
+    return runs

@@ -1,0 +1,274 @@
+"""SQL over the lake: DuckDB that sees the lake's tables and nothing else.
+
+Every question gets its own in-memory database. Its tables are Delta snapshots handed over as Arrow datasets, so DuckDB
+itself never opens a file; every way of doing so (reading, COPY, ATTACH, INSTALL, LOAD) is switched off before the
+question is looked at, and the switches are locked. Extensions are never downloaded: json and icu are built in.
+
+A hub's table goes by its own name, quoted if need be (`"grid.transformers"`), as schema and table
+(`grid.transformers`), and with underscores (`grid_transformers`). A table of exact decimals (columns `value` and
+`scale`) is shown with `value` as a number and, for energies of an interval, `kwh`; event tables get `key_text` and
+`value_text`. The stored form of both is `<name>_raw`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from gridwire.core.errors import GridwireError
+from gridwire.core.limits import MIB
+
+LIMIT_ROWS: Final = 10_000
+TIMEOUT_S: Final = 30.0
+MEMORY_BYTES: Final = 1024 * MIB
+THREADS: Final = 2
+ARROW_ROWS: Final = 10_000
+"""Rows turned into Python values at a time."""
+
+
+_SETTINGS: Final = {
+    "temp_directory": "",
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+    "TimeZone": "UTC",
+}
+_QUESTIONS: Final = ("SELECT", "EXPLAIN", "MULTI")
+_ALLOWED: Final = "SELECT, DESCRIBE, SUMMARIZE, SHOW TABLES and EXPLAIN"
+_START_CAPTURE: Final = "set `capture` on a hub (`gridwire hub create NAME --capture events`) and send it events"
+
+
+class SqlError(GridwireError):
+    """A question that cannot be answered, with what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Answer to a question. `types` are DuckDB's names; `truncated`: there were more than `limit_rows` rows."""
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    truncated: bool
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """A table of the lake. `positions`: offset to capture next per partition; `updated_ms`: its newest commit."""
+
+    name: str
+    rows: int
+    files: int
+    size_bytes: int
+    version: int
+    updated_ms: int
+    positions: Mapping[int, int] = field(default_factory=dict)
+
+
+def query(
+    lake_root: Path,
+    sql: str,
+    *,
+    limit_rows: int = LIMIT_ROWS,
+    timeout_s: float = TIMEOUT_S,
+    memory_bytes: int = MEMORY_BYTES,
+    threads: int = THREADS,
+) -> Result:
+    """Answer one SQL question over the lake.
+
+    Raises:
+        SqlError: not one reading statement, an unknown table, too slow, too large; the message says what to do.
+    """
+    started = time.monotonic()
+    names = _names(Path(lake_root))
+    with duckdb.connect(":memory:", config={"memory_limit": f"{memory_bytes // MIB}MiB", "threads": threads}) as con:
+        for setting, value in _SETTINGS.items():
+            con.execute(f"SET {setting}='{value}'")
+        statement = _question(con, sql)
+        _show(con, Path(lake_root), _mentioned(names, sql))
+        con.execute("SET lock_configuration=true")
+        timer = threading.Timer(timeout_s, con.interrupt)
+        timer.start()
+        try:
+            columns, types, rows = _rows(con.sql(statement.query), limit_rows + 1)
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise SqlError(_advice(error, names, timeout_s, memory_bytes)) from None
+        finally:
+            timer.cancel()
+    return Result(
+        columns=columns,
+        types=types,
+        rows=rows[:limit_rows],
+        truncated=len(rows) > limit_rows,
+        took_s=time.monotonic() - started,
+    )
+
+
+def tables(lake_root: Path) -> list[TableInfo]:
+    """What the lake holds, by name; tables of deleted hubs have `@` and a date in theirs."""
+    return [_info(Path(lake_root) / name) for name in _names(Path(lake_root))]
+
+
+def _info(path: Path) -> TableInfo:
+    table = DeltaTable(str(path))
+    files = pa.table(table.get_add_actions(flatten=True))
+    owner = table.metadata().configuration.get("gridwire.hub_id")
+    partitions = files["max.partition"].to_pylist() if "max.partition" in files.column_names else []
+    known = range(max((p for p in partitions if p is not None), default=-1) + 1)
+    positions = {p: table.transaction_version(f"gridwire-{owner}-{p}") for p in known}
+    commit = path / "_delta_log" / f"{table.version():020d}.json"
+    return TableInfo(
+        name=path.name,
+        rows=sum(files["num_records"].to_pylist()),
+        files=files.num_rows,
+        size_bytes=sum(files["size_bytes"].to_pylist()),
+        version=table.version(),
+        updated_ms=commit.stat().st_mtime_ns // 1_000_000,
+        positions={p: offset for p, offset in positions.items() if offset is not None},
+    )
+
+
+def _rows(relation: Any, rows_max: int) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[Any, ...]]]:
+    """Read the first rows by way of Arrow: DuckDB's own conversion of time stamps needs one more package."""
+    types = tuple(str(kind) for kind in relation.types)
+    rows: list[tuple[Any, ...]] = []
+    with relation.to_arrow_reader(min(rows_max, ARROW_ROWS)) as reader:
+        for batch in reader:
+            columns = [_values(column, kind) for column, kind in zip(batch.columns, types, strict=True)]
+            rows += zip(*columns, strict=True)
+            if len(rows) >= rows_max:
+                break
+    return tuple(relation.columns), types, rows[:rows_max]
+
+
+def _values(column: pa.Array, kind: str) -> list[Any]:
+    if kind in ("HUGEINT", "UHUGEINT"):  # sums of integers; Arrow has them as decimals without a fraction
+        return [None if value is None else int(value) for value in column.to_pylist()]
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    return list(column.to_pylist())
+
+
+def _names(lake_root: Path) -> list[str]:
+    if not lake_root.is_dir():
+        return []
+    return sorted(path.name for path in lake_root.iterdir() if (path / "_delta_log").is_dir())
+
+
+def _question(con: Any, sql: str) -> Any:
+    """The one statement of `sql`, parsed before any table is opened."""
+    try:
+        statements = con.extract_statements(sql)
+    except duckdb.Error as error:
+        raise SqlError(_first_line(error)) from None
+    if len(statements) != 1:
+        raise SqlError("give one SQL statement at a time, such as SHOW TABLES")
+    if statements[0].type.name not in _QUESTIONS:
+        kind = statements[0].type.name.replace("_", " ")
+        raise SqlError(f"{kind} is not allowed: the lake is read with {_ALLOWED}")
+    return statements[0]
+
+
+def _mentioned(names: list[str], sql: str) -> list[str]:
+    """Tables the text names; all of them if it names none, as SHOW TABLES does. Opening a table costs some 20 ms."""
+    text = sql.lower()
+    return [name for name in names if any(alias.lower() in text for alias in _aliases(name))] or names
+
+
+def _aliases(name: str) -> Iterator[str]:
+    yield name
+    plain = re.sub(r"\W", "_", name)
+    if plain != name:
+        yield plain
+
+
+def _show(con: Any, lake_root: Path, names: Iterable[str]) -> None:
+    """Register a snapshot of each table under its name, with views for its aliases and its readable form."""
+    taken: set[str] = set()
+    for name in names:
+        dataset = DeltaTable(str(lake_root / name)).to_pyarrow_dataset()
+        readable = _readable(dataset.schema)
+        raw = _free(taken, f"{name}_raw" if readable else name)
+        con.register(raw, dataset)
+        select = f"{readable or 'SELECT *'} FROM {_quoted(raw)}"
+        for alias in _aliases(name):
+            if readable or alias != name:
+                con.execute(f"CREATE VIEW {_quoted(_free(taken, alias))} AS {select}")
+            if readable and alias != name:
+                con.execute(f"CREATE VIEW {_quoted(_free(taken, f'{alias}_raw'))} AS FROM {_quoted(raw)}")
+        schema, dot, plain = name.partition(".")
+        if dot and "." not in plain and "@" not in name:
+            con.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
+            con.execute(f"CREATE VIEW IF NOT EXISTS {_quoted(schema)}.{_quoted(plain)} AS {select}")
+
+
+def _free(taken: set[str], name: str) -> str:
+    """DuckDB's names ignore case and hubs' do not: the second of two gets an underscore."""
+    while name.lower() in taken:
+        name += "_"
+    taken.add(name.lower())
+    return name
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _readable(schema: pa.Schema) -> str | None:
+    """The select list that shows exact decimals as numbers and bytes as text; None when the table needs neither."""
+    columns = {column.name: column.type for column in schema}
+    if pa.types.is_integer(columns.get("value", pa.null())) and pa.types.is_integer(columns.get("scale", pa.null())):
+        return f"SELECT * EXCLUDE (scale) REPLACE ({_number('DOUBLE')} AS value){_kwh(columns)}"
+    if "key" in columns and pa.types.is_binary(columns.get("value", pa.null())):
+        return "SELECT *, TRY(decode(key)) AS key_text, TRY(decode(value)) AS value_text"
+    return None
+
+
+def _number(kind: str) -> str:
+    """value * 10^scale, rounded once: a power of ten below 10^22 is exact in a double, its reciprocal is not."""
+    return f"CAST(CASE WHEN scale < 0 THEN value / pow(10, -scale) ELSE value * pow(10, scale) END AS {kind})"
+
+
+def _kwh(columns: Mapping[str, pa.DataType]) -> str:
+    """Energy of an interval as an exact decimal; null for registers, powers and voltages."""
+    if "interval_s" not in columns or not pa.types.is_string(columns.get("reading_type", pa.null())):
+        return ""
+    is_energy = "reading_type LIKE '%kwh%' AND reading_type NOT LIKE '%register%' AND interval_s > 0"
+    return f", CASE WHEN {is_energy} THEN {_number('DECIMAL(18, 6)')} END AS kwh"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0].strip()
+
+
+def _advice(error: Exception, names: list[str], timeout_s: float, memory_bytes: int) -> str:
+    """One sentence that says what to do next."""
+    text = _first_line(error)
+    if isinstance(error, duckdb.InterruptException) or "Interrupted!" in text:
+        return f"the question took longer than {timeout_s:g} s: ask for a shorter time range or fewer columns"
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return f"the question needs more than {memory_bytes // MIB} MiB: ask for a shorter time range or fewer groups"
+    if isinstance(error, duckdb.PermissionException):
+        return f"SQL sees the tables of the lake and nothing else ({text})"
+    missing = re.search(r"Table with name (.+?) does not exist", text)
+    if missing and not names:
+        return f"no table {missing[1]}: the lake is empty, {_START_CAPTURE}"
+    if missing:
+        return f"no table {missing[1]}: the lake has {', '.join(_shown(name) for name in names)}"
+    return text
+
+
+def _shown(name: str) -> str:
+    return name if re.fullmatch(r"\w+", name) else _quoted(name)

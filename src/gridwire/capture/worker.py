@@ -1,0 +1,277 @@
+"""The capture worker: hubs -> Delta tables, restartable at any instruction.
+
+    poll -> decode -> gather -> (by age or size) one Delta commit per table: rows + positions -> sync
+                                                                        `-> commit to the hub, for lag display only
+
+The table's own positions decide where to read, on start and after every failure; the hub's committed position of the
+group merely follows. So it does not matter where between two arrows the process dies.
+
+    hub unreachable, storage refused  what was gathered is dropped, everything is opened anew and read again
+    a newer owner of the group        raise FencedEpoch: this process must end
+    offsets deleted by retention      counted, logged, and noted in the commit as `gridwire.lost_events`
+    hubs or partitions come and go    what was gathered is written, everything is opened anew
+    hub deleted and created again     likewise, and the table of the old hub is moved aside, see `delta`
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import pyarrow as pa
+import structlog
+
+from gridwire.broker.port import ColumnBatch, EventSource, Place
+from gridwire.capture.delta import After, TableWriter, Upkeep
+from gridwire.core.clock import Clock, SystemClock
+from gridwire.core.errors import StorageFailed, Unavailable, UnknownHub
+from gridwire.core.limits import MIB
+
+FLUSH_S: Final = 5.0
+"""Age of the oldest event not yet in its table: what makes the lake seconds, not minutes, behind."""
+
+FLUSH_BYTES: Final = 64 * MIB
+"""Arrow bytes gathered over all tables; the largest table is written first when they exceed it."""
+
+POLL_S: Final = 1.0
+"""Longest wait in one poll, so that a stop is noticed."""
+
+RETRY_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Pauses before opening everything anew, the last one for ever."""
+
+Decoder = Callable[[ColumnBatch], pa.RecordBatch]
+"""Events of one partition -> rows of a table with columns `partition` int32 and `offset` int64, see `decoders`."""
+
+_RETRIED = (Unavailable, StorageFailed, UnknownHub)
+
+
+class CaptureSource(EventSource, Protocol):
+    """An event source that also knows which hub it is: a name may come back with another hub behind it."""
+
+    def hub_id(self, hub: str) -> UUID:
+        """Identity of a hub of the subscription as of the last poll. Raises UnknownHub."""
+        ...
+
+
+@dataclass(slots=True)
+class Totals:
+    """What one run did."""
+
+    rows: int = 0
+    commits: int = 0
+    lost_events: int = 0
+    reopened: int = 0
+
+
+@dataclass(slots=True)
+class _Table:
+    """A table with what was gathered for it."""
+
+    writer: TableWriter
+    decode: Decoder
+    batches: list[pa.RecordBatch] = field(default_factory=list)
+    positions: dict[int, int] = field(default_factory=dict)
+    size_bytes: int = 0
+    since: float = 0.0
+    lost_events: int = 0
+
+    def expected(self, partition: int) -> int:
+        """Offset the next event of the partition should have."""
+        return self.positions.get(partition) or self.writer.position(partition) or 0
+
+    def clear(self) -> None:
+        """Forget what was gathered."""
+        self.batches.clear()
+        self.positions.clear()
+        self.size_bytes = self.lost_events = 0
+
+
+def run(
+    source_factory: Callable[[], CaptureSource],
+    lake_root: Path,
+    tables: Mapping[str, Decoder],
+    stop: threading.Event,
+    *,
+    flush_s: float = FLUSH_S,
+    flush_bytes: int = FLUSH_BYTES,
+    upkeep: Upkeep | None = None,
+    clock: Clock | None = None,
+    after: After = lambda step: None,
+) -> Totals:
+    """Capture hubs into the lake until `stop` is set; what was read by then is written before it returns.
+
+    Args:
+        source_factory: opens a source over the captured hubs; called again whenever the hub was lost.
+        tables: decoder per hub; a hub the source does not carry is left alone.
+        flush_s: seconds. flush_bytes: Arrow bytes over all tables.
+        after: told each step once it is done, for tests that die there.
+
+    Raises:
+        FencedEpoch: a newer capture worker took over. Corruption: a table's log is damaged.
+    """
+    totals = Totals()
+    log = structlog.get_logger("gridwire.capture")
+    failures = 0
+    while not stop.is_set():
+        before = totals.commits
+        session = _Session(
+            lake_root, tables, flush_s, flush_bytes, upkeep or Upkeep(), clock or SystemClock(), after, totals, log
+        )
+        try:
+            session.open(source_factory())
+            while not stop.is_set() and session.step():
+                pass
+            session.flush_all()
+        except _RETRIED as error:
+            session.close()
+            failures = 0 if totals.commits > before else failures + 1
+            totals.reopened += 1
+            pause = RETRY_S[min(failures, len(RETRY_S) - 1)]
+            log.warning("capture reopens", reason=str(error), pause_s=pause)
+            stop.wait(pause)
+        finally:
+            session.close()
+    return totals
+
+
+@dataclass(slots=True)
+class _Session:
+    """One source and its tables, from opening them to the first failure."""
+
+    lake_root: Path
+    decoders: Mapping[str, Decoder]
+    flush_s: float
+    flush_bytes: int
+    upkeep: Upkeep
+    clock: Clock
+    after: After
+    totals: Totals
+    log: Any
+    source: CaptureSource | None = None
+    tables: dict[str, _Table] = field(default_factory=dict)
+    places: dict[Place, UUID] = field(default_factory=dict)
+
+    def open(self, source: CaptureSource) -> None:
+        """Open the table of every hub and read on where the tables say."""
+        self.source = source
+        self.places = self._subscribed()
+        for (hub, partition), hub_id in self.places.items():
+            if hub not in self.tables:
+                self.tables[hub] = self._open_table(hub, hub_id)
+            source.seek((hub, partition), self.tables[hub].expected(partition))
+        self.after("opened")
+
+    def _subscribed(self) -> dict[Place, UUID]:
+        """Every place to capture, with the identity of its hub."""
+        assert self.source is not None
+        places = sorted(place for place in self.source.positions() if place[0] in self.decoders)
+        return {place: self.source.hub_id(place[0]) for place in places}
+
+    def _open_table(self, hub: str, hub_id: UUID) -> _Table:
+        writer = TableWriter(
+            self.lake_root, hub, hub_id, upkeep=self.upkeep, clock=self.clock, after=self.after
+        )
+        if writer.moved_to is not None:
+            self.log.warning("hub was created anew, old table moved aside", hub=hub, to=writer.moved_to.name)
+        if writer.repaired:
+            self.log.warning("torn tail of a table removed", hub=hub, files=writer.repaired)
+        return _Table(writer, self.decoders[hub])
+
+    def step(self) -> bool:
+        """Wait for events, gather them, write what is due.
+
+        Returns:
+            False when hubs or partitions came or went, so that this session has to end.
+        """
+        assert self.source is not None
+        batches = self.source.poll(self._wait_s())
+        if self._subscribed() != self.places:
+            return False
+        if batches:
+            self.after("polled")
+        for batch in batches:
+            if batch.hub in self.tables:
+                self._gather(self.tables[batch.hub], batch)
+        now = self.clock.monotonic()
+        due = [t for t in self.tables.values() if t.batches and now - t.since >= self.flush_s]
+        self._flush(due)
+        while sum(table.size_bytes for table in self.tables.values()) > self.flush_bytes:
+            self._flush([max(self.tables.values(), key=lambda table: table.size_bytes)])
+        return True
+
+    def flush_all(self) -> None:
+        """Write everything gathered, even of a hub that was deleted meanwhile."""
+        self._flush([table for table in self.tables.values() if table.batches])
+
+    def _wait_s(self) -> float:
+        waiting = [table.since + self.flush_s for table in self.tables.values() if table.batches]
+        return min(POLL_S, max(0.0, min(waiting) - self.clock.monotonic())) if waiting else POLL_S
+
+    def _gather(self, table: _Table, batch: ColumnBatch) -> None:
+        expected = table.expected(batch.partition)
+        if batch.next_offset <= expected:
+            self._warn("hub has fewer events than its table: skipped", batch, batch.next_offset, expected)
+            return
+        first = int(batch.columns.offsets[0]) if len(batch.columns) else batch.next_offset
+        if first > expected:
+            table.lost_events += first - expected
+            self._warn("retention deleted events before they were captured", batch, expected, first)
+        rows = table.decode(batch)
+        if not table.batches:
+            table.since = self.clock.monotonic()
+        table.batches.append(rows)
+        table.positions[batch.partition] = batch.next_offset
+        table.size_bytes += rows.nbytes
+
+    def _warn(self, what: str, batch: ColumnBatch, from_offset: int, to_offset: int) -> None:
+        self.log.warning(
+            what, hub=batch.hub, partition=batch.partition, from_offset=from_offset, to_offset=to_offset
+        )
+
+    def _flush(self, due: list[_Table]) -> None:
+        assert self.source is not None
+        reached: dict[Place, int] = {}
+        for table in due:
+            places = {(table.writer.hub, p): offset for p, offset in table.positions.items()}
+            self._write(table)
+            reached |= {place: offset for place, offset in places.items() if self._is_same(place)}
+        if reached:
+            self.source.commit(reached)
+            self.after("committed")
+        for table in due:
+            done = table.writer.tend()
+            if done:
+                self.log.info("table tidied", table=table.writer.hub, version=table.writer.version, done=done)
+
+    def _is_same(self, place: Place) -> bool:
+        """Whether the hub of a place is still the one that was captured: another one's position is not ours to set."""
+        return self._subscribed().get(place) == self.places[place]
+
+    def _write(self, table: _Table) -> None:
+        started = self.clock.monotonic()
+        rows = table.writer.append(table.batches, table.positions, table.lost_events)
+        self.totals.rows += rows
+        self.totals.commits += 1
+        self.totals.lost_events += table.lost_events
+        self.log.info(
+            "captured",
+            table=table.writer.hub, rows=rows, size_bytes=table.size_bytes, version=table.writer.version,
+            lost_events=table.lost_events, took_ms=round((self.clock.monotonic() - started) * 1000, 1),
+        )  # fmt: skip
+        table.clear()
+
+    def close(self) -> None:
+        """Let go of the source and the tables, whatever state they are in."""
+        source, self.source = self.source, None
+        if source is not None:
+            try:
+                source.close()
+            except Unavailable:
+                pass  # the hub is gone; so is what it held for us
+        for table in self.tables.values():
+            table.writer.close()
+        self.tables.clear()

@@ -1,0 +1,197 @@
+"""`gridwire doctor`, `gridwire verify`."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gridwire.cli.client import HubClient
+from gridwire.cli.output import Common, print_json, print_table, say, size_text
+from gridwire.core.errors import GridwireError, Unavailable
+from gridwire.log import disk
+
+_FREE_BYTES_LEAST: Final = 2 * 1024**3
+_SYNC_SAMPLES: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `verdict` is ok, warn or bad; `advice` says what to do about it."""
+
+    verdict: str
+    what: str
+    found: str
+    advice: str = ""
+
+
+def doctor(*, data: Path = Path("gridwire-data"), common: Common = Common()) -> int:  # noqa: B008
+    """Look at this machine and the hub, and say what an acknowledgement means here.
+
+    Args:
+        data: the data directory.
+    """
+    findings = [*_disk_findings(data), *_hub_findings(common.client())]
+    if common.json:
+        print_json([{name: getattr(f, name) for name in ("verdict", "what", "found", "advice")} for f in findings])
+    else:
+        for finding in findings:
+            advice = f": {finding.advice}" if finding.advice else ""
+            say(f"{finding.verdict:<4}  {finding.what:<12} {finding.found}{advice}")
+    return 1 if any(finding.verdict == "bad" for finding in findings) else 0
+
+
+def _disk_findings(data: Path) -> Iterator[Finding]:
+    where = data if data.is_dir() else data.absolute().parent
+    try:
+        samples = _sync_times_ms(where)
+    except OSError as error:
+        yield Finding("bad", "disk", f"cannot write to {where}", f"{error.strerror}; check its owner and mode")
+        return
+    p50, p99 = statistics.median(samples), sorted(samples)[int(len(samples) * 0.99) - 1]
+    slow = p99 > 50
+    yield Finding(
+        "warn" if slow else "ok",
+        "disk sync",
+        f"p50 {p50:.2f} ms, p99 {p99:.2f} ms for 4 KiB",
+        "every acknowledgement waits for one; use a faster disk" if slow else "",
+    )
+    free = disk.free_bytes(where)
+    low = free < _FREE_BYTES_LEAST
+    yield Finding("warn" if low else "ok", "disk free", size_text(free), "free space soon" if low else "")
+
+
+def _sync_times_ms(where: Path) -> list[float]:
+    path = where / f".doctor-{os.getpid()}"
+    descriptor = disk.open_file(path)
+    try:
+        times = []
+        for number in range(_SYNC_SAMPLES):
+            start = time.perf_counter()
+            disk.write_all(descriptor, [b"\0" * 4096], number * 4096)
+            disk.sync_data(descriptor)
+            times.append((time.perf_counter() - start) * 1000)
+        return times
+    finally:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+
+
+def _hub_findings(client: HubClient) -> Iterator[Finding]:
+    try:
+        status = client.get("/v1/status")
+    except Unavailable:
+        yield Finding(
+            "warn", "hub", f"none answers at {client.url}", "start one with `gridwire up`, or name it with --url"
+        )
+        return
+    yield Finding("ok" if status["ready"] else "bad", "hub", f"version {status['version']} at {client.url}")
+    meaning = {"fsync": "on disk", "os": "in the operating system's memory"}.get(
+        status["durability"], f"on disk within {status['durability'].partition(':')[2]} ms"
+    )
+    kept = status["durability"] == "fsync"
+    yield Finding(
+        "ok" if kept else "warn", "ack means", meaning, "" if kept else "a power cut loses acknowledged events"
+    )
+    yield Finding("warn", "sign-in", status["auth"], "anybody who reaches the ports can read and write")
+    for worker in status["workers"]:
+        fine = worker["state"] == "running"
+        yield Finding(
+            "ok" if fine else "bad",
+            "worker",
+            f"{worker['name']} {worker['state']}, {worker['restarts']} restarts",
+            "" if fine else "look at the hub's log",
+        )
+    for group in client.get("/v1/groups")["groups"]:
+        behind = (group["lag_seconds"] or 0) > 60
+        yield Finding(
+            "warn" if behind else "ok",
+            "lag",
+            f"{group['group']}: {group['lag_events']:,} events",
+            "add readers or look why they are slow" if behind else "",
+        )
+
+
+def verify(*, data: Path = Path("gridwire-data"), common: Common = Common()) -> int:  # noqa: B008
+    """Check the CRC-32C of every batch on disk. Reads only; works while the hub runs.
+
+    Args:
+        data: the data directory.
+    """
+    if not (data / "hubs").is_dir():
+        raise GridwireError(f"{data} is no data directory of a hub: name one with --data")
+    rows = [_verify_partition(path, name) for path, name in _partitions(data)]
+    if common.json:
+        print_json(rows)
+    else:
+        columns = ("hub", "partition", "batches", "events", "bytes", "damaged", "torn_bytes")
+        print_table(columns, [[row[c] for c in columns] for row in rows], columns[1:])
+        for row in rows:
+            for place in row["places"]:
+                say(f"damaged: hub {row['hub']} partition {row['partition']} {place}")
+        damaged = sum(row["damaged"] for row in rows)
+        say(f"{sum(row['batches'] for row in rows):,} batches checked, {damaged} damaged places")
+    return 1 if any(row["damaged"] for row in rows) else 0
+
+
+def _partitions(data: Path) -> Iterator[tuple[Path, str]]:
+    yield data / "control", "__control"
+    names = _hub_names(data)
+    for hub in sorted((data / "hubs").iterdir(), key=lambda path: names.get(path.name, path.name)):
+        for partition in sorted(hub.iterdir(), key=lambda path: int(path.name)):
+            yield partition, names.get(hub.name, hub.name)
+
+
+def _hub_names(data: Path) -> dict[str, str]:
+    """Directory to hub name, from the control journal."""
+    import msgspec
+
+    from gridwire.broker.control import ControlState, HubRecord
+    from gridwire.core.batch import decode
+    from gridwire.log.scan import Found, scan
+
+    state = ControlState()
+    for path in sorted((data / "control").glob("*.log")):
+        descriptor = disk.open_read(path)
+        try:
+            for found in scan(descriptor, 0, 0):
+                if isinstance(found, Found):
+                    raw = disk.read_at(descriptor, found.header.size, found.position)
+                    state.apply({(event.key or b"").decode(): event.value for event in decode(raw)})
+        finally:
+            os.close(descriptor)
+    hubs = ((name, msgspec.msgpack.decode(value, type=HubRecord)) for name, value in state.under("hub/"))
+    return {record.id.replace("-", ""): name for name, record in hubs}
+
+
+def _verify_partition(directory: Path, hub: str) -> dict[str, Any]:
+    from gridwire.log.scan import Damage, scan
+
+    row: dict[str, Any] = {"hub": hub, "partition": int(directory.name) if directory.name.isdigit() else 0}
+    row |= {"batches": 0, "events": 0, "bytes": 0, "damaged": 0, "torn_bytes": 0, "places": []}
+    segments = sorted(directory.glob("*.log"))
+    for path in segments:
+        descriptor = disk.open_read(path)
+        try:
+            end = 0
+            for found in scan(descriptor, 0, int(path.stem)):
+                if isinstance(found, Damage):
+                    row["damaged"] += 1
+                    row["places"].append(f"segment {path.name}, position {found.start} to {found.end}")
+                    continue
+                row["batches"] += 1
+                row["events"] += found.header.record_count
+                end = found.position + found.header.size
+            size = os.fstat(descriptor).st_size
+            row["bytes"] += end
+            if end < size and path is not segments[-1]:
+                row["damaged"] += 1
+                row["places"].append(f"segment {path.name}, position {end} to its end at {size}")
+            row["torn_bytes"] += size - end
+        finally:
+            os.close(descriptor)
+    return row

@@ -1,0 +1,107 @@
+"""The command line's HTTP client: the hub's errors become one sentence, a hub that is not there becomes advice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from gridwire.core.errors import GridwireError, Unavailable
+
+DEFAULT_URL = "http://127.0.0.1:8700"
+
+
+class HubClient:
+    """Talks to one hub's HTTP head.
+
+    Args:
+        url: where; else `GRIDWIRE_URL`, else the default port on this machine.
+    """
+
+    def __init__(self, url: str | None = None, timeout_s: float = 30.0) -> None:
+        self.url = (url or os.environ.get("GRIDWIRE_URL") or DEFAULT_URL).rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise GridwireError(f"--url must start with http:// or https://, not {self.url!r}")
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET, answer parsed from JSON."""
+        return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
+
+    def post(self, path: str, body: Any) -> Any:
+        """POST JSON."""
+        return self._call("POST", path, json=body)
+
+    def patch(self, path: str, body: Any) -> Any:
+        """PATCH JSON."""
+        return self._call("PATCH", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        """DELETE."""
+        return self._call("DELETE", path)
+
+    def send(
+        self,
+        hub: str,
+        body: bytes,
+        content_type: str,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Post events as they are."""
+        wanted = {k: v for k, v in (query or {}).items() if v is not None}
+        return self._call(
+            "POST",
+            f"/v1/hubs/{quote(hub, safe='')}/events",
+            content=body,
+            params=wanted,
+            headers={"content-type": content_type, **(headers or {})},
+        )
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        with self._reachable():
+            response = self._http.request(method, path, **arguments)
+        if response.status_code >= 400:
+            raise GridwireError(_problem(response))
+        return response.json() if response.content else None
+
+    def stream(self, path: str, **query: Any) -> Iterator[Any]:
+        """Server-sent events, each one's data parsed from JSON."""
+        wanted = {k: v for k, v in query.items() if v is not None}
+        with (
+            self._reachable(),
+            self._http.stream("GET", path, params=wanted, timeout=httpx.Timeout(10, read=60)) as response,
+        ):
+            if response.status_code >= 400:
+                response.read()
+                raise GridwireError(_problem(response))
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line[5:])
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise Unavailable(
+                f"no hub answers at {self.url} ({error or type(error).__name__}): start one with `gridwire up`, or name it with --url"
+            ) from None
+
+
+def _problem(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+        return str(problem.get("detail") or problem.get("title"))
+    except (ValueError, AttributeError):
+        return f"{response.status_code} {response.reason_phrase}"
+
+
+def hub_path(hub: str) -> str:
+    """The API path of a hub."""
+    return f"/v1/hubs/{quote(hub, safe='')}"

@@ -1,0 +1,187 @@
+"""The one settings table. Flags, environment, `gridwire.toml`, validation and the reference page derive from it.
+
+Order: flag, then `GRIDWIRE_NAME`, then `gridwire.toml` (`--config FILE`, or the working directory's), then default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from gridwire.core.errors import InvalidSetting
+from gridwire.core.limits import PARTITIONS_PER_HUB_MAX
+
+OFF: Final = -1
+"""A port that is `off`: the head is not started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting. `kind` is text, port, count, seconds or switch."""
+
+    name: str
+    default: Any
+    kind: str
+    unit: str
+    help: str
+
+
+SETTINGS: Final = (
+    Row("data", "gridwire-data", "text", "directory", "where the log, the lake and everything else is kept"),
+    Row(
+        "host", "127.0.0.1", "text", "address", "address the heads listen on; only loopback works without auth and TLS"
+    ),
+    Row("kafka_port", 9092, "port", "port, 0 or off", "Kafka head; 0 picks a free port"),
+    Row("http_port", 8700, "port", "port, 0 or off", "HTTP head and page; 0 picks a free port"),
+    Row("durability", "fsync", "text", "fsync, interval:MS or os", "what an acknowledgement means"),
+    Row("partitions", 4, "count", "partitions", "partitions of a hub that is created without saying how many"),
+    Row("auto_create", True, "switch", "on or off", "create a hub when a client first writes to it"),
+    Row("workers", True, "switch", "on or off", "run the grid and capture workers when there is work for them"),
+    Row("lake_flush", 5, "seconds", "seconds", "longest time captured events wait before they are a row of the lake"),
+    Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
+    Row("insecure_i_understand", False, "switch", "on or off", "listen on any address although nothing asks who calls"),
+)
+
+ELSEWHERE: Final = ("GRIDWIRE_URL", "GRIDWIRE_CONFIG")
+"""Environment variables of the command line that are no settings of the hub. `GRIDWIRE_TEST_*` belongs to the tests."""
+
+_ROWS: Final = {row.name: row for row in SETTINGS}
+_SWITCH: Final = {
+    "on": True,
+    "true": True,
+    "1": True,
+    "yes": True,
+    "off": False,
+    "false": False,
+    "0": False,
+    "no": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Checked settings of one hub; the rows of `SETTINGS` by name."""
+
+    data: str
+    host: str
+    kafka_port: int
+    http_port: int
+    durability: str
+    partitions: int
+    auto_create: bool
+    workers: bool
+    lake_flush: int
+    grid_window: int
+    insecure_i_understand: bool
+
+
+def load(
+    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, config: Path | None = None
+) -> Settings:
+    """Merge the sources and check every value.
+
+    Raises:
+        InvalidSetting: an unknown key, a bad value, a file that is not TOML; says where and what to do.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {row.name: row.default for row in SETTINGS}
+    values.update(_from_file(config or _default_file()))
+    values.update(_from_environment(environment))
+    values.update(
+        {name: _check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
+    )
+    settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
+    _check_host(settings)
+    return settings
+
+
+def _default_file() -> Path | None:
+    path = Path("gridwire.toml")
+    return path if path.exists() else None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidSetting(f"cannot read {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSetting(f"{path} is not TOML: {error}") from None
+    return {name: _check(name, value, str(path)) for name, value in content.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for variable, value in environment.items():
+        if not variable.startswith("GRIDWIRE_") or variable in ELSEWHERE or variable.startswith("GRIDWIRE_TEST_"):
+            continue
+        name = variable.removeprefix("GRIDWIRE_").lower()
+        found[name] = _check(name, value, variable)
+    return found
+
+
+def _check(name: str, value: Any, origin: str) -> Any:
+    row = _ROWS.get(name)
+    if row is None:
+        near = difflib.get_close_matches(name, _ROWS, 1)
+        advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_ROWS)}"
+        raise InvalidSetting(f"{origin}: unknown setting {name!r}; {advice}")
+    try:
+        return _CHECKS[row.kind](value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InvalidSetting(f"{origin}: {name} must be {row.unit}, not {value!r}") from None
+
+
+def _port(value: Any) -> int:
+    if str(value).lower() == "off" or value is False:
+        return OFF
+    number = int(value)
+    if not 0 <= number <= 65535:
+        raise ValueError
+    return number
+
+
+def _count(value: Any) -> int:
+    number = int(value)
+    if not 1 <= number <= PARTITIONS_PER_HUB_MAX:
+        raise ValueError
+    return number
+
+
+def _switch(value: Any) -> bool:
+    return value if isinstance(value, bool) else _SWITCH[str(value).lower()]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+_CHECKS: Final = {"port": _port, "count": _count, "seconds": _count, "switch": _switch, "text": _text}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_host(settings: Settings) -> None:
+    if not is_loopback(settings.host) and not settings.insecure_i_understand:
+        raise InvalidSetting(
+            f"host {settings.host} can be reached from other machines, and this version has no sign-in or TLS yet: "
+            "listen on 127.0.0.1, or put a proxy with TLS and sign-in in front and say --insecure-i-understand"
+        )

@@ -1,0 +1,26 @@
+"""Hubs with a meaning of their own: their names, and the settings they are created with when nobody says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+READINGS: Final = "readings"
+QUARANTINE: Final = "quarantine"
+TRANSFORMERS: Final = "grid.transformers"
+FEEDERS: Final = "grid.feeders"
+NETWORK: Final = "grid.network"
+
+_DAY_MS: Final = 24 * 3600 * 1000
+
+TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
+    READINGS: {"capture": "readings", "retention_ms": 30 * _DAY_MS},
+    QUARANTINE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
+    TRANSFORMERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
+    FEEDERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
+    NETWORK: {"retention_ms": -1},
+}
+"""Settings by hub name."""
+
+SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE})
+"""Hubs whose order as a whole matters more than their rate."""

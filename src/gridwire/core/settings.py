@@ -1,0 +1,89 @@
+"""Settings of one hub: one table, from which validation, documentation and every protocol's names derive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from gridwire.core.errors import InvalidSetting
+from gridwire.core.limits import BATCH_BYTES_MAX, MIB
+
+UNLIMITED: Final = -1
+
+
+class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be set per hub; the defaults hold until somebody says otherwise."""
+
+    retention_ms: int = 7 * 24 * 3600 * 1000
+    retention_bytes: int = UNLIMITED
+    segment_bytes: int = 128 * MIB
+    segment_ms: int = 7 * 24 * 3600 * 1000
+    message_bytes_max: int = 8 * MIB
+    cleanup: str = "delete"
+    timestamp_type: str = "create"
+    capture: str = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One row of the table: our name, Kafka's topic config, bounds or choices, help."""
+
+    name: str
+    kafka: str
+    help: str
+    least: int = 0
+    most: int = 2**62
+    choices: tuple[str, ...] = ()
+
+
+HUB_SETTINGS: Final = (
+    SettingRow("retention_ms", "retention.ms", "keep events this many milliseconds; -1 keeps them for ever", UNLIMITED),
+    SettingRow("retention_bytes", "retention.bytes", "keep this many bytes per partition; -1 is unlimited", UNLIMITED),
+    SettingRow("segment_bytes", "segment.bytes", "start a new segment file after this many bytes", 64 * 1024, 2**30),
+    SettingRow("segment_ms", "segment.ms", "start a new segment file after this many milliseconds", 1000),
+    SettingRow("message_bytes_max", "max.message.bytes", "largest record batch accepted", 1024, BATCH_BYTES_MAX),
+    SettingRow("cleanup", "cleanup.policy", "what retention does", choices=("delete",)),
+    SettingRow("timestamp_type", "message.timestamp.type", "whose clock stamps events", choices=("create", "append")),
+    SettingRow(
+        "capture",
+        "gridwire.capture",
+        "table the lake keeps of this hub",
+        choices=("off", "events", "readings", "loads"),
+    ),
+)
+
+_ROWS: Final = {row.name: row for row in HUB_SETTINGS}
+
+
+def with_changes(base: HubSettings, changes: Mapping[str, Any]) -> HubSettings:
+    """Return `base` with `changes` applied and checked. Values may be text, as the Kafka admin API sends them.
+
+    Raises:
+        InvalidSetting: an unknown name, or a value out of its range.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in changes.items():
+        row = _ROWS.get(name)
+        if row is None:
+            raise InvalidSetting(f"unknown hub setting {name!r}: choose from {', '.join(_ROWS)}")
+        checked[name] = _choice(row, value) if row.choices else _whole(row, value)
+    return msgspec.structs.replace(base, **checked)
+
+
+def _choice(row: SettingRow, value: Any) -> str:
+    if value not in row.choices:
+        raise InvalidSetting(f"{row.name} must be one of {', '.join(row.choices)}, not {value!r}")
+    return str(value)
+
+
+def _whole(row: SettingRow, value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        raise InvalidSetting(f"{row.name} must be a whole number, not {value!r}") from None
+    if not row.least <= number <= row.most:
+        raise InvalidSetting(f"{row.name} must lie between {row.least} and {row.most}, not {number}")
+    return number

@@ -1,0 +1,1 @@
+"""The grid as a customer of the platform: readings, formats, network model, validation, loads."""

@@ -1,0 +1,256 @@
+"""From readings to facts: decode, validate, put into the state, and tell what changed.
+
+    ColumnBatch -> decode_readings -> Validator -> LoadState -> Facts -> Output
+                         |                |            |
+                         +---- rejected --+------------+-> quarantine, raw bytes with the reason
+
+`LoadsPipeline` holds no position and does no I/O; `gridwire.grid.worker` feeds it and commits what it returns.
+
+Nothing is dropped silently. A rejected reading goes to the hub `quarantine` as the bytes it came in. A flood of them is
+bounded per commit: what exceeds the bound is told by one summary event per partition, with a count for each reason and
+the offsets between which the readings still lie in their hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.columnar import cells
+from gridwire.columnar.columns import EventColumns
+from gridwire.columnar.text_index import TextIndex
+from gridwire.core.batch import Event
+from gridwire.core.limits import MIB
+from gridwire.grid.facts import HUB_OF_KIND, FactWriter
+from gridwire.grid.network import Network, to_json
+from gridwire.grid.readings import QUARANTINE_HUB, ReadingColumns, Status, decode_readings
+from gridwire.grid.state import Facts, LoadState
+from gridwire.grid.validate import Measured, Reason, Rules, Validator
+
+QUARANTINE_EVENT_BYTES_MAX: Final = MIB
+"""Largest rejected reading that is copied; a larger one is only told of, since the hub may refuse it."""
+
+_REASON_OF_STATUS: Final = np.zeros(len(Status), np.uint8)
+_REASON_OF_STATUS[Status.NOT_A_READING] = Reason.MALFORMED
+_REASON_OF_STATUS[Status.UNKNOWN_TYPE] = Reason.UNKNOWN_READING_TYPE
+_REASON_OF_STATUS[Status.BAD_INTERVAL] = Reason.BAD_INTERVAL
+_REASON_OF_STATUS[Status.NO_USAGE_POINT] = Reason.UNKNOWN_USAGE_POINT
+
+_OUTCOME_NAMES: Final = ("new", "replaced", "duplicate", "superseded", "too_old")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadsSettings:
+    """What can be set.
+
+    Args:
+        days: UTC days in the window, today included: late readings count for at least `days - 1` days.
+        rules: what is believed of a reading.
+        quarantine_events_max, quarantine_bytes_max: rejected readings published in one commit.
+    """
+
+    days: int = 2
+    rules: Rules = field(default_factory=Rules)
+    quarantine_events_max: int = 5_000
+    quarantine_bytes_max: int = 8 * MIB
+
+
+class _Overflow(msgspec.Struct, kw_only=True):
+    """The value of a summary event: what a flood kept out of the quarantine, and where it still lies."""
+
+    hub: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    count: int
+    reasons: dict[str, int]
+
+
+class Quarantine:
+    """Rejected readings of one commit, up to its bounds."""
+
+    def __init__(self, events_max: int, bytes_max: int) -> None:
+        self._events_max = events_max
+        self._bytes_max = bytes_max
+        self._events: dict[int, list[Event]] = {}
+        self._overflow: dict[Place, _Overflow] = {}
+        self._count = 0
+        self._size_bytes = 0
+
+    def add(self, batch: ColumnBatch, rows: list[int], reason_of: Callable[[int], tuple[Reason, str]]) -> None:
+        """Keep these rows of a batch, or count them when the bounds are reached."""
+        for row in rows:
+            reason, detail = reason_of(row)
+            size_bytes = int(batch.columns.value_lengths[row])
+            full = self._count >= self._events_max or self._size_bytes >= self._bytes_max
+            if full or size_bytes > QUARANTINE_EVENT_BYTES_MAX:
+                self._count_only(batch, row, reason)
+                continue
+            offset = int(batch.columns.offsets[row])
+            text = f"{reason.text}: {detail}" if detail else reason.text
+            event = Event(
+                batch.columns.value(row),
+                batch.columns.key(row),
+                _headers(text, f"{batch.hub}/{batch.partition}@{offset}"),
+            )
+            self._events.setdefault(batch.partition, []).append(event)
+            self._count += 1
+            self._size_bytes += max(0, size_bytes)
+
+    def _count_only(self, batch: ColumnBatch, row: int, reason: Reason) -> None:
+        offset = int(batch.columns.offsets[row])
+        place = (batch.hub, batch.partition)
+        kept = self._overflow.get(place)
+        if kept is None:
+            kept = self._overflow[place] = _Overflow(
+                hub=batch.hub, partition=batch.partition, first_offset=offset, last_offset=offset, count=0, reasons={}
+            )
+        kept.first_offset, kept.last_offset = min(kept.first_offset, offset), max(kept.last_offset, offset)
+        kept.count += 1
+        kept.reasons[reason.text] = kept.reasons.get(reason.text, 0) + 1
+
+    def drain(self, now_ms: int, partitions: int) -> tuple[list[Output], int, int]:
+        """(outputs, events kept, events only counted) since the last call."""
+        outputs = [
+            Output(QUARANTINE_HUB, partition % partitions, [replace(event, timestamp=now_ms) for event in events])
+            for partition, events in sorted(self._events.items())
+        ]
+        for overflow in self._overflow.values():
+            source = f"{overflow.hub}/{overflow.partition}@{overflow.first_offset}-{overflow.last_offset}"
+            text = f"flood: {overflow.count} more rejected readings, left in their hub"
+            event = Event(msgspec.json.encode(overflow), None, _headers(text, source, "summary"), now_ms)
+            outputs.append(Output(QUARANTINE_HUB, overflow.partition % partitions, (event,)))
+        kept, counted = self._count, sum(overflow.count for overflow in self._overflow.values())
+        self._events, self._overflow, self._count, self._size_bytes = {}, {}, 0, 0
+        return outputs, kept, counted
+
+
+def _headers(reason: str, source: str, format: str = "reading") -> tuple[tuple[str, bytes | None], ...]:
+    return (("reason", reason.encode()), ("format", format.encode()), ("source", source.encode()))
+
+
+def fingerprint(network: Network, settings: LoadsSettings) -> str:
+    """What a snapshot must agree on to be of use: the model and every setting that shapes the state."""
+    text = f"{settings.days} {settings.rules}".encode()
+    return hashlib.sha256(to_json(network) + b"\0" + text).hexdigest()
+
+
+class LoadsPipeline:
+    """Readings in, facts and rejected readings out, for one network model.
+
+    Args:
+        generation: rises with every change of the model, see `state.GENERATION_STEP`.
+    """
+
+    def __init__(self, network: Network, settings: LoadsSettings | None = None, generation: int = 0) -> None:
+        self.settings = settings or LoadsSettings()
+        self.fingerprint = fingerprint(network, self.settings)
+        index = network.index()
+        self.state = LoadState(index, self.settings.days, generation)
+        self._points = TextIndex(index.unit_ids)
+        self._validator = Validator(index, self.settings.rules)
+        self._writer = FactWriter(index)
+        self._quarantine = Quarantine(self.settings.quarantine_events_max, self.settings.quarantine_bytes_max)
+        self.rejected = np.zeros(len(Reason), np.int64)
+        self.not_summed = 0
+        self.totals: Counter[str] = Counter()
+
+    def take(self, batch: ColumnBatch, publish: bool = True) -> None:
+        """Apply a batch of the hub `readings`.
+
+        Args:
+            publish: False while a rebuild repeats what was published before.
+        """
+        readings = decode_readings(batch.columns)
+        measured = self._measure(readings)
+        found = self._validator.validate(measured, batch.columns.timestamps)
+        self.state.silent = not publish
+        outcomes = self.state.apply(
+            batch.partition, found.slots, found.points, found.channels, found.amounts, found.versions
+        )
+        reasons = found.reasons
+        too_old = outcomes == cells.TOO_OLD
+        if too_old.any():
+            reasons[found.rows[too_old]] = Reason.TOO_OLD
+        bad_rows = np.flatnonzero(reasons)
+        self.not_summed += len(reasons) - len(found.rows) - len(bad_rows) + int(np.count_nonzero(too_old))
+        if len(bad_rows):
+            self.rejected += np.bincount(reasons[bad_rows], minlength=len(Reason))
+            if publish:
+                self._quarantine.add(batch, bad_rows.tolist(), lambda row: _explain(readings, reasons, row))
+
+    def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
+        """What to publish with the next commit: facts that changed and readings that were rejected since the last call.
+
+        Args:
+            now_ms: timestamp of the events. partitions: number of partitions of a hub.
+        """
+        outputs = []
+        for facts in self.state.collect():
+            self.totals["facts"] += len(facts)
+            outputs += self._fact_outputs(facts, now_ms, partitions(HUB_OF_KIND[facts.kind]))
+        rejected, kept, counted = self._quarantine.drain(now_ms, partitions(QUARANTINE_HUB))
+        self.totals["quarantined"] += kept
+        self.totals["quarantine_overflow"] += counted
+        return outputs + rejected
+
+    def counters(self) -> dict[str, int]:
+        """Everything counted, by name. Readings are counted since the start of the state, rebuilds included."""
+        out = {f"readings_{name}": int(n) for name, n in zip(_OUTCOME_NAMES, self.state.counts, strict=True)}
+        out["readings_not_summed"] = self.not_summed
+        for reason in Reason:
+            if reason is not Reason.ACCEPTED:
+                out[f"rejected_{reason.text}"] = int(self.rejected[reason])
+        return out | {name: self.totals[name] for name in ("facts", "quarantined", "quarantine_overflow")}
+
+    def to_arrays(self) -> dict[str, NDArray[np.int64]]:
+        """State and counts for a snapshot."""
+        return self.state.to_arrays() | {"rejected": self.rejected, "not_summed": np.array([self.not_summed])}
+
+    def from_arrays(self, arrays: dict[str, NDArray[np.int64]]) -> None:
+        """Take over a snapshot. Raises ValueError or KeyError when it does not fit."""
+        self.state.from_arrays(arrays)
+        self.rejected[:] = arrays["rejected"]
+        self.not_summed = int(arrays["not_summed"][0])
+
+    def _fact_outputs(self, facts: Facts, now_ms: int, partitions: int) -> Iterator[Output]:
+        by_partition: list[list[Event]] = [[] for _ in range(partitions)]
+        for group, event in zip(facts.groups.tolist(), self._writer.events(facts, now_ms), strict=True):
+            by_partition[group % partitions].append(event)
+        for partition, events in enumerate(by_partition):
+            if events:
+                yield Output(HUB_OF_KIND[facts.kind], partition, events)
+
+    def _measure(self, readings: ReadingColumns) -> Measured:
+        reasons = _REASON_OF_STATUS[readings.status]
+        lengths = readings.usage_point_lengths
+        if reasons.any():
+            lengths = np.where(reasons == Reason.ACCEPTED, lengths, np.int32(-1))
+        return Measured(
+            reasons=reasons,
+            points=self._points.lookup(readings.data, readings.usage_point_starts, lengths),
+            types=readings.reading_type,
+            ts_end_us=readings.ts_end_us,
+            interval_s=readings.interval_s,
+            mantissas=readings.value,
+            scales=readings.scale,
+            versions=readings.version,
+        )
+
+
+def _explain(readings: ReadingColumns, reasons: NDArray[np.uint8], row: int) -> tuple[Reason, str]:
+    return Reason(int(reasons[row])), readings.reason(row) if readings.status[row] else ""
+
+
+def rows_between(columns: EventColumns, first: int, end: int) -> EventColumns:
+    """The events with offsets in `[first, end)`."""
+    start, stop = np.searchsorted(columns.offsets, (first, end))
+    return columns if start == 0 and stop == len(columns) else columns.slice(int(start), int(stop))

@@ -1,0 +1,1 @@
+"""Group coordination without I/O: (state, command, now) -> (state, effects)."""

@@ -1,0 +1,199 @@
+"""The ASGI application: guard, route, answer; errors become problems in one place."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import structlog
+from starlette.types import Message, Receive, Scope, Send
+
+from gridwire.broker.port import Broker
+from gridwire.core.errors import GridwireError, RemoteProtocolError
+from gridwire.heads.http import metrics, tail
+from gridwire.heads.http.admin import Admin
+from gridwire.heads.http.guard import Guard
+from gridwire.heads.http.ingest import Ingest
+from gridwire.heads.http.live import Live
+from gridwire.heads.http.options import HttpCounters, HttpLimits
+from gridwire.heads.http.overview import Overview
+from gridwire.heads.http.pages import Pages
+from gridwire.heads.http.request import BodyMemory, ClientGone, header, read_body, respond, respond_problem
+from gridwire.heads.http.routes import Answer, Call, Route, Table, json_answer
+from gridwire.heads.http.streams import Streams
+from gridwire.wire.http.problems import HttpError, problem_of
+
+API_PREFIX: Final = "/v1"
+
+log = structlog.get_logger("gridwire.http")
+
+
+class App:
+    """Everything the HTTP endpoint serves, over the parts that do the work."""
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        guard: Guard,
+        ingest: Ingest,
+        admin: Admin,
+        overview: Overview,
+        live: Live,
+        streams: Streams,
+        pages: Pages,
+        parts: metrics.Counters,
+        limits: HttpLimits,
+        counters: HttpCounters,
+    ) -> None:
+        self._broker = broker
+        self._guard = guard
+        self._ingest = ingest
+        self._admin = admin
+        self._overview = overview
+        self._live = live
+        self._streams = streams
+        self._pages = pages
+        self._parts = parts
+        self._limits = limits
+        self._counters = counters
+        self._memory = BodyMemory(limits.body_bytes_in_flight_max)
+        self._table = Table(self._routes())
+
+    def _routes(self) -> list[Route]:
+        return [
+            Route("events", "/v1/hubs/{hub}/events", {"POST": self._post_events, "GET": self._browse}),
+            Route("tail", "/v1/hubs/{hub}/tail", {"GET": self._tail}),
+            Route("hub", "/v1/hubs/{hub}", {"GET": self._hub, "PATCH": self._alter_hub, "DELETE": self._delete_hub}),
+            Route("hubs", "/v1/hubs", {"GET": self._hubs, "POST": self._create_hub}),
+            Route("groups", "/v1/groups", {"GET": self._groups}),
+            Route("group", "/v1/groups/{group}", {"GET": self._group}),
+            Route("reset", "/v1/groups/{group}/reset", {"POST": self._reset}),
+            Route("live", "/v1/live", {"GET": self._live_stream}),
+            Route("status", "/v1/status", {"GET": self._status}),
+            Route("metrics", "/metrics", {"GET": self._metrics}),
+            Route("healthz", "/healthz", {"GET": self._healthz}),
+            Route("readyz", "/readyz", {"GET": self._readyz}),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever goes wrong is answered too, unless half an answer is out already."""
+        if scope["type"] != "http":
+            raise RemoteProtocolError(f"{scope['type']} is not served")
+        status = 0
+
+        async def counting_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        label = "page"
+        try:
+            self._guard.check(scope)
+            found = self._table.find(scope)
+            if found is None:
+                await self._page(scope, receive, counting_send)
+            else:
+                label = found[0].label
+                await self._call(found[0], Call(scope, receive, counting_send, found[1]))
+        except ClientGone:
+            status = 499
+        except Exception as error:
+            await self._fail(error, scope, counting_send, begun=status != 0)
+        self._counters.requests[label, status] += 1
+
+    async def _call(self, route: Route, call: Call) -> None:
+        if call.scope["method"] == "OPTIONS":
+            allow = ", ".join(route.methods).encode()
+            answer: Answer | None = Answer(204, b"", [(b"allow", allow)])
+        else:
+            answer = await route.handler(call.scope["method"])(call)
+        if answer is not None:
+            await respond(call.send, answer.status, answer.body, answer.headers)
+
+    async def _fail(self, error: Exception, scope: Scope, send: Send, *, begun: bool) -> None:
+        problem = problem_of(error)
+        self._counters.problems[problem.type.rpartition(":")[2]] += 1
+        if problem.status >= 500:
+            known = isinstance(error, GridwireError)
+            log.error("request failed", path=scope["path"], reason=str(error), exc_info=None if known else error)
+        if begun:
+            raise error  # the server cuts the connection, so that nobody takes half an answer for a whole one
+        await respond_problem(send, problem)
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
+            raise HttpError(404, f"nothing is at {path[:80]!r}: see docs/reference/http.md for what there is")
+        await self._pages(scope, receive, send)
+
+    async def _body(self, call: Call) -> bytes:
+        """An administrative body: small, and read at once."""
+        limits = self._limits
+        body = await read_body(call.scope, call.receive, limits, limits.admin_bytes_max, self._memory)
+        self._memory.give(len(body))
+        return body
+
+    async def _post_events(self, call: Call) -> None:
+        await self._ingest(call.scope, call.receive, call.send, call.name)
+
+    async def _browse(self, call: Call) -> Answer:
+        page = await self._admin.browse(call.name, call.query())
+        return Answer(200, page, json_answer(None).headers)
+
+    async def _tail(self, call: Call) -> None:
+        _no_head(call)
+        info = self._broker.hub(call.name)
+        request = tail.parse(info, call.query(), header(call.scope, b"last-event-id").decode("latin-1"))
+        reader = tail.Tail(self._broker, request, self._limits, self._counters)
+        await reader.start()
+        await self._streams.serve(call.receive, call.send, reader.frames())
+
+    async def _live_stream(self, call: Call) -> None:
+        _no_head(call)
+        await self._streams.serve(call.receive, call.send, self._live.frames())
+
+    async def _hubs(self, call: Call) -> Answer:
+        return json_answer({"hubs": await self._overview.hubs()})
+
+    async def _create_hub(self, call: Call) -> Answer:
+        return json_answer(await self._admin.create_hub(await self._body(call)), 201)
+
+    async def _hub(self, call: Call) -> Answer:
+        return json_answer(await self._admin.show_hub(call.name))
+
+    async def _alter_hub(self, call: Call) -> Answer:
+        return json_answer(await self._admin.alter_hub(call.name, await self._body(call)))
+
+    async def _delete_hub(self, call: Call) -> Answer:
+        await self._admin.delete_hub(call.name)
+        return Answer(204, b"", [])
+
+    async def _groups(self, call: Call) -> Answer:
+        return json_answer({"groups": await self._overview.groups()})
+
+    async def _group(self, call: Call) -> Answer:
+        return json_answer(await self._overview.group(call.name))
+
+    async def _reset(self, call: Call) -> Answer:
+        return json_answer(await self._admin.reset(call.name, await self._body(call)))
+
+    async def _status(self, call: Call) -> Answer:
+        return json_answer(self._overview.status())
+
+    async def _healthz(self, call: Call) -> Answer:
+        return json_answer({"status": "ok"})
+
+    async def _readyz(self, call: Call) -> Answer:
+        ready = bool(self._overview.status().get("ready"))
+        return json_answer({"ready": ready}, 200 if ready else 503)
+
+    async def _metrics(self, call: Call) -> Answer:
+        points = await metrics.snapshot(self._overview, self._counters, self._parts)
+        body = metrics.exposition(points, self._counters)
+        return Answer(200, body, [(b"content-type", metrics.CONTENT_TYPE), (b"cache-control", b"no-store")])
+
+
+def _no_head(call: Call) -> Any:
+    if call.scope["method"] == "HEAD":
+        raise HttpError(405, "a stream is read with GET", (("allow", "GET"),))

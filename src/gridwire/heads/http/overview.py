@@ -1,0 +1,191 @@
+"""What the log holds and how far its readers are: the numbers behind /v1/hubs, /v1/groups, /v1/live and /metrics."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from gridwire.broker.membership import GroupView, Membership
+from gridwire.broker.port import Broker, HubInfo, Place, Position
+from gridwire.core import batch
+from gridwire.core.clock import Clock
+from gridwire.core.errors import GridwireError, InvalidBatch, MessageTooLarge
+from gridwire.wire.http.problems import HttpError
+
+Status = Callable[[], Mapping[str, Any]]
+"""The hub's own state, as /v1/status shows it."""
+
+TIMES_CACHED: Final = 16_384
+"""(group, place)s whose first unread event's time is remembered."""
+
+RUNNING: Final = "running"
+"""State of a worker that works, as the supervisor spells it."""
+
+
+class Overview:
+    """Reads the broker, the consumer groups and the hub's status; keeps nothing but a cache of event times."""
+
+    def __init__(self, broker: Broker, membership: Membership, status: Status, clock: Clock) -> None:
+        self._broker = broker
+        self._membership = membership
+        self._status = status
+        self._clock = clock
+        self._times: dict[Place, dict[int, int]] = {}
+
+    def status(self) -> Mapping[str, Any]:
+        """The hub's own state."""
+        return self._status()
+
+    def workers(self) -> list[Mapping[str, Any]]:
+        """The hub's worker processes."""
+        return list(self._status().get("workers") or ())
+
+    async def hub(self, info: HubInfo) -> dict[str, Any]:
+        """One hub with its bounds and settings. Raises UnknownHub."""
+        sizes = await self._broker.sizes(info.name)
+        rows = []
+        for partition, size in enumerate(sizes):
+            bounds = await self._broker.bounds(info.name, partition)
+            rows.append({"partition": partition, "start": bounds.start, "end": bounds.end, "bytes": size})
+        return {
+            "name": info.name,
+            "id": str(info.id),
+            "partitions": info.partitions,
+            "settings": msgspec.to_builtins(info.settings),
+            "internal": info.internal,
+            "created_ms": info.created_ms,
+            "events": sum(row["end"] - row["start"] for row in rows),
+            "bytes": sum(sizes),
+            "bounds": rows,
+        }
+
+    async def hubs(self) -> list[dict[str, Any]]:
+        """All hubs by name; one that is deleted meanwhile is left out."""
+        out = []
+        for info in self._broker.hubs():
+            try:
+                out.append(await self.hub(info))
+            except GridwireError:
+                continue
+        return out
+
+    async def group_details(self) -> list[dict[str, Any]]:
+        """All groups by name, with partitions and members."""
+        names = {name for name, _, _ in self._membership.list()} | set(await self._broker.group_names())
+        return [await self._describe(name) for name in sorted(names)]
+
+    async def groups(self) -> list[dict[str, Any]]:
+        """All groups by name, with the sums of what they have not read."""
+        keys = ("group", "state", "lag_events", "lag_seconds")
+        return [
+            {key: detail[key] for key in keys} | {"members": len(detail["members"])}
+            for detail in await self.group_details()
+        ]
+
+    async def group(self, name: str) -> dict[str, Any]:
+        """One group with partitions and members. Raises HttpError 404."""
+        detail = await self._describe(name)
+        if not detail["partitions"] and self._membership.describe(name) is None and not detail["members"]:
+            raise HttpError(404, f"no group {name[:80]!r}: it exists once a consumer joined or committed")
+        return detail
+
+    async def _describe(self, name: str) -> dict[str, Any]:
+        rows = []
+        for place, position in sorted((await self._broker.positions(name)).items()):
+            try:
+                rows.append(await self._partition(place, position))
+            except GridwireError:  # the hub is being deleted
+                continue
+        view = self._membership.describe(name)
+        members = _members(view) + self._worker_members(name)
+        state = str(view.state) if view is not None and view.members else "Stable" if members else "Empty"
+        return {
+            "group": name,
+            "state": state,
+            "lag_events": sum(row["lag_events"] for row in rows),
+            "lag_seconds": max((row["lag_seconds"] for row in rows), default=0.0),
+            "partitions": rows,
+            "members": members,
+        }
+
+    def _worker_members(self, group: str) -> list[dict[str, Any]]:
+        return [
+            {"id": str(worker.get("name")), "client_id": "worker", "host": "this machine", "partitions": []}
+            for worker in self.workers()
+            if worker.get("group") == group and worker.get("state") == RUNNING
+        ]
+
+    async def _partition(self, place: Place, position: Position) -> dict[str, Any]:
+        hub, partition = place
+        bounds = await self._broker.bounds(hub, partition)
+        unread_from = min(max(position.offset, bounds.start), bounds.end)
+        lag_events = bounds.end - unread_from
+        lag_s = 0.0
+        if lag_events:
+            first_ms = await self._first_unread_ms(place, unread_from)
+            lag_s = max(0, self._clock.now_ms() - first_ms) / 1000
+        return {
+            "hub": hub,
+            "partition": partition,
+            "position": position.offset,
+            "end": bounds.end,
+            "lag_events": lag_events,
+            "lag_seconds": lag_s,
+        }
+
+    async def _first_unread_ms(self, place: Place, offset: int) -> int:
+        """Time of the batch that holds `offset`; remembered, as a group that stands still is asked about for ever."""
+        known = self._times.setdefault(place, {})
+        if offset not in known:
+            if sum(map(len, self._times.values())) >= TIMES_CACHED:
+                self._times = {place: (known := {})}
+            known[offset] = await self._time_at(place, offset)
+        return known[offset]
+
+    async def _time_at(self, place: Place, offset: int) -> int:
+        found = await self._broker.read(*place, offset, 1)
+        try:
+            for _, header in batch.iter_headers(found.data):
+                if header.next_offset > offset:
+                    return header.max_timestamp if header.attributes & batch.LOG_APPEND_TIME else header.base_timestamp
+        except (InvalidBatch, MessageTooLarge):
+            pass
+        return self._clock.now_ms()
+
+
+def _members(view: GroupView | None) -> list[dict[str, Any]]:
+    if view is None:
+        return []
+    return [
+        {
+            "id": member.member_id,
+            "client_id": member.client_id,
+            "host": member.host,
+            "partitions": assigned(member.assignment) if view.protocol_type == "consumer" else [],
+        }
+        for member in view.members
+    ]
+
+
+def assigned(data: bytes) -> list[dict[str, Any]]:
+    """Hubs and partitions of a Kafka consumer assignment; empty when it is of another kind.
+
+    version:int16  { count:int32  [ name length:int16  name  count:int32  [ partition:int32 ] ] }  user data
+    """
+    out = []
+    try:
+        (topics,) = struct.unpack_from(">i", data, 2)
+        at = 6
+        for _ in range(min(topics, len(data))):
+            (size,) = struct.unpack_from(">h", data, at)
+            name = data[at + 2 : at + 2 + size].decode()
+            (count,) = struct.unpack_from(">i", data, at + 2 + size)
+            at += 6 + size
+            out.append({"hub": name, "partitions": list(struct.unpack_from(f">{count}i", data, at))})
+            at += 4 * count
+    except (struct.error, UnicodeDecodeError, MemoryError, OverflowError):
+        return []
+    return out

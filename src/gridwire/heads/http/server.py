@@ -1,0 +1,157 @@
+"""The HTTP endpoint as the hub starts and stops it: uvicorn inside the hub's own event loop.
+
+No signal handlers, no access log, no lifespan protocol; the socket is bound here, so that a busy port is an OSError for
+the caller and not an exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+import uvicorn
+
+from gridwire.broker.membership import Membership
+from gridwire.broker.port import Broker
+from gridwire.core.clock import Clock, SystemClock
+from gridwire.heads.http.admin import Admin
+from gridwire.heads.http.app import App
+from gridwire.heads.http.connection import connection_class
+from gridwire.heads.http.guard import Guard, is_loopback
+from gridwire.heads.http.ingest import Ingest
+from gridwire.heads.http.live import Live
+from gridwire.heads.http.metrics import Counters
+from gridwire.heads.http.options import HttpCounters, HttpLimits
+from gridwire.heads.http.overview import Overview, Status
+from gridwire.heads.http.pages import Pages
+from gridwire.heads.http.streams import Streams
+
+BACKLOG = 2048
+"""Connections the kernel holds while the loop is busy."""
+
+
+class HttpHead:
+    """Serves the HTTP API and the page.
+
+    Args:
+        status: the hub's own state, see /v1/status; called on every request that shows it, so it must be quick.
+        port: 0 picks a free one; `port` tells which after `start`.
+        static_dir: where the built page lies; None or empty answers / with a hint.
+        counters: what other parts of the hub count, by part name; shown in /metrics.
+        auto_create: whether sending to a hub that does not exist creates it; None means only when bound to loopback.
+        hosts_allowed: names besides loopback's that a hub bound to loopback answers to.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        membership: Membership,
+        *,
+        status: Status,
+        host: str = "127.0.0.1",
+        port: int = 8700,
+        static_dir: Path | None = None,
+        counters: Counters | None = None,
+        auto_create: bool | None = None,
+        hosts_allowed: Iterable[str] = (),
+        clock: Clock | None = None,
+        limits: HttpLimits | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.counters = HttpCounters()
+        self._limits = limits or HttpLimits()
+        clock = clock or SystemClock()
+        loopback = is_loopback(host)
+        overview = Overview(broker, membership, status, clock)
+        self._streams = Streams(self._limits, self.counters)
+        self._app = App(
+            broker=broker,
+            guard=Guard(loopback, frozenset(name.lower() for name in hosts_allowed)),
+            ingest=Ingest(
+                broker, clock, self._limits, self.counters, auto_create=loopback if auto_create is None else auto_create
+            ),
+            admin=Admin(broker, membership, overview, self.counters),
+            overview=overview,
+            live=Live(broker, overview, clock),
+            streams=self._streams,
+            pages=Pages(static_dir),
+            parts=counters or {},
+            limits=self._limits,
+            counters=self.counters,
+        )
+        self._server: uvicorn.Server | None = None
+        self._date: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Serve. Raises OSError when the address cannot be bound."""
+        listener = await _bound(self.host, self.port)
+        self.port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            self._app,
+            http=connection_class(self._limits, self.counters),
+            loop="none",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=self._limits.keep_alive_s,
+            timeout_graceful_shutdown=max(1, round(self._limits.drain_s)),
+        )
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        await server.on_tick(0)
+        try:
+            await server.startup(sockets=[listener])
+        except BaseException:
+            listener.close()
+            raise
+        self._server = server
+        self._date = asyncio.create_task(_keep_date(server))
+
+    async def stop(self) -> None:
+        """Take no more connections, end the streams, let running requests finish for `drain_s`."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._streams.stop()
+        await server.shutdown()
+        if self._date is not None:
+            self._date.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._date
+
+
+async def _bound(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # two listeners can both bind with SO_REUSEADDR; only one of them can listen
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from None
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def _keep_date(server: uvicorn.Server) -> None:
+    """Renew the Date header once a second, which is all of uvicorn's main loop that we need."""
+    while True:
+        await asyncio.sleep(1)
+        await server.on_tick(0)

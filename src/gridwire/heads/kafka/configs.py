@@ -1,0 +1,94 @@
+"""DescribeConfigs: versions 1 to 4 served, for topics and for broker 1 (read-only).
+
+IncrementalAlterConfigs: versions 0 and 1 served, for topics. Missing: APPEND and SUBTRACT (no config is a list), broker
+configs, loggers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gridwire.core.errors import GridwireError, InvalidSetting
+from gridwire.core.limits import BATCH_BYTES_MAX
+from gridwire.core.settings import with_changes
+from gridwire.heads.kafka import topic_configs
+from gridwire.heads.kafka.context import NODE_ID, Answer, Context, Request
+from gridwire.wire.kafka.compiler import Struct
+from gridwire.wire.kafka.errors import ErrorCode, code_of
+
+_TOPIC: Final = 2
+_BROKER: Final = 4
+_SET: Final = 0
+_DELETE: Final = 1
+
+
+def describe(context: Context, request: Request) -> Answer:
+    """Answer DescribeConfigs."""
+    return {"Results": [_described(context, resource, request.body) for resource in request.body["Resources"]]}
+
+
+def _described(context: Context, resource: Struct, body: Struct) -> Struct:
+    kind, name = resource["ResourceType"], resource["ResourceName"]
+    answer: Struct = {"ResourceType": kind, "ResourceName": name}
+    wanted = None if resource["ConfigurationKeys"] is None else set(resource["ConfigurationKeys"])
+    synonyms, documentation = body["IncludeSynonyms"], body.get("IncludeDocumentation", False)
+    if kind == _TOPIC:
+        try:
+            hub = context.broker.hub(name)
+        except GridwireError as error:
+            return answer | {"ErrorCode": code_of(error), "ErrorMessage": str(error)}
+        rows = topic_configs.describe(hub, wanted, synonyms=synonyms, documentation=documentation)
+    elif kind == _BROKER and name in ("", str(NODE_ID)):
+        values = _broker_values(context)
+        rows = topic_configs.describe_broker(values, wanted, synonyms=synonyms, documentation=documentation)
+    else:
+        message = f"resources of type {kind} named {name!r} have no configs: ask for topics, or for broker {NODE_ID}"
+        return answer | {"ErrorCode": ErrorCode.INVALID_REQUEST, "ErrorMessage": message}
+    return answer | {"Configs": rows}
+
+
+def _broker_values(context: Context) -> dict[str, str]:
+    return {
+        "node.id": str(NODE_ID),
+        "auto.create.topics.enable": str(context.auto_create).lower(),
+        "num.partitions": str(context.default_partitions),
+        "default.replication.factor": "1",
+        "message.max.bytes": str(BATCH_BYTES_MAX),
+        "gridwire.durability": context.broker.durability,
+    }
+
+
+async def alter(context: Context, request: Request) -> Answer:
+    """Answer IncrementalAlterConfigs."""
+    only_check = request.body["ValidateOnly"]
+    return {"Responses": [await _altered(context, each, only_check) for each in request.body["Resources"]]}
+
+
+async def _altered(context: Context, resource: Struct, only_check: bool) -> Struct:
+    kind, name = resource["ResourceType"], resource["ResourceName"]
+    answer: Struct = {"ResourceType": kind, "ResourceName": name}
+    if kind != _TOPIC:
+        message = "only configs of topics can be changed"
+        return answer | {"ErrorCode": ErrorCode.INVALID_REQUEST, "ErrorMessage": message}
+    try:
+        hub = context.broker.hub(name)
+        if hub.internal:
+            message = f"hub {name!r} is internal"
+            return answer | {"ErrorCode": ErrorCode.TOPIC_AUTHORIZATION_FAILED, "ErrorMessage": message}
+        changes = topic_configs.settings_of({each["Name"]: _value(each) for each in resource["Configs"]})
+        with_changes(hub.settings, changes)
+        if changes and not only_check:
+            await context.broker.alter_hub(name, changes)
+    except GridwireError as error:
+        return answer | {"ErrorCode": code_of(error), "ErrorMessage": str(error)}
+    return answer
+
+
+def _value(config: Struct) -> str | None:
+    if config["ConfigOperation"] == _DELETE:
+        return None
+    if config["ConfigOperation"] != _SET:
+        raise InvalidSetting(f"{config['Name']} is not a list: set or delete it")
+    if config["Value"] is None:
+        raise InvalidSetting(f"{config['Name']} cannot be null: delete it instead")
+    return str(config["Value"])

@@ -1,0 +1,376 @@
+"""One client connection: bytes to frames, frames to handlers, answers back in the order of their requests.
+
+    receive buffer -> frame -> dispatch -+- Produce: appended at once, many in flight ------+-> slots in order -> socket
+                                         +- anything else: one at a time, as Kafka does it -+
+
+A slot is opened for each request that gets an answer; answers leave from the front of the queue only. While a
+request other than Produce is being worked on, or too much is in flight, the next frame waits in the receive buffer;
+when that is full, reading stops and TCP tells the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from typing import Any, Protocol, cast
+
+import structlog
+
+from gridwire.core.errors import GridwireError, RemoteProtocolError
+from gridwire.heads.kafka import produce
+from gridwire.heads.kafka.context import (
+    CONNECTION_BYTES_MAX,
+    CONNECTION_REQUESTS_MAX,
+    FRAME_STEP_BYTES,
+    HEAD_BYTES_MAX,
+    RECEIVE_BYTES,
+    RECEIVE_BYTES_LEAST,
+    WRITE_BUFFER_BYTES,
+    Answer,
+    Context,
+    Request,
+)
+from gridwire.heads.kafka.handlers import HANDLERS, unsupported_api_versions
+from gridwire.wire.kafka import codec
+from gridwire.wire.kafka.primitives import Buffer
+
+log = structlog.get_logger(__name__)
+
+
+class Owner(Protocol):
+    """What a connection needs of the head that owns it."""
+
+    context: Context
+    inflight_bytes: int
+
+    def opened(self, connection: Connection) -> bool:
+        """Register; False when there are too many."""
+        ...
+
+    def closed(self, connection: Connection) -> None:
+        """Forget."""
+        ...
+
+    def released(self, size: int) -> None:
+        """So many bytes are no longer in flight."""
+        ...
+
+    def wait_for_room(self, connection: Connection) -> None:
+        """Call `proceed` once less is in flight."""
+        ...
+
+
+class _Slot:
+    """Place of one answer in the queue; `buffers` is None until it is known."""
+
+    __slots__ = ("buffers",)
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] | None = None
+
+
+class Connection(asyncio.BufferedProtocol):
+    """See the module. `moved_s` is when bytes last arrived or left, on the head's clock."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._context = owner.context
+        self._scratch = self._buffer = bytearray(RECEIVE_BYTES_LEAST)
+        self._start = self._end = 0
+        self._reserved = 0
+        self._slots: deque[_Slot] = deque()
+        self._inflight_bytes = self._inflight = 0
+        self._task: asyncio.Task[Answer] | None = None
+        self._reading_paused = self._writing_paused = self._closing = self._parsing = self._eof = False
+        self._transport: asyncio.Transport
+        self._peer = self._peer_host = self._local_host = ""
+        self._reading: dict[Any, int] = {}
+        self.moved_s = self._context.clock.monotonic()
+
+    # -- transport callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport, or close it when there are too many connections."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = self._transport.get_extra_info("peername") or ("?", 0)
+        local = self._transport.get_extra_info("sockname") or ("", 0)
+        self._peer_host, self._local_host = str(peer[0]), str(local[0])
+        self._peer = f"{peer[0]}:{peer[1]}"
+        if not self._owner.opened(self):
+            self._closing = True
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything; pending appends finish on their own."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+        self._slots.clear()
+        self._release_reserved()
+        self._owner.closed(self)
+
+    def eof_received(self) -> bool:
+        """The client is done sending: answer what is pending, then close."""
+        self._eof = True
+        self.proceed()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: take no further request."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._writing_paused = False
+        self.proceed()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Room for what arrives next; reading is paused whenever there is none."""
+        return memoryview(self._buffer)[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes arrived."""
+        self._end += nbytes
+        self._context.counters.bytes_in += nbytes
+        self.moved_s = self._context.clock.monotonic()
+        self.proceed()
+        if self._end == len(self._buffer) == RECEIVE_BYTES_LEAST:
+            self._replace(bytearray(RECEIVE_BYTES))
+            self._scratch = self._buffer
+            self._balance_reading()
+
+    # -- bytes to frames
+
+    @property
+    def partial(self) -> bool:
+        """Whether a frame has begun to arrive and is not whole."""
+        return self._ready() and self._end > self._start and self._room() > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is pending."""
+        return not self._slots and not self._inflight and self._task is None
+
+    def proceed(self) -> None:
+        """Take the frames that are whole, as far as limits allow; then let reading go on if there is room."""
+        if self._parsing:
+            return
+        self._parsing = True
+        try:
+            while self._ready() and self._take_frame():
+                pass
+        except RemoteProtocolError as error:
+            self._stop_reading(str(error))
+        finally:
+            self._parsing = False
+        if self._eof and self._ready():
+            self._stop_reading("")
+        self._balance_reading()
+
+    def _ready(self) -> bool:
+        return not (
+            self._closing
+            or self._task is not None
+            or self._writing_paused
+            or self._inflight_bytes >= CONNECTION_BYTES_MAX
+            or self._inflight >= CONNECTION_REQUESTS_MAX
+        )
+
+    def _take_frame(self) -> bool:
+        """Dispatch the next frame if it is whole; otherwise see to room for the rest of it."""
+        size = codec.frame_size(self._buffer, self._start, self._end)
+        if size is None or self._end - self._start < size:
+            self._make_room(codec.HEADER_LEAST_BYTES if size is None else size)
+            return False
+        self._reserve(size - self._reserved)
+        self._reserved = 0
+        self._inflight_bytes += size
+        self._inflight += 1
+        if self._buffer is not self._scratch:
+            frame, self._buffer = self._buffer, self._scratch
+            self._start = self._end = 0
+        else:
+            frame = self._buffer[self._start : self._start + size]
+            self._start += size
+            if self._start == self._end:
+                self._start = self._end = 0
+        try:
+            self._dispatch(frame, size)
+        except RemoteProtocolError:
+            self._release(size)
+            raise
+        return True
+
+    def _make_room(self, size: int) -> None:
+        have = self._end - self._start
+        if self._start + size <= len(self._buffer) and size <= len(self._scratch):
+            return
+        if size <= len(self._scratch):
+            self._buffer[:have] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, have
+        elif self._buffer is self._scratch or self._end == len(self._buffer):
+            room = min(size, max(FRAME_STEP_BYTES, 2 * have))
+            if self._reserved == 0 and self._owner.inflight_bytes + room > HEAD_BYTES_MAX:
+                self._owner.wait_for_room(self)
+                return
+            self._reserve(room - self._reserved)
+            self._reserved = room
+            self._replace(bytearray(room))
+
+    def _replace(self, buffer: bytearray) -> None:
+        have = self._end - self._start
+        buffer[:have] = memoryview(self._buffer)[self._start : self._end]
+        self._buffer, self._start, self._end = buffer, 0, have
+
+    def _reserve(self, size: int) -> None:
+        self._owner.inflight_bytes += size
+
+    def _release_reserved(self) -> None:
+        reserved, self._reserved = self._reserved, 0
+        self._owner.released(reserved)
+
+    def _room(self) -> int:
+        return len(self._buffer) - self._end
+
+    def _balance_reading(self) -> None:
+        """Read exactly while there is room to read into."""
+        if self._eof or self._transport.is_closing():
+            return
+        stop = self._room() == 0 or self._closing
+        if stop and not self._reading_paused:
+            self._transport.pause_reading()
+        elif self._reading_paused and not stop:
+            self._transport.resume_reading()
+        self._reading_paused = stop
+
+    # -- frames to handlers
+
+    def _dispatch(self, frame: bytearray, size: int) -> None:
+        key, version, correlation_id = codec.read_fixed_header(frame)
+        api = codec.APIS.get(key)
+        if api is not None:
+            requests = self._context.counters.requests
+            requests[api.name] = requests.get(api.name, 0) + 1
+            if key == codec.API_VERSIONS and version > api.versions[1]:
+                self._answer(self._open_slot(), [unsupported_api_versions(correlation_id)], size)
+                return
+        header = codec.read_header(frame)
+        if key == codec.PRODUCE:
+            self._produce(header, frame, size)
+        else:
+            self._handle(header, frame, size)
+
+    def _produce(self, header: codec.RequestHeader, frame: bytearray, size: int) -> None:
+        request = produce.decode(header, frame)
+        slot = self._open_slot() if request.acks != 0 else None
+
+        def finish(response: bytearray | None) -> None:
+            if response is None and not self._closing:
+                self._stop_reading("a produce without acknowledgement failed")
+            self._answer(slot, [response or b""], size)
+            self.proceed()
+
+        produce.start(self._context, header, request, finish)
+
+    def _handle(self, header: codec.RequestHeader, frame: bytearray, size: int) -> None:
+        body = codec.decode_request(header.key, header.version, frame, header.body_at)
+        request = Request(header, body, self._peer_host, self._local_host, self._reading)
+        slot = self._open_slot()
+        try:
+            result = HANDLERS[header.key](self._context, request)
+        except Exception as error:
+            self._broken(header, error, slot, size)
+            return
+        if not inspect.iscoroutine(result):
+            assert isinstance(result, dict | list)
+            self._answer(slot, self._encode(header, result), size)
+            return
+        self._task = asyncio.get_running_loop().create_task(result)
+        self._task.add_done_callback(lambda task: self._handled(task, header, slot, size))
+
+    def _handled(self, task: asyncio.Task[Answer], header: codec.RequestHeader, slot: _Slot, size: int) -> None:
+        self._task = None
+        if task.cancelled():
+            self._release(size)
+            return
+        error = task.exception()
+        if error is not None:
+            self._broken(header, error, slot, size)
+        else:
+            try:
+                self._answer(slot, self._encode(header, task.result()), size)
+            except GridwireError as problem:
+                self._broken(header, problem, slot, size)
+        self.proceed()
+
+    def _encode(self, header: codec.RequestHeader, answer: Answer) -> list[Buffer]:
+        if isinstance(answer, list):
+            return answer
+        return [codec.encode_response(header.key, header.version, header.correlation_id, answer)]
+
+    def _broken(self, header: codec.RequestHeader, error: BaseException, slot: _Slot, size: int) -> None:
+        """A handler failed in a way it has no answer for: a defect of ours. The connection ends, the client retries."""
+        name = codec.APIS[header.key].name
+        log.error("kafka_request_failed", peer=self._peer, api=name, version=header.version, exc_info=error)
+        self._stop_reading(f"{name} failed")
+        self._answer(slot, [], size)
+
+    # -- answers
+
+    def _open_slot(self) -> _Slot:
+        slot = _Slot()
+        self._slots.append(slot)
+        return slot
+
+    def _answer(self, slot: _Slot | None, buffers: list[Buffer], size: int) -> None:
+        """Fill a slot, send whatever is now at the front, and give the request's bytes free."""
+        self._release(size)
+        if slot is not None:
+            slot.buffers = buffers
+        out: list[Buffer] = []
+        while self._slots and self._slots[0].buffers is not None:
+            out += self._slots.popleft().buffers or []
+        if out and not self._transport.is_closing():
+            self._context.counters.bytes_out += sum(map(len, out))
+            self.moved_s = self._context.clock.monotonic()
+            if len(out) == 1:
+                self._transport.write(out[0])
+            else:
+                self._transport.writelines(out)
+        self._close_if_done()
+
+    def _release(self, size: int) -> None:
+        self._inflight_bytes -= size
+        self._inflight -= 1
+        self._owner.released(size)
+
+    # -- the end
+
+    def drain(self) -> None:
+        """Take no further request; close once everything pending is answered."""
+        self._stop_reading("")
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        self._complain(reason)
+        self._closing = True
+        self._transport.abort()
+
+    def _stop_reading(self, reason: str) -> None:
+        if not self._closing:
+            self._complain(reason)
+        self._closing = True
+        self._balance_reading()
+        self._close_if_done()
+
+    def _complain(self, reason: str) -> None:
+        if reason:
+            self._context.counters.errors += 1
+            log.warning("kafka_connection_closed", peer=self._peer, reason=reason)
+
+    def _close_if_done(self) -> None:
+        if self._closing and self.idle:
+            self._transport.close()

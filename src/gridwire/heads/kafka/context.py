@@ -1,0 +1,119 @@
+"""What every handler is given: the head's services, and one decoded request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gridwire.broker.membership import Membership
+from gridwire.broker.port import Broker, HubInfo
+from gridwire.core.clock import Clock
+from gridwire.core.errors import UnknownHub
+from gridwire.core.limits import MIB
+from gridwire.groups.model import GroupError
+from gridwire.wire.kafka.codec import RequestHeader
+from gridwire.wire.kafka.compiler import Struct
+from gridwire.wire.kafka.errors import ErrorCode
+from gridwire.wire.kafka.primitives import Buffer
+
+NODE_ID: Final = 1
+"""This hub is the only node of its cluster, and its controller."""
+
+LEADER_EPOCH: Final = 0
+"""Leadership never moves."""
+
+RECEIVE_BYTES_LEAST: Final = 16 * 1024
+"""First receive buffer of a connection: a thousand idle meters must not cost more than some megabytes."""
+
+RECEIVE_BYTES: Final = 64 * 1024
+"""Receive buffer of a busy connection; a larger frame gets a buffer of its own."""
+
+FRAME_STEP_BYTES: Final = 4 * MIB
+"""A larger frame's buffer grows as its bytes arrive, so that a size alone allocates no more than this."""
+
+CONNECTION_BYTES_MAX: Final = 32 * MIB
+"""Requests in flight on one connection; above it the next one is not read."""
+
+CONNECTION_REQUESTS_MAX: Final = 1000
+"""As above, counted: every pending request costs some hundred bytes whatever it carries."""
+
+HEAD_BYTES_MAX: Final = 256 * MIB
+"""Requests in flight and large frames being received, over all connections."""
+
+WRITE_BUFFER_BYTES: Final = 1 * MIB
+"""Unsent answers above which a connection's next request waits."""
+
+FRAME_STALL_S: Final = 30.0
+"""A frame of which nothing arrives for this long is given up, with its buffer."""
+
+IDLE_S: Final = 600.0
+"""A connection without any traffic is closed; Kafka's `connections.max.idle.ms`."""
+
+DRAIN_S: Final = 5.0
+"""How long a stop waits for what is pending."""
+
+Answer = Struct | list[Buffer]
+"""A response body to encode, or the finished buffers of a whole frame."""
+
+Handled = Answer | Coroutine[Any, Any, Answer]
+"""What a handler returns: the answer, or the work that will make it."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this head has done since it started."""
+
+    connections: int = 0
+    connections_total: int = 0
+    connections_refused: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    events_in: int = 0
+    events_out: int = 0
+    errors: int = 0
+    requests: dict[str, int] = field(default_factory=dict)
+    """By API name."""
+
+
+@dataclass(slots=True)
+class Context:
+    """The head's services and settings."""
+
+    broker: Broker
+    membership: Membership
+    clock: Clock
+    cluster_id: str
+    host: str
+    """Address told to clients; empty: the one each client reached us at."""
+    port: int
+    auto_create: bool
+    default_partitions: int
+    counters: Counters = field(default_factory=Counters)
+    waits: set[asyncio.Task[None]] = field(default_factory=set)
+    """Long polls; cancelled when the head stops, so that their fetches answer at once."""
+
+    def hub(self, name: str) -> HubInfo | None:
+        """The hub of that name, if there is one."""
+        try:
+            return self.broker.hub(name)
+        except UnknownHub:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One decoded request, who sent it, and where it reached us."""
+
+    header: RequestHeader
+    body: Struct
+    peer_host: str
+    local_host: str
+    reading: dict[Any, int]
+    """Per connection: offset last answered with records by topic and partition; counts the events that went out."""
+
+
+def code_of_group(error: GroupError) -> int:
+    """Kafka's code for a group error: the names are Kafka's own."""
+    return ErrorCode[error.name].value

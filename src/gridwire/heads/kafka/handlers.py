@@ -1,0 +1,73 @@
+"""Which handler answers which API; and ApiVersions, which is made of this table.
+
+ApiVersions: versions 0 to 4 served. Missing: feature levels (there are none to offer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gridwire.heads.kafka import (
+    cluster,
+    configs,
+    fetch,
+    group_admin,
+    groups,
+    metadata,
+    offsets,
+    positions,
+    producer_ids,
+    topics,
+)
+from gridwire.heads.kafka.context import Answer, Context, Handled, Request
+from gridwire.wire.kafka import codec
+from gridwire.wire.kafka.compiler import Struct
+from gridwire.wire.kafka.errors import ErrorCode
+
+Handler = Callable[[Context, Request], Handled]
+
+
+def _versions(error: ErrorCode) -> Struct:
+    keys = [
+        {"ApiKey": key, "MinVersion": api.versions[0], "MaxVersion": api.versions[1]}
+        for key, api in sorted(codec.APIS.items())
+    ]
+    return {"ErrorCode": error, "ApiKeys": keys}
+
+
+def api_versions(context: Context, request: Request) -> Answer:
+    """Answer ApiVersions."""
+    return _versions(ErrorCode.NONE)
+
+
+def unsupported_api_versions(correlation_id: int) -> bytearray:
+    """Answer an ApiVersions of an unknown version: error 35 in a v0 body, so that any client can read the ranges."""
+    return codec.encode_response(codec.API_VERSIONS, 0, correlation_id, _versions(ErrorCode.UNSUPPORTED_VERSION))
+
+
+HANDLERS: Final[dict[int, Handler]] = {
+    1: fetch.handle,
+    2: offsets.list_offsets,
+    3: metadata.handle,
+    8: positions.commit,
+    9: positions.fetch,
+    10: cluster.find_coordinator,
+    11: groups.join,
+    12: groups.heartbeat,
+    13: groups.leave,
+    14: groups.sync,
+    15: group_admin.describe,
+    16: group_admin.list_groups,
+    18: api_versions,
+    19: topics.create,
+    20: topics.delete,
+    22: producer_ids.init,
+    23: offsets.for_leader_epoch,
+    32: configs.describe,
+    37: topics.create_partitions,
+    42: group_admin.delete,
+    44: configs.alter,
+    60: cluster.describe,
+}
+"""By API key; Produce has its own path in `gridwire.heads.kafka.connection`."""

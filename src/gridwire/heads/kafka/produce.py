@@ -1,0 +1,147 @@
+"""Produce: versions 3 to 11 served; 0 to 2 are advertised and refused (see the ledger).
+
+Missing: transactions (a transactional id is refused), topic ids (v13). Batches go to the broker as views of the
+received frame; the answer leaves when every partition's append is as durable as promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import structlog
+
+from gridwire.broker.port import Appended
+from gridwire.core.batch import CONTROL, HEADER_BYTES, LENGTH_END, TRANSACTIONAL
+from gridwire.core.errors import GridwireError, RemoteProtocolError
+from gridwire.heads.kafka.context import Context
+from gridwire.wire.kafka.codec import RequestHeader
+from gridwire.wire.kafka.errors import ErrorCode, code_of
+from gridwire.wire.kafka.ledger import PRODUCE_SERVED_FROM
+from gridwire.wire.kafka.produce import PartResult, ProduceRequest, decode_produce, encode_produce_response
+
+log = structlog.get_logger(__name__)
+
+Finish = Callable[[bytearray | None], None]
+"""Called once with the response, or with None when acks=0 failed and the client can only be told by closing."""
+
+_ACKS: Final = (-1, 0, 1)
+_BATCH = struct.Struct(">8xi9xh34xi")
+
+
+class _Pending:
+    """One produce while its appends are under way."""
+
+    __slots__ = ("context", "failed", "finish", "header", "left", "silent", "topics")
+
+    def __init__(self, context: Context, header: RequestHeader, silent: bool, finish: Finish) -> None:
+        self.context = context
+        self.header = header
+        self.silent = silent
+        self.finish = finish
+        self.failed = False
+        self.left = 1
+        self.topics: list[tuple[str, list[PartResult]]] = []
+
+    def refuse(self, result: PartResult, code: ErrorCode, message: str) -> None:
+        """Answer a partition with an error."""
+        result.error, result.message = code, message
+        self.failed = True
+        self.context.counters.errors += 1
+
+    def appended(self, result: PartResult, events: int, future: asyncio.Future[Appended]) -> None:
+        """Take one partition's outcome."""
+        error = future.exception()
+        if error is None:
+            done = future.result()
+            result.base_offset, result.append_time_ms = done.base_offset, done.append_time_ms
+            result.log_start = done.log_start
+            self.context.counters.events_in += 0 if done.duplicate else events
+        else:
+            if not isinstance(error, GridwireError):
+                log.error("kafka_append_failed", exc_info=error)
+            self.refuse(result, code_of(error), str(error))
+        self.settle()
+
+    def settle(self) -> None:
+        """One thing less to wait for."""
+        self.left -= 1
+        if self.left:
+            return
+        if self.silent:
+            self.finish(None if self.failed else bytearray())
+        else:
+            self.finish(encode_produce_response(self.header.version, self.header.correlation_id, self.topics))
+
+
+def decode(header: RequestHeader, frame: bytearray) -> ProduceRequest:
+    """Decode; records stay views of the frame.
+
+    Raises:
+        RemoteProtocolError: it is malformed.
+    """
+    return decode_produce(header.version, memoryview(frame), header.body_at)
+
+
+def start(context: Context, header: RequestHeader, request: ProduceRequest, finish: Finish) -> None:
+    """Append everything asked, in order and at once; `finish` is called when all is settled."""
+    pending = _Pending(context, header, request.acks == 0, finish)
+    refusal = _refusal(header, request)
+    for name, parts in request.topics:
+        results = []
+        hub = context.hub(name)
+        for index, records in parts:
+            result = PartResult(index)
+            results.append(result)
+            if refusal is not None:
+                pending.refuse(result, *refusal)
+            elif hub is None:
+                pending.refuse(result, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no hub {name!r}")
+            elif hub.internal:
+                pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"hub {name!r} is internal")
+            else:
+                _append(pending, name, result, records)
+        pending.topics.append((name, results))
+    pending.settle()
+
+
+def _refusal(header: RequestHeader, request: ProduceRequest) -> tuple[ErrorCode, str] | None:
+    """Why the whole request is refused, if it is."""
+    if header.version < PRODUCE_SERVED_FROM:
+        return ErrorCode.UNSUPPORTED_VERSION, "record formats before v2 are not served"
+    if request.acks not in _ACKS:
+        return ErrorCode.INVALID_REQUIRED_ACKS, f"acks={request.acks}"
+    if request.transactional_id is not None:
+        return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served"
+    return None
+
+
+def _append(pending: _Pending, hub: str, result: PartResult, records: memoryview | None) -> None:
+    try:
+        events = _check_one_batch(records)
+    except RemoteProtocolError as error:
+        pending.refuse(result, ErrorCode.INVALID_RECORD, str(error))
+        return
+    assert records is not None
+    pending.left += 1
+    future = pending.context.broker.append(hub, result.index, records)
+    future.add_done_callback(partial(pending.appended, result, events))
+
+
+def _check_one_batch(records: memoryview | None) -> int:
+    """Events of the one batch a partition may get per request; the broker checks the batch itself.
+
+    Raises:
+        RemoteProtocolError: none or several batches, or one that only a broker may write.
+    """
+    if records is None or len(records) < HEADER_BYTES:
+        raise RemoteProtocolError("no record batch for this partition")
+    length, attributes, count = _BATCH.unpack_from(records)
+    if length + LENGTH_END != len(records):
+        raise RemoteProtocolError("exactly one record batch a partition is expected")
+    if attributes & (TRANSACTIONAL | CONTROL):
+        raise RemoteProtocolError("transactional and control batches are not served")
+    return int(count)

@@ -1,0 +1,155 @@
+"""The Kafka head: a listener, its connections, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+import structlog
+
+from gridwire.broker.membership import Membership
+from gridwire.broker.port import Broker
+from gridwire.core.clock import Clock, SystemClock
+from gridwire.core.limits import CONNECTIONS_MAX
+from gridwire.heads.kafka.connection import Connection
+from gridwire.heads.kafka.context import DRAIN_S, FRAME_STALL_S, HEAD_BYTES_MAX, IDLE_S, Context, Counters
+
+log = structlog.get_logger(__name__)
+
+BACKLOG: Final = 1024
+"""Connections waiting to be accepted: a district of meters reconnects at once."""
+
+SWEEP_S: Final = 10.0
+"""How often stalled and idle connections are looked for."""
+
+_WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
+
+
+class KafkaHead:
+    """Serves the Kafka protocol on one plaintext listener.
+
+    Args:
+        host, port: where to listen; port 0 picks a free one, found in `.port` after `start`.
+        cluster_id: what clients see as the cluster's id.
+        advertised_host: address told to clients; by default `host`, or for a wildcard the address each client reached.
+        auto_create: create a hub that a client asks metadata for, when the client allows it.
+        default_partitions: partitions of hubs created without a number.
+        connections_max: connections served at a time; above it a new one is closed at once.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        membership: Membership,
+        *,
+        host: str,
+        port: int,
+        cluster_id: str,
+        advertised_host: str | None = None,
+        auto_create: bool = True,
+        default_partitions: int = 4,
+        clock: Clock | None = None,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        advertised = advertised_host or ("" if host in _WILDCARDS else host)
+        self.context = Context(
+            broker, membership, clock or SystemClock(), cluster_id, advertised, port, auto_create, default_partitions
+        )
+        self.inflight_bytes = 0
+        self._host = host
+        self._connections_max = connections_max
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._hungry: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return self.context.port
+
+    @property
+    def counters(self) -> Counters:
+        """What this head has done since it started."""
+        return self.context.counters
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self), self._host or None, self.context.port, backlog=BACKLOG
+        )
+        self.context.port = self._server.sockets[0].getsockname()[1]
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+
+    async def stop(self) -> None:
+        """Stop accepting, answer what is pending, close. Close the membership first: its waiting joins then answer."""
+        if self._server is None:
+            return
+        self._server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.drain()
+        for wait in list(self.context.waits):
+            wait.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), DRAIN_S)
+        for connection in list(self._connections):
+            connection.abort("")
+        await self._empty.wait()
+        await self._server.wait_closed()
+        self._server = None
+
+    # -- what connections need
+
+    def opened(self, connection: Connection) -> bool:
+        """Register a connection; False when there are too many."""
+        counters = self.context.counters
+        counters.connections_total += 1
+        if len(self._connections) >= self._connections_max:
+            counters.connections_refused += 1
+            log.warning("kafka_connection_refused", connections=len(self._connections))
+            return False
+        self._connections.add(connection)
+        self._empty.clear()
+        counters.connections = len(self._connections)
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        self._hungry.discard(connection)
+        if not self._connections:
+            self._empty.set()
+        self.context.counters.connections = len(self._connections)
+
+    def released(self, size: int) -> None:
+        """So many bytes are no longer in flight: connections that wait for room may go on."""
+        self.inflight_bytes -= size
+        if self._hungry and self.inflight_bytes < HEAD_BYTES_MAX // 2:
+            hungry, self._hungry = self._hungry, set()
+            for connection in hungry:
+                asyncio.get_running_loop().call_soon(connection.proceed)
+
+    def wait_for_room(self, connection: Connection) -> None:
+        """Let a connection go on once less is in flight."""
+        self._hungry.add(connection)
+
+    def _sweep(self) -> None:
+        """Close connections whose frame stalled, and those nobody used for long."""
+        now_s = self.context.clock.monotonic()
+        for connection in list(self._connections):
+            quiet_s = now_s - connection.moved_s
+            if connection.partial and quiet_s > FRAME_STALL_S:
+                connection.abort(f"request stalled for {quiet_s:.0f} s")
+            elif connection.idle and quiet_s > IDLE_S:
+                connection.abort("")
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

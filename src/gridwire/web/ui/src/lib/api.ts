@@ -1,0 +1,176 @@
+/** The hub's HTTP API, typed: what the page knows of the hub it knows from here. */
+
+export interface Worker {
+  readonly name: string;
+  readonly pid: number | null;
+  readonly state: string;
+  readonly restarts: number;
+  readonly group?: string | null;
+}
+
+export interface Status {
+  readonly version: string;
+  readonly started_at: string | number;
+  readonly uptime_s: number;
+  readonly durability: string;
+  readonly data_dir: string;
+  readonly ready: boolean;
+  readonly auth: string;
+  readonly endpoints: Readonly<Record<string, string>>;
+  readonly memory_bytes: number;
+  readonly disk_free_bytes: number;
+  readonly workers: readonly Worker[];
+}
+
+export interface Bounds {
+  readonly partition: number;
+  readonly start: number;
+  readonly end: number;
+  readonly bytes?: number;
+}
+
+export interface Hub {
+  readonly name: string;
+  readonly partitions: number;
+  readonly events: number;
+  readonly bytes: number;
+  readonly bounds: readonly Bounds[];
+  readonly in_events_s?: number;
+  readonly internal?: boolean;
+  readonly settings?: Readonly<Record<string, unknown>>;
+}
+
+export interface Group {
+  readonly group: string;
+  readonly state: string;
+  readonly members: number;
+  readonly lag_events: number | null;
+  readonly lag_seconds: number | null;
+}
+
+export interface GroupPartition {
+  readonly hub: string;
+  readonly partition: number;
+  readonly position: number | null;
+  readonly end: number;
+  readonly lag_events: number | null;
+  readonly lag_seconds: number | null;
+}
+
+export interface GroupMember {
+  readonly id: string;
+  readonly client_id?: string | null;
+  readonly host?: string | null;
+  readonly partitions?: readonly unknown[];
+}
+
+export interface GroupDetail extends Omit<Group, "members"> {
+  readonly partitions: readonly GroupPartition[];
+  readonly members: readonly GroupMember[];
+}
+
+export interface Rates {
+  readonly in_events_s: number;
+  readonly in_bytes_s: number;
+  readonly out_events_s: number;
+  readonly out_bytes_s: number;
+}
+
+/** One second of the hub, as `/v1/live` sends it. */
+export interface Tick {
+  readonly t: number;
+  readonly rates: Rates;
+  readonly hubs: readonly Hub[];
+  readonly groups: readonly Group[];
+  readonly workers: readonly Worker[];
+  readonly status: {
+    readonly durability: string;
+    readonly ready: boolean;
+    readonly memory_bytes: number;
+    readonly disk_free_bytes: number;
+  };
+}
+
+export interface HubEvent {
+  readonly partition: number;
+  readonly offset: number;
+  readonly timestamp: number | string;
+  readonly key: unknown;
+  readonly value: unknown;
+  readonly headers?: unknown;
+  readonly format?: string;
+}
+
+export interface EventPage {
+  readonly events: readonly HubEvent[];
+  readonly next: number;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** An answer that is not a success, with the hub's own advice. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+const REQUEST_TIMEOUT_MS = 10_000;
+
+async function failure(response: Response): Promise<ApiError> {
+  let detail = "";
+  try {
+    const problem = (await response.json()) as { detail?: unknown; title?: unknown };
+    detail = String(problem.detail ?? problem.title ?? "");
+  } catch {
+    // Not a problem document; the status has to do.
+  }
+  return new ApiError(response.status, detail || `The hub answered ${response.status}.`);
+}
+
+async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+  const response = await fetch(path, {
+    headers: { accept: "application/json" },
+    cache: "no-store",
+    signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+  });
+  if (!response.ok) throw await failure(response);
+  return (await response.json()) as T;
+}
+
+export const LIVE_PATH = "v1/live";
+
+/** Ask for the hub's own state. */
+export function fetchStatus(): Promise<Status> {
+  return get<Status>("v1/status");
+}
+
+/** Ask for one hub with its settings. */
+export function fetchHub(hub: string, signal?: AbortSignal): Promise<Hub> {
+  return get<Hub>(`v1/hubs/${encodeURIComponent(hub)}`, signal);
+}
+
+/** Ask for one consumer group with its partitions and members. */
+export function fetchGroup(group: string, signal?: AbortSignal): Promise<GroupDetail> {
+  return get<GroupDetail>(`v1/groups/${encodeURIComponent(group)}`, signal);
+}
+
+/** The path of one page of events; also what the page shows as the command to read the same. */
+export function eventsPath(hub: string, partition: number, offset: number | string, limit: number): string {
+  return `v1/hubs/${encodeURIComponent(hub)}/events?partition=${partition}&offset=${offset}&limit=${limit}`;
+}
+
+/** Read one page of events of one partition. */
+export function fetchEvents(
+  hub: string,
+  partition: number,
+  offset: number,
+  limit: number,
+  signal?: AbortSignal,
+): Promise<EventPage> {
+  return get<EventPage>(eventsPath(hub, partition, offset, limit), signal);
+}

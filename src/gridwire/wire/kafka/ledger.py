@@ -1,0 +1,51 @@
+"""What of the Kafka protocol is served and what is not: the rows of the generated protocol matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gridwire.wire.kafka.codec import API_VERSIONS, APIS, FETCH, PRODUCE
+from gridwire.wire.kafka.schema import Versions
+
+PRODUCE_SERVED_FROM: Final = 3
+"""Produce is advertised from 0, or librdkafka before 2.11.1 silently stops compressing, but 0 to 2 are refused."""
+
+_GAPS: Final[dict[int, str]] = {
+    PRODUCE: "v0 to v2 are advertised and answered UNSUPPORTED_VERSION; no transactions; no v12 and v13",
+    FETCH: "no incremental sessions (session id 0); no v18; read_committed reads to the high watermark",
+    2: "no v10 and v11 (remote storage)",
+    3: "one broker, node 1",
+    8: "no v10 (topic ids)",
+    9: "no v10 (topic ids)",
+    10: "groups only: a transaction coordinator is refused",
+    API_VERSIONS: "no feature levels",
+    19: "replication factor 1; topic configs of the settings table only",
+    22: "idempotence only: a transactional id is refused",
+    32: "topics and broker 1",
+    44: "topics only; SET and DELETE",
+    60: "brokers only",
+}
+
+NOT_SERVED: Final[dict[int, str]] = {
+    17: "SaslHandshake", 21: "DeleteRecords", 24: "AddPartitionsToTxn", 25: "AddOffsetsToTxn", 26: "EndTxn",
+    28: "TxnOffsetCommit", 29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls", 33: "AlterConfigs",
+    35: "DescribeLogDirs", 36: "SaslAuthenticate", 47: "OffsetDelete", 68: "ConsumerGroupHeartbeat",
+    75: "DescribeTopicPartitions", 76: "ShareGroupHeartbeat",
+}  # fmt: skip
+"""APIs clients may look for and do not find in ApiVersions."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One API: its key, the versions advertised, and what is missing of them."""
+
+    key: int
+    name: str
+    versions: Versions
+    gaps: str
+
+
+def ledger() -> list[LedgerRow]:
+    """Every API advertised, by key."""
+    return [LedgerRow(key, api.name, api.versions, _GAPS.get(key, "")) for key, api in sorted(APIS.items())]
