@@ -48,7 +48,7 @@ class Numbered:
         self._producer = Producer(
             {
                 "bootstrap.servers": options.bootstrap,
-                "enable.idempotence": True,
+                "enable.idempotence": not options.forgetful,
                 "linger.ms": 2,
                 "reconnect.backoff.ms": 20,
                 "reconnect.backoff.max.ms": 100,
@@ -103,6 +103,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--producers", type=int, default=4)
+    parser.add_argument("--forgetful", action="store_true", help="without idempotence, for the negative control")
     options = parser.parse_args()
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()

@@ -51,6 +51,7 @@ CYCLES_A_ROUND = 50
 """A round has its own log, so that a soak of a thousand cycles is checked in pieces that fit in memory."""
 START_S = 30.0
 FIRST_ACK_S = 45.0
+READ_S = 20.0
 KILL_AFTER_MS = (20, 400)
 KILL_IN_START_MS = (50, 600)
 HEAD = struct.Struct(">IIQ")
@@ -144,19 +145,19 @@ class Hub:
         admin.create_topics([NewTopic(HUB, PARTITIONS, 1)])[HUB].result(20)
 
     def segment(self, partition: int) -> Path:
-        """The segment file appended to last."""
-        found = [path for path in self.data.rglob("*.log") if HUB in str(path) and path.parent.name == str(partition)]
-        return max(found)
+        """The segment file appended to last; there is no other hub in this directory."""
+        return max(self.data.glob(f"hubs/*/{partition}/*.log"))
 
 
 class Load:
     """The producers' process."""
 
-    def __init__(self, hub: Hub, directory: Path) -> None:
+    def __init__(self, hub: Hub, directory: Path, *, forgetful: bool = False) -> None:
         self.directory = directory
         script = Path(__file__).with_name("kill_producers.py")
         command = [sys.executable, str(script), "--bootstrap", hub.address, "--hub", HUB, "--directory", str(directory)]
         command += ["--partitions", str(PARTITIONS), "--producers", str(PRODUCERS)]
+        command += ["--forgetful"] * forgetful
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def acked_bytes(self) -> int:
@@ -249,13 +250,15 @@ def read_all(hub: Hub) -> Iterator[Seen]:
             end = consumer.get_watermark_offsets(place, timeout=20)[1]
             consumer.assign([place])
             offset = 0
+            deadline_s = time.monotonic() + READ_S
             while offset < end:
-                messages = consumer.consume(5000, timeout=20)
-                assert messages, f"reading stopped at {offset} of {end} in partition {partition}\n{hub.complaints()}"
+                messages = consumer.consume(5000, timeout=0.1)
                 for message in messages:
                     assert message.error() is None, message.error()
                     offset = message.offset() + 1
                     yield partition, message.offset(), message.value()
+                deadline_s = time.monotonic() + READ_S if messages else deadline_s
+                assert time.monotonic() < deadline_s, f"reading stopped at {offset} of {end} in {partition}"
     finally:
         consumer.close()
 
@@ -274,7 +277,9 @@ def cycle(hub: Hub, load: Load, dice: random.Random) -> None:
     hub.kill()
 
 
-def killed_round(directory: Path, cycles: int, dice: random.Random) -> tuple[Findings, dict[str, object], Told]:
+def killed_round(
+    directory: Path, cycles: int, dice: random.Random, *, forgetful: bool = False
+) -> tuple[Findings, dict[str, object], Told]:
     """Some cycles on a fresh log, and what is left of it."""
     directory.mkdir()
     hub = Hub(directory)
@@ -283,7 +288,7 @@ def killed_round(directory: Path, cycles: int, dice: random.Random) -> tuple[Fin
     try:
         hub.create()
         hub.kill()
-        load = Load(hub, directory)
+        load = Load(hub, directory, forgetful=forgetful)
         for _ in range(cycles):
             cycle(hub, load, dice)
         hub.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_any_cut_into_commits_tells_the_same_in_the_end(rows: list[Row], cuts: l
     at_once = told(whole.collect())
     step_by_step: dict[tuple[str, int, int], dict[str, int]] = {}
     bounds = [0, *sorted(cut for cut in cuts if cut <= len(rows)), len(rows)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         apply(pieces, rows[start:end])
         for key, fact in told(pieces.collect()).items():
             known = step_by_step.get(key)

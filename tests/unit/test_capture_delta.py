@@ -120,7 +120,9 @@ def test_the_table_of_a_hub_created_anew_starts_empty_and_the_old_one_stays_besi
 
 
 def test_small_files_are_merged_and_positions_survive_checkpoint_and_log_cleanup(tmp_path: Path) -> None:
-    upkeep = Upkeep(compact_versions=4, merge_versions=16, checkpoint_versions=5, vacuum_versions=9, keep_hours=0, log_days=0)
+    upkeep = Upkeep(
+        compact_versions=4, merge_versions=16, checkpoint_versions=5, vacuum_versions=9, keep_hours=0, log_days=0
+    )
     writer = TableWriter(tmp_path, "h", NEW, upkeep=upkeep)
     done: list[str] = []
     for n in range(30):
@@ -136,6 +138,14 @@ def test_small_files_are_merged_and_positions_survive_checkpoint_and_log_cleanup
     assert (again.position(0), again.position(1)) == (290, 300)
     again.close()
     assert [offset for _, offset in sorted(offsets(tmp_path), key=lambda row: row[1])] == list(range(300))
+
+
+def test_a_young_table_is_left_alone(tmp_path: Path) -> None:
+    writer = TableWriter(tmp_path, "h", NEW)
+    for n in range(5):
+        writer.append([rows(0, n, n + 1)], {0: n + 1})
+        assert writer.tend() == []
+    writer.close()
 
 
 def test_upkeep_that_fell_due_before_a_restart_is_not_postponed_for_ever(tmp_path: Path) -> None:

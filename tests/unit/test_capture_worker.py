@@ -157,7 +157,8 @@ def test_events_do_not_wait_when_they_are_too_many(tmp_path: Path) -> None:
     hub, seen = Hub("a", "b"), []
     hub.send("a", 2000)
     hub.send("b", 1)
-    script(hub, tmp_path, nothing, lambda: seen.append(dict(hub.committed)), names="ab", flush_s=3600.0, flush_bytes=9000)
+    look = lambda: seen.append(dict(hub.committed))  # noqa: E731
+    script(hub, tmp_path, nothing, look, names="ab", flush_s=3600.0, flush_bytes=9000)
     assert seen == [{("a", 0): 2000}], "the largest table first, and no other without need"
     assert len(captured(tmp_path, "b")) == 1
 
@@ -178,7 +179,7 @@ def test_capture_outlives_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [offset for _, offset, _ in captured(tmp_path, "a")] == list(range(6))
 
 
-def test_a_hub_that_goes_between_table_and_commit_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_lost_between_table_and_commit_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gridwire.capture.worker.RETRY_S", (0.0,))
     hub, stop, commits = Hub("a"), threading.Event(), []
     hub.send("a", 4)

@@ -115,6 +115,7 @@ class EmbeddedBroker:
         self._templates: Mapping[str, Mapping[str, Any]] = {}
         self._single_partition: frozenset[str] = frozenset()
         self.generation = 0
+        self._lock: disk.DirectoryLock | None = None
         self.on_hubs_changed: Callable[[], None] = lambda: None
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -141,20 +142,23 @@ class EmbeddedBroker:
         broker = cls(Path(directory), Durability.parse(durability), clock or SystemClock(), default_partitions)
         broker._templates = templates or {}
         broker._single_partition = single_partition
-        broker._prepare_directory()
         try:
+            broker._prepare_directory()
             broker._start()
             await broker._finish_outputs()
         except OSError as error:
-            broker._lock.release()
-            raise GridwireError(
-                f"{error.filename or directory} cannot be opened: {error.strerror}; check its owner and mode"
-            ) from None
+            broker._let_go()
+            where = error.filename or directory
+            raise GridwireError(f"{where} cannot be opened: {error.strerror}; check its owner and mode") from None
         except BaseException:
-            broker._lock.release()
+            broker._let_go()
             raise
         broker._maintenance = asyncio.create_task(broker._maintain())
         return broker
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _prepare_directory(self) -> None:
         try:
@@ -258,7 +262,7 @@ class EmbeddedBroker:
                 if not future.done():
                     future.set_result(None)
         await asyncio.to_thread(self._close_files)
-        self._lock.release()
+        self._let_go()
 
     def _close_files(self) -> None:
         for hub in self._hubs.values():

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from gridwire.broker.port import ColumnBatch
 from gridwire.capture.worker import Decoder
 from gridwire.columnar.arrow import EVENTS, binary, to_arrow
-from gridwire.columnar.json_columns import JsonColumns, JsonDecoder, JsonField, rescale
+from gridwire.columnar.json_columns import JsonColumns, JsonDecoder, JsonField, Kind, rescale
 
 RAW_COLUMN: Final = "_raw"
 """Value of an event that did not fit its table, byte for byte; null in every other row."""
@@ -89,7 +88,7 @@ def _repeated(partition: int, count: int) -> pa.Array:
     return pa.array(np.full(count, partition, np.int32))
 
 
-def _kind(column: pa.DataType) -> str:
+def _kind(column: pa.DataType) -> Kind:
     """The kind of `JsonField` that fills a column."""
     if pa.types.is_string(column):
         return "text"
@@ -100,7 +99,7 @@ def _kind(column: pa.DataType) -> str:
     if pa.types.is_boolean(column):
         return "bool"
     if pa.types.is_timestamp(column):
-        return "timestamp"
+        return "timestamp_us"
     raise TypeError(f"no JSON value fills a column of type {column}")
 
 
@@ -113,7 +112,7 @@ def _column(json: JsonColumns, field: pa.Field, good: _Bools) -> tuple[pa.Array,
         return _texts(json, field.name, present), fits
     if kind == "bool":
         return pa.array(json.bool(field.name), pa.bool_(), mask=~present), fits
-    if kind == "timestamp":
+    if kind == "timestamp_us":
         times = pa.array(json.timestamp_us(field.name), pa.timestamp("us", field.type.tz), mask=~present)
         return times.cast(field.type, safe=False), fits
     if kind == "int64":
@@ -155,18 +154,8 @@ def _texts(json: JsonColumns, name: str, present: _Bools) -> pa.Array:
     starts, lengths = json.text(name)
     raw = binary(json.data, np.asarray(starts), np.where(present, lengths, np.int32(-1)).astype(np.int32))
     encoded = raw.dictionary_encode()
-    texts = pa.array([_unescaped(text) for text in encoded.dictionary.to_pylist()], pa.string())
+    texts = pa.array([text.decode("utf-8", "replace") for text in encoded.dictionary.to_pylist()], pa.string())
     return texts.take(encoded.indices)
-
-
-def _unescaped(raw: bytes) -> str:
-    """A JSON string between its quotes as text."""
-    if b"\\" in raw:
-        try:
-            return str(orjson.loads(b'"' + raw + b'"'))
-        except orjson.JSONDecodeError:
-            pass  # a lone surrogate: kept as it is spelt
-    return raw.decode("utf-8", "replace")
 
 
 def _nulled(array: pa.Array, good: _Bools) -> pa.Array:

@@ -116,7 +116,7 @@ class TableWriter:
         except BaseException:
             self.close()
             raise
-        self._tended = self.version
+        self._tended = max(self.version, 0)
         self._synced = self.version
 
     @property
@@ -294,7 +294,15 @@ class TableWriter:
         self._after("checkpointing")
         durable.sync_checkpoint(self.path, self.version)
         self._table.cleanup_metadata()
+        self._reopen()
         self._after("checkpointed")
+
+    def _reopen(self) -> None:
+        """Start from the checkpoint: the library's picture of a table grows with every commit since it was opened."""
+        version = self.version
+        self._table = DeltaTable(str(self.path))
+        if self.version != version:
+            raise FencedEpoch(f"another process wrote to lake table {self.hub!r}")
 
 
 def _storable(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from gridwire.core.errors import GridwireError
 from gridwire.core.limits import MIB
@@ -31,6 +32,7 @@ LIMIT_ROWS: Final = 10_000
 TIMEOUT_S: Final = 30.0
 MEMORY_BYTES: Final = 1024 * MIB
 THREADS: Final = 2
+OPEN_ATTEMPTS: Final = 3
 ARROW_ROWS: Final = 10_000
 """Rows turned into Python values at a time."""
 
@@ -103,7 +105,7 @@ def query(
         timer.start()
         try:
             columns, types, rows = _rows(con.sql(statement.query), limit_rows + 1)
-        except (duckdb.Error, pa.ArrowException) as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise SqlError(_advice(error, names, timeout_s, memory_bytes)) from None
         finally:
             timer.cancel()
@@ -118,11 +120,28 @@ def query(
 
 def tables(lake_root: Path) -> list[TableInfo]:
     """What the lake holds, by name; tables of deleted hubs have `@` and a date in theirs."""
-    return [_info(Path(lake_root) / name) for name in _names(Path(lake_root))]
+    root = Path(lake_root)
+    return [_info(root / name, table) for name in _names(root) if (table := _opened(root / name)) is not None]
 
 
-def _info(path: Path) -> TableInfo:
-    table = DeltaTable(str(path))
+def _opened(path: Path) -> DeltaTable | None:
+    """The newest version of a table; None when it has none yet, or was moved aside a moment ago.
+
+    Raises:
+        SqlError: it cannot be read, though its writer was given time to finish tidying its log.
+    """
+    failure: Exception | None = None
+    for _ in range(OPEN_ATTEMPTS):
+        try:
+            return DeltaTable(str(path))
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:  # files listed a moment ago may be gone by now
+            failure = error
+    raise SqlError(f"table {_shown(path.name)} cannot be read: {failure}")
+
+
+def _info(path: Path, table: DeltaTable) -> TableInfo:
     files = pa.table(table.get_add_actions(flatten=True))
     owner = table.metadata().configuration.get("gridwire.hub_id")
     partitions = files["max.partition"].to_pylist() if "max.partition" in files.column_names else []
@@ -198,7 +217,10 @@ def _show(con: Any, lake_root: Path, names: Iterable[str]) -> None:
     """Register a snapshot of each table under its name, with views for its aliases and its readable form."""
     taken: set[str] = set()
     for name in names:
-        dataset = DeltaTable(str(lake_root / name)).to_pyarrow_dataset()
+        table = _opened(lake_root / name)
+        if table is None:
+            continue
+        dataset = table.to_pyarrow_dataset()
         readable = _readable(dataset.schema)
         raw = _free(taken, f"{name}_raw" if readable else name)
         con.register(raw, dataset)
@@ -262,6 +284,8 @@ def _advice(error: Exception, names: list[str], timeout_s: float, memory_bytes: 
         return f"the question needs more than {memory_bytes // MIB} MiB: ask for a shorter time range or fewer groups"
     if isinstance(error, duckdb.PermissionException):
         return f"SQL sees the tables of the lake and nothing else ({text})"
+    if isinstance(error, OSError) or "No such file" in text:
+        return "a table was moved or tidied while it was read: ask again"
     missing = re.search(r"Table with name (.+?) does not exist", text)
     if missing and not names:
         return f"no table {missing[1]}: the lake is empty, {_START_CAPTURE}"

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from gridwire.core.batch import Event, encode
 from gridwire.core.errors import GridwireError, Unavailable
 
 DEFAULT_URL = "http://127.0.0.1:8700"
@@ -62,6 +63,10 @@ class HubClient:
             params=wanted,
             headers={"content-type": content_type, **(headers or {})},
         )
+
+    def send_events(self, hub: str, events: list[Event]) -> None:
+        """Post events with their keys and headers. Returns when they are as durable as the hub promises."""
+        self.send(hub, bytes(encode(events)), "application/vnd.gridwire.batch")
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         with self._reachable():

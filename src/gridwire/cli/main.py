@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 from cyclopts import App
 
 import gridwire
-from gridwire.cli.checks import doctor, verify
-from gridwire.cli.events import send, tail
-from gridwire.cli.groups import group
-from gridwire.cli.hubs import hub, status
-from gridwire.cli.lake import sql
-from gridwire.cli.up import up, worker
 from gridwire.core.errors import GridwireError
 
 app = App(
@@ -22,9 +16,24 @@ app = App(
     version=gridwire.__version__,
 )
 app.register_install_completion_command()
-for command in (up, hub, send, tail, group, sql, status, doctor, verify):
-    app.command(command)
-app.command(worker, show=False)
+_COMMANDS: Final = {
+    "up": "gridwire.cli.up:up",
+    "demo": "gridwire.cli.demo:demo",
+    "status": "gridwire.cli.hubs:status",
+    "hub": "gridwire.cli.hubs:hub",
+    "send": "gridwire.cli.events:send",
+    "tail": "gridwire.cli.events:tail",
+    "group": "gridwire.cli.groups:group",
+    "ingest": "gridwire.cli.grid:ingest",
+    "network": "gridwire.cli.grid:network",
+    "sql": "gridwire.cli.lake:sql",
+    "doctor": "gridwire.cli.checks:doctor",
+    "verify": "gridwire.cli.checks:verify",
+    "bench": "gridwire.cli.bench:bench",
+}
+for _name, _place in _COMMANDS.items():  # imported when called: `up` must be ready within a second
+    app.command(_place, name=_name)
+app.command("gridwire.cli.up:worker", name="worker", show=False)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -37,7 +37,8 @@ SAME: Final = 2
 SUPERSEDED: Final = 3
 TOO_OLD: Final = 4
 OUTCOMES: Final = 5
-"""What became of a reading: first in its cell, another amount, the same amount, a newer version is there, no cell any more."""
+"""What became of a reading: first in its cell, another amount, the same amount, a newer version is there, no cell for
+it any more. `OUTCOMES` is their number."""
 
 
 @kernel
@@ -121,8 +122,8 @@ def sum_groups(
 ) -> None:
     """Sum, largest and number of the cells of k (row, group) pairs, exactly.
 
-    **Shape**: `rows`, `groups`, `largest`, `counts` `[k]`; `sums[2, k]`, one row a channel; `largest` is of channel 0. The
-    points of group g are `members[starts[g]:starts[g + 1]]`.
+    **Shape**: `rows`, `groups`, `largest`, `counts` `[k]`; `sums[2, k]`, one row a channel; `largest` is of channel 0.
+    The points of group g are `members[starts[g]:starts[g + 1]]`.
     """
     for k in range(len(rows)):
         row = rows[k]

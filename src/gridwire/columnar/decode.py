@@ -133,16 +133,16 @@ class _Walk:
         table = np.empty((rows_max, k.TABLE_COLUMNS), np.int64)
         while True:
             rows, events, compressed, position, floor, why = k.scan_batches(
-                self.view, self.position, end, self.from_offset, floor, limit, table
+                self.view, self.position, end, self.from_offset, floor, limit, not self.columns, table
             )
             if not self._decode_rows(table[:rows], compressed):
                 return
             self.position = position
             self.next_offset = max(self.next_offset, floor)
             limit -= events
-            if why not in (k.AT_END, k.MORE):
+            if why in k.REASONS:
                 self._report(k.REASONS[why], position)
-            if why != k.MORE or limit <= 0 or self._arena_bytes >= DECOMPRESSED_BYTES_MAX:
+            if why != k.MORE or self._arena_bytes >= DECOMPRESSED_BYTES_MAX:
                 return
 
     def _report(self, reason: str, position: int) -> None:
@@ -194,7 +194,7 @@ class _Walk:
     def _crc_matches(self, row: NDArray[np.int64]) -> bool:
         position, end = int(row[k.POSITION]), int(row[k.RECORDS_END])
         stored = int.from_bytes(self.view[position + 17 : position + batch.CRC_START].tobytes(), "big")
-        return bool(crc32.iscsi(memoryview(self.view[position + batch.CRC_START : end])) == stored)
+        return bool(crc32.iscsi(self.view[position + batch.CRC_START : end].data) == stored)
 
     def _check_crc(self, row: NDArray[np.int64], number: int) -> None:
         if not self._crc_matches(row):
@@ -226,7 +226,7 @@ class _Walk:
         position = int(row[k.POSITION])
         if self.check_crc:
             self._check_crc(row, number)
-        section = memoryview(self.view[position + batch.HEADER_BYTES : int(row[k.RECORDS_END])])
+        section = self.view[position + batch.HEADER_BYTES : int(row[k.RECORDS_END])].data
         try:
             records = compression.decompress(int(row[k.CODEC]), section)
         except (InvalidBatch, MessageTooLarge) as error:

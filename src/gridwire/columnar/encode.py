@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gridwire.columnar.decode import Bytes, as_bytes
 from gridwire.columnar.gather import bounded
-from gridwire.columnar.machine import copy, copy16, kernel, pointer, store8
+from gridwire.columnar.machine import as_int, copy, copy16, kernel, pointer, store8
 from gridwire.core import batch, compression
 from gridwire.core.limits import BATCH_BYTES_MAX, RECORDS_PER_BATCH_MAX
 
@@ -45,10 +45,10 @@ def put_varint(out: Any, position: int, value: int) -> int:
     """Write a zigzag varint and return the position after it."""
     rest = np.uint64((value << 1) ^ (value >> 63))
     while rest > np.uint64(0x7F):
-        store8(out, position, np.int64((rest & np.uint64(0x7F)) | np.uint64(0x80)))
+        store8(out, position, as_int((rest & np.uint64(0x7F)) | np.uint64(0x80)))
         rest >>= np.uint64(7)
         position += 1
-    store8(out, position, np.int64(rest))
+    store8(out, position, as_int(rest))
     return position + 1
 
 
@@ -69,7 +69,7 @@ def put_field(out: Any, position: int, data: Any, start: int, size: int, readabl
 
 
 @kernel
-def body_size(offset_delta: int, time_delta: int, key_size: Any, value_size: Any) -> Any:
+def body_size(offset_delta: int, time_delta: int, key_size: int, value_size: int) -> int:
     """Bytes of a record after its length: attributes, deltas, fields and no headers."""
     fields = varint_size(key_size) + max(key_size, 0) + varint_size(value_size) + max(value_size, 0)
     return 2 + varint_size(time_delta) + varint_size(offset_delta) + fields
@@ -81,7 +81,7 @@ def measure_records(key_lengths: Any, value_lengths: Any, timestamps: Any) -> in
     total = 0
     base = timestamps[0] if len(timestamps) > 0 else 0
     for row in range(len(value_lengths)):
-        size = body_size(row, timestamps[row] - base, np.int64(key_lengths[row]), np.int64(value_lengths[row]))
+        size = body_size(row, timestamps[row] - base, as_int(key_lengths[row]), as_int(value_lengths[row]))
         total += varint_size(size) + size
     return total
 
@@ -97,7 +97,7 @@ def write_records(
     position = 0
     for row in range(len(value_lengths)):
         time_delta = timestamps[row] - timestamps[0]
-        key_size, value_size = np.int64(key_lengths[row]), np.int64(value_lengths[row])
+        key_size, value_size = as_int(key_lengths[row]), as_int(value_lengths[row])
         position = put_varint(out, position, body_size(row, time_delta, key_size, value_size))
         store8(out, position, 0)
         position = put_varint(out, position + 1, time_delta)
@@ -173,7 +173,7 @@ def _records(values: Spans, keys: Texts | None, times: NDArray[np.int64]) -> mem
         raise ValueError(f"{n} records of {size} bytes do not fit one batch of at most {BATCH_BYTES_MAX} bytes")
     target = np.empty(size + _SLACK, np.uint8)
     write_records(key_data, key_starts, key_lengths, value_data, value_starts, value_lengths, times, target)
-    return memoryview(target)[:size]
+    return target.data[:size]
 
 
 def _count(texts: Texts) -> int:
@@ -188,19 +188,18 @@ def _spans(texts: Texts) -> Spans:
     """Spans of checked bounds, whatever the form."""
     if isinstance(texts, tuple) and _is_spans(texts):
         data, starts, lengths = texts
-        starts = np.ascontiguousarray(starts, np.int64)  # type: ignore[arg-type]
-        lengths = np.ascontiguousarray(lengths, np.int32)  # type: ignore[arg-type]
-        if len(starts) != len(lengths) or not bounded(starts, lengths, len(data)):  # type: ignore[arg-type]
+        starts = np.ascontiguousarray(starts, np.int64)
+        lengths = np.ascontiguousarray(lengths, np.int32)
+        if len(starts) != len(lengths) or not bounded(starts, lengths, len(data)):
             raise ValueError("spans lie outside of their data")
-        return as_bytes(data), starts, lengths  # type: ignore[arg-type]
+        return as_bytes(data), starts, lengths
     n = len(texts)
     try:
         joined = b"".join(texts)  # type: ignore[arg-type]
-        lengths = np.fromiter(map(len, texts), np.int32, n)  # type: ignore[arg-type]
-        kept = lengths
+        kept = lengths = np.fromiter(map(len, texts), np.int32, n)  # type: ignore[arg-type]
     except TypeError:  # there are nulls
         joined = b"".join(text or b"" for text in texts)  # type: ignore[misc]
-        lengths = np.fromiter((-1 if text is None else len(text) for text in texts), np.int32, n)  # type: ignore[arg-type]
+        lengths = np.fromiter((-1 if text is None else len(text) for text in texts), np.int32, n)
         kept = np.maximum(lengths, 0)
     return as_bytes(joined), np.cumsum(kept, dtype=np.int64) - kept, lengths
 

@@ -235,7 +235,7 @@ class JsonDecoder:
         irregular = np.flatnonzero(found.status == k.IRREGULAR)
         if len(irregular) == 0:
             return
-        texts: list[bytes] = []
+        extra: list[bytes] = []
         size = len(found.data)
         kinds = self._kinds.tolist()
         for row in irregular.tolist():
@@ -249,12 +249,12 @@ class JsonDecoder:
                     continue
                 part, short = cell
                 if isinstance(part, bytes):
-                    texts.append(part)
-                    part, size = size, size + len(part)
+                    extra.append(part)
+                    part, size = size, size + short
                 found._longs[field, row], found._ints[field, row] = part, short
                 found._present[row] |= 1 << field
-        if texts:
-            self._extend(found, b"".join(texts))
+        if extra:
+            self._extend(found, b"".join(extra))
 
     def _extend(self, found: JsonColumns, texts: bytes) -> None:
         """Put `texts` behind a copy of that part of the data that spans point into."""
@@ -306,12 +306,14 @@ def _rescale(mantissa: Any, scale: Any, to: int, powers: Any, values: Any, exact
     for row in range(len(mantissa)):
         value = mantissa[row]
         shift = np.int64(scale[row]) - to
-        fits = True
-        if value != 0 and shift > 0:
-            fits = shift < 19 and abs(value) <= (2**63 - 1) // powers[min(shift, 18)] and value != -(2**63)
-            value *= powers[min(shift, 18)]
-        elif value != 0 and shift < 0:
-            fits = shift > -19 and value % powers[min(-shift, 18)] == 0
-            value //= powers[min(-shift, 18)]
+        power = powers[min(abs(shift), 18)]
+        fits = value == 0 or shift == 0
+        if not fits and abs(shift) < 19 and value != -(2**63):
+            if shift > 0:
+                fits = abs(value) <= (2**63 - 1) // power
+                value *= power
+            else:
+                fits = value % power == 0
+                value //= power
         values[row] = value if fits else 0
         exact[row] = fits

@@ -22,6 +22,9 @@ _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _EXPONENT_DIGITS_MAX: Final = 6
+_DIGITS_MAX: Final = 19
+_TOO_MANY_DIGITS: Final = "1" * 21
+"""Stands for any mantissa that does not fit: a number of a million digits must not cost a million digits."""
 
 
 class _Number(str):
@@ -77,18 +80,20 @@ def _text(value: Any) -> _Cell:
 
 
 def _parts(value: Any) -> tuple[int, int] | None:
-    """(mantissa, scale) of a number, digits as written."""
+    """(mantissa, scale) of a number: digits as written, but without zeros at the end if they are too many to fit."""
     match = _NUMBER.fullmatch(value) if isinstance(value, _Number) else None
     if match is None:
         return None
     sign, whole, fraction, exponent = match.groups()
     digits = (whole + (fraction or "")).lstrip("0") or "0"
-    if len(digits.rstrip("0")) > 20:
-        digits = digits[:21]  # too many in any case; do not let a long one cost
     scale = -len(fraction or "")
     if exponent is not None:
         short = exponent.lstrip("+-").lstrip("0")[:_EXPONENT_DIGITS_MAX] or "0"
         scale += -int(short) if exponent.startswith("-") else int(short)
+    if len(digits) > _DIGITS_MAX:
+        kept = digits.rstrip("0")
+        scale += len(digits) - len(kept)
+        digits = kept if len(kept) <= _DIGITS_MAX else _TOO_MANY_DIGITS
     return int(sign + digits), scale
 
 
@@ -101,14 +106,12 @@ def _decimal(value: Any) -> _Cell:
     if parts is None:
         return k.WRONG_TYPE, None
     mantissa, scale = parts
-    while not _fits(mantissa, scale) and mantissa % 10 == 0 and mantissa != 0 and scale < 128:
+    if mantissa == 0 and not _fits(0, scale):
+        scale = 0
+    while not _fits(mantissa, scale) and mantissa % 10 == 0 and scale < 127:
         mantissa //= 10
         scale += 1
-    if mantissa == 0 and not _fits(mantissa, scale):
-        scale = 0
-    if not _fits(mantissa, scale):
-        return k.OUT_OF_RANGE, None
-    return k.OK, (mantissa, scale)
+    return (k.OK, (mantissa, scale)) if _fits(mantissa, scale) else (k.OUT_OF_RANGE, None)
 
 
 def _int64(value: Any) -> _Cell:

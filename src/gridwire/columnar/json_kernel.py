@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from gridwire.columnar import json_values as v
-from gridwire.columnar.machine import count_trailing_zeros, kernel, load8, load64, pointer, store64
+from gridwire.columnar.machine import as_int, count_trailing_zeros, kernel, load8, load64, pointer, store64
 
 # Kinds of fields.
 TEXT: Final = 0
@@ -90,7 +90,7 @@ def name_matches(data: Any, position: int, names: Any, field: int, size: int) ->
     for word in range(0, size, 8):
         found = load64(data, position + word) ^ load64(names, name + word)
         different |= found & load64(names, name + word + NAME_ROOM)
-    return different == 0
+    return as_int(different) == 0
 
 
 @kernel
@@ -136,7 +136,7 @@ def timestamp_value(data: Any, position: int, end: int, limit: int, memory: Any,
         third = load64(data, position + 13)
         same = (first ^ load64(memory, place)) | (second ^ load64(memory, place + 8))
         if (same | (third ^ load64(memory, place + 16))) == 0:
-            return position + 22, GOOD, np.int64(load64(memory, place + 24))
+            return position + 22, GOOD, as_int(load64(memory, place + 24))
     close, escaped = string_end(data, position + 1, end, limit)
     if close < 0 or escaped:
         return close + (close >= 0), ODD, 0

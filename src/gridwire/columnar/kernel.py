@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gridwire.columnar.machine import kernel, load8, load16_be, load32_be, load64_be, pointer
+from gridwire.columnar.machine import as_int, kernel, load8, load16_be, load32_be, load64_be, pointer
 from gridwire.core import batch
 from gridwire.core.limits import BATCH_BYTES_MAX, RECORDS_PER_BATCH_MAX
 
@@ -49,11 +49,12 @@ INTS: Final = 3
 
 # Why a scan ended.
 AT_END: Final = 0
-MORE: Final = 1
-BAD_LENGTH: Final = 2
-BAD_MAGIC: Final = 3
-BAD_COUNT: Final = 4
-BAD_OFFSET: Final = 5
+MORE: Final = 1  # the table is full
+LIMIT: Final = 2  # of events
+BAD_LENGTH: Final = 3
+BAD_MAGIC: Final = 4
+BAD_COUNT: Final = 5
+BAD_OFFSET: Final = 6
 
 REASONS: Final = {
     BAD_LENGTH: "batch length is impossible",
@@ -103,14 +104,14 @@ def check_header(data: Any, position: int, size: int, floor: int) -> int:
 
 @kernel
 def scan_batches(
-    array: Any, start: int, end: int, from_offset: int, floor: int, events_max: int, table: Any
+    array: Any, start: int, end: int, from_offset: int, floor: int, events_max: int, exceed: bool, table: Any
 ) -> tuple[int, int, int, int, int, int]:
     """Walk the batch headers in array[start:end].
 
     Args:
         from_offset: batches that end before it are passed over, as are control batches.
         floor: smallest base offset that may come.
-        events_max: stop before the batch that would exceed it, unless it is the first.
+        events_max: stop before the batch that would exceed it, unless it is the first and `exceed` is true.
         table: int64[rows, TABLE_COLUMNS], filled from the top.
 
     Returns:
@@ -135,8 +136,10 @@ def scan_batches(
         following = base + signed32(load32_be(data, position + 23)) + 1
         count = signed32(load32_be(data, position + 57))
         if following > from_offset and count > 0 and (attributes & _CONTROL) == 0:
-            if rows == len(table) or (rows > 0 and events + count > events_max):
+            if rows == len(table):
                 return rows, events, compressed, position, floor, MORE
+            if events + count > events_max and (rows > 0 or not exceed):
+                return rows, events, compressed, position, floor, LIMIT
             row = table[rows]
             row[POSITION] = position
             row[RECORDS_START] = position + _HEADER_BYTES
@@ -166,7 +169,7 @@ def long_varint(data: Any, position: int, end: int) -> tuple[int, int]:
             break
         value |= np.uint64(byte & 0x7F) << np.uint64(shift)
         if byte < 0x80:
-            return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1)), position
+            return as_int(value >> np.uint64(1)) ^ -as_int(value & np.uint64(1)), position
         shift += 7
     return 0, _FAR
 

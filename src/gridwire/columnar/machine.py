@@ -100,6 +100,17 @@ load64_be: Callable[[Any, int], int] = instruction(_load(64, types.int64, swap=T
 """load64_be(data, position) -> int64: big-endian int64."""
 
 
+def _as_int(_context: Any, number: Any) -> Any:
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], number, types.int64)
+
+    return types.int64(number), codegen
+
+
+as_int: Callable[[Any], int] = instruction(_as_int)
+"""as_int(any integer) -> int64 with the same low bits: numba would turn int64 with uint64 into a float."""
+
+
 @instruction
 def store8(_context: Any, _data: Any, _position: Any, _value: Any) -> Any:
     """store8(data, position, value): write the low byte of an int64."""

@@ -95,7 +95,7 @@ class SegmentReader:
         partition: int = -1,
         events_max: int = EVENTS_PER_CALL_MAX,
     ) -> Decoded:
-        """Decode consecutive spans of one partition until `events_max`.
+        """Decode consecutive spans of one partition until `events_max`, which one batch may exceed.
 
         `next_position` is a position in the span the walk ended in. Raises as `read` does, but only when there is
         nothing to hand out first.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gridwire.columnar.decode import Bytes, as_bytes
 from gridwire.columnar.gather import bounded
-from gridwire.columnar.machine import copy, folded_multiply, kernel, load8, load64, pointer, prefetch
+from gridwire.columnar.machine import as_int, copy, folded_multiply, kernel, load8, load64, pointer, prefetch
 
 PROBES_MAX: Final = 128
 """Entries looked at before a table is rebuilt; at half full a seeded hash stays below 40."""
@@ -74,7 +74,7 @@ def probe(
     data: Any, start: int, size: int, limit: int, hashed: Any, table: Any, mask: int, texts: Any, bounds: Any, room: int
 ) -> tuple[int, int, int]:
     """(id or -1, slot where it is or would go, entries looked at). `table`, `texts` and `bounds` are byte pointers."""
-    slot = np.int64(hashed >> np.uint64(1)) & mask
+    slot = as_int(hashed >> np.uint64(1)) & mask
     upper = hashed & np.uint64(0xFFFFFFFF00000000)
     probes = 1
     while True:
@@ -82,9 +82,9 @@ def probe(
         if entry == 0:
             return UNKNOWN, slot, probes
         if (entry & np.uint64(0xFFFFFFFF00000000)) == upper:
-            known = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-            place = np.int64(load64(bounds, known * 8))
-            if np.int64(load64(bounds, known * 8 + 8)) - place == size and same_bytes(
+            known = as_int(entry & np.uint64(0xFFFFFFFF)) - 1
+            place = as_int(load64(bounds, known * 8))
+            if as_int(load64(bounds, known * 8 + 8)) - place == size and same_bytes(
                 data, start, limit, texts, place, room, size
             ):
                 return known, slot, probes
@@ -106,14 +106,14 @@ def find_texts(
         last = min(first + BLOCK_ROWS, len(starts))
         for row in range(first, last):
             if lengths[row] >= 0:
-                hashed = hash_text(data, starts[row], np.int64(lengths[row]), limit, seed, factor)
+                hashed = hash_text(data, starts[row], as_int(lengths[row]), limit, seed, factor)
                 hashes[row - first] = hashed
-                prefetch(table, (np.int64(hashed >> np.uint64(1)) & mask) * 8)
+                prefetch(table, (as_int(hashed >> np.uint64(1)) & mask) * 8)
         for row in range(first, last):
             found = UNKNOWN
             if lengths[row] >= 0:
                 found, _, _ = probe(
-                    data, starts[row], np.int64(lengths[row]), limit, hashes[row - first],
+                    data, starts[row], as_int(lengths[row]), limit, hashes[row - first],
                     table, mask, texts, bounds, room,
                 )  # fmt: skip
             ids[row] = found
@@ -136,7 +136,7 @@ def add_texts(
         ids[row] = UNKNOWN
         if lengths[row] < 0:
             continue
-        size = np.int64(lengths[row])
+        size = as_int(lengths[row])
         hashed = hash_text(data, starts[row], size, len(array), seed, factor)
         found, slot, probes = probe(
             data, starts[row], size, len(array), hashed, entries, mask, texts, places, len(text_bytes)
@@ -161,7 +161,7 @@ def fill_table(table: Any, text_bytes: Any, bounds: Any, count: int, seed: Any, 
     for known in range(count):
         size = bounds[known + 1] - bounds[known]
         hashed = hash_text(texts, bounds[known], size, len(text_bytes), seed, factor)
-        slot = np.int64(hashed >> np.uint64(1)) & mask
+        slot = as_int(hashed >> np.uint64(1)) & mask
         probes = 1
         while table[slot] != 0:
             slot = (slot + 1) & mask

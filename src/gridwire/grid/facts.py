@@ -4,7 +4,7 @@
      "load_kw":10.8,"count":13,"expected":17,"max_kw":4.2,"peak_kw":55.1,"peak_at":"2016-01-01T00:15:00Z",
      "rated_kva":160.0,"version":12}
 
-A feeder's fact names the `feeder`, and the `transformer` it lies under if there is one. Of several facts of one unit and
+A feeder's fact names the `feeder`, and the `transformer` it lies under if there is one. Of several facts of a unit and
 interval the one with the highest version holds. Numbers are exact: milliwatt-hours divided by a power of ten print as
 the decimal they are. `rated_kva` is 0 when unknown.
 """

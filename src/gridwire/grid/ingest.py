@@ -1,4 +1,4 @@
-"""Files of meter frames into the hub: readings to `readings`, everything unusable to `quarantine`, nothing lost between."""
+"""Files of meter frames into the hub: readings to `readings`, what is unusable to `quarantine`, nothing is lost."""
 
 from __future__ import annotations
 

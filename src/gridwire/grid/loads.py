@@ -193,7 +193,7 @@ class LoadsPipeline:
         Args:
             now_ms: timestamp of the events. partitions: number of partitions of a hub.
         """
-        outputs = []
+        outputs: list[Output] = []
         for facts in self.state.collect():
             self.totals["facts"] += len(facts)
             outputs += self._fact_outputs(facts, now_ms, partitions(HUB_OF_KIND[facts.kind]))

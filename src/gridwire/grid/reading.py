@@ -2,11 +2,12 @@
 
 The event, one JSON object, keyed by transformer (or usage point) so that a transformer's readings share a partition:
 
-    {"usage_point":"LV1.101 Load 1","ts_end":"2016-01-01T00:15:00Z","interval_s":900,"reading_type":"import_kwh","value":0.213}
+    {"usage_point":"LV1.101 Load 1","ts_end":"2016-01-01T00:15:00Z","interval_s":900,
+     "reading_type":"import_kwh","value":0.213}
 
 `ts_end` is the END of the interval, RFC 3339 with any offset; `interval_s` is 0 or absent for registers and momentary
-values; `reading_type` is an alias, CIM code or OBIS code of `reading_types`; `value` is a decimal number and stays exact
-(0.213 is 213 x 10^-3). Optional: `meter`, `quality` (CIM `system.category.sub`), `flags`, `source`, `version`,
+values; `reading_type` is an alias, CIM code or OBIS code of `reading_types`; `value` is a decimal number and stays
+exact (0.213 is 213 x 10^-3). Optional: `meter`, `quality` (CIM `system.category.sub`), `flags`, `source`, `version`,
 `received_at` (else the event's timestamp). Unknown fields are ignored.
 
 This module works on single readings; `readings` is its vectorised side.
@@ -15,7 +16,6 @@ This module works on single readings; `readings` is its vectorised side.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -146,17 +146,3 @@ def pack_quality(text: str) -> int:
         return -1
     return system << 24 | category << 16 | sub
 
-
-def spellings(text: str) -> Iterable[bytes]:
-    """The bytes between the quotes under which JSON writers spell a text, most common first.
-
-    An index of raw bytes that knows all of them needs no unescaping on the hot path.
-    """
-    plain = orjson.dumps(text)[1:-1]
-    ascii_only = "".join(f"\\u{unit:04x}" if unit > 126 else chr(unit) for unit in _utf16(plain.decode())).encode()
-    return dict.fromkeys((plain, ascii_only, plain.replace(b"/", b"\\/")))
-
-
-def _utf16(text: str) -> Iterable[int]:
-    data = text.encode("utf-16-le", "surrogatepass")
-    return (data[i] | data[i + 1] << 8 for i in range(0, len(data), 2))

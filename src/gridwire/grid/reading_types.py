@@ -1,9 +1,10 @@
 """What a reading measures: one table of reading types, found by alias, CIM ReadingType code or OBIS code.
 
 A row's id is stored with every reading, so ids are never changed or reused. The CIM code is the 18-number form of
-IEC 61968-9 (macro period, aggregate, measuring period, accumulation, flow direction, commodity, kind, 2 x interharmonic,
-2 x argument, time of use, critical peak, tier, phases, multiplier, unit, currency); the table below is gridwire's own
-choice of codes for what its formats deliver. OBIS codes are IEC 62056-6-1 `A-B:C.D.E`, without the billing period.
+IEC 61968-9: macro period, aggregate, measuring period, accumulation, flow direction, commodity, kind, two numbers each
+for interharmonic and argument, time of use, critical peak, tier, phases, multiplier, unit, currency. The table below is
+gridwire's own choice of codes for what its formats deliver. OBIS codes are IEC 62056-6-1 `A-B:C.D.E`, without the
+billing period.
 """
 
 from __future__ import annotations

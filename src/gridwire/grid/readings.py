@@ -31,12 +31,11 @@ from gridwire.grid.reading import (
     pack_quality,
     reading_event,
     reading_json,
-    spellings,
 )
 
 __all__ = [
     "LAKE_READING", "QUARANTINE_HUB", "READING", "READINGS_HUB", "Reading", "ReadingColumns", "Status",
-    "decode_readings", "reading_event", "reading_json", "spellings", "to_arrow",
+    "decode_readings", "reading_event", "reading_json", "to_arrow",
 ]  # fmt: skip
 
 READING: Final = pa.schema(

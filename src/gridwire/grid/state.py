@@ -40,8 +40,8 @@ class UnsupportedInterval(GridwireError):
 class Facts:
     """Sums of n (unit, interval) pairs of one kind, `transformer` or `feeder`.
 
-    **Shape**: every array `[n]`. Energy in milliwatt-hours. `peaks` is the highest net energy of an interval of the same
-    unit and UTC day so far, `peak_slots` the interval it was in.
+    **Shape**: every array `[n]`. Energy in milliwatt-hours. `peaks` is the highest net energy of an interval of the
+    same unit and UTC day so far, `peak_slots` the interval it was in.
     """
 
     kind: str
@@ -88,7 +88,7 @@ class LoadState:
 
     def __init__(self, index: NetworkIndex, days: int = 2, generation: int = 0) -> None:
         if DAY_S % index.interval_s:
-            raise UnsupportedInterval(f"the network's interval_s must divide a day of {DAY_S} s: {index.interval_s} does not")
+            raise UnsupportedInterval(f"the network's interval_s {index.interval_s} does not divide a day of {DAY_S} s")
         self.interval_s = index.interval_s
         self.days = days
         self.generation = generation

@@ -111,19 +111,17 @@ class Validated:
 _IDS: Final = max(row.id for row in READING_TYPES) + 2  # the last place is that of -1, the unknown type
 
 
-def _table(dtype: type, default: int, rows: dict[int, int]) -> NDArray[np.int8]:
-    table = np.full(_IDS, default, dtype)
+def _table(default: int, rows: dict[int, int]) -> NDArray[np.int8]:
+    table = np.full(_IDS, default, np.int8)
     for id, value in rows.items():
         table[id] = value
     return table
 
 
-_CHANNEL = _table(np.int8, -1, {IMPORT_KWH: 0, EXPORT_KWH: 1})
-_INTERVAL = _table(np.int8, 0, {row.id: 1 for row in READING_TYPES if row.accumulation is Accumulation.INTERVAL})
-_COUNTED = _table(
-    np.int8, 0, {row.id: 1 for row in READING_TYPES if row.accumulation is not Accumulation.INSTANTANEOUS}
-)
-_POWER = _table(np.int8, 0, {row.id: 1 for row in READING_TYPES if row.unit in ("kW", "kvar")})
+_CHANNEL = _table(-1, {IMPORT_KWH: 0, EXPORT_KWH: 1})
+_INTERVAL = _table(0, {row.id: 1 for row in READING_TYPES if row.accumulation is Accumulation.INTERVAL})
+_COUNTED = _table(0, {row.id: 1 for row in READING_TYPES if row.accumulation is not Accumulation.INSTANTANEOUS})
+_POWER = _table(0, {row.id: 1 for row in READING_TYPES if row.unit in ("kW", "kvar")})
 
 _TEN_TO: Final = np.array([10**e for e in range(19)], np.int64)
 _FLOAT_TEN_TO: Final = 10.0 ** np.arange(-128, 128)
@@ -148,15 +146,17 @@ class Validator:
         summed = (channels >= 0) & (readings.interval_s == self.interval_s)
         reasons = self._reasons(readings, event_ms, slots, summed)
         summed &= reasons == Reason.ACCEPTED
-        if summed.all():
-            rows = np.arange(len(summed))
-            points, mantissas, scales, versions = readings.points, readings.mantissas, readings.scales, readings.versions
-        else:
-            rows = np.flatnonzero(summed)
-            slots, channels, points = slots[rows], channels[rows], readings.points[rows]
-            mantissas, scales, versions = readings.mantissas[rows], readings.scales[rows], readings.versions[rows]
-        amounts = to_milliwatt_hours(mantissas, scales)
-        return Validated(reasons, rows, slots, points, channels, amounts, versions.astype(np.int16))
+        rows = np.flatnonzero(summed)
+        chosen = np.s_[:] if len(rows) == len(summed) else rows
+        return Validated(
+            reasons=reasons,
+            rows=rows,
+            slots=slots[chosen],
+            points=readings.points[chosen],
+            channels=channels[chosen],
+            amounts=to_milliwatt_hours(readings.mantissas[chosen], readings.scales[chosen]),
+            versions=readings.versions[chosen].astype(np.int16),
+        )
 
     def _reasons(
         self, readings: Measured, event_ms: NDArray[np.int64], slots: NDArray[np.int64], summed: NDArray[np.bool_]
@@ -182,9 +182,7 @@ class Validator:
     def _from_the_future(self, ts_end_us: NDArray[np.int64], event_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
         return (ts_end_us > (event_ms + self.rules.future_s * 1000) * 1000) & (event_ms > 0)
 
-    def _misaligned(
-        self, readings: Measured, slots: NDArray[np.int64], summed: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
+    def _misaligned(self, readings: Measured, slots: NDArray[np.int64], summed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Intervals up to an hour that divide it start on multiples of themselves; longer ones follow a local clock."""
         out: NDArray[np.bool_] = (slots * (self.interval_s * 1_000_000) != readings.ts_end_us) & summed
         if summed.all():
@@ -204,7 +202,8 @@ class Validator:
             hours = np.where(energy, readings.interval_s, HOUR_S)
             measured = energy | (_POWER[readings.types] == 1)
             too_much = measured & (np.abs(value) * HOUR_S > self._limit_kw[readings.points] * hours)
-        return too_much | (energy & (value * 10.0**-MILLIWATT_HOUR > AMOUNT_MAX))
+        too_large: NDArray[np.bool_] = energy & (value * 10.0**-MILLIWATT_HOUR > AMOUNT_MAX)
+        return too_much | too_large
 
 
 def to_milliwatt_hours(mantissas: NDArray[np.int64], scales: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -215,8 +214,10 @@ def to_milliwatt_hours(mantissas: NDArray[np.int64], scales: NDArray[np.int8]) -
     if len(scales) == 0:
         return mantissas.astype(np.int64)
     first = int(scales[0])
+    out: NDArray[np.int64]
     if first >= MILLIWATT_HOUR and bool((scales == first).all()):
-        return mantissas * _TEN_TO[min(first - MILLIWATT_HOUR, 18)]
+        out = mantissas * _TEN_TO[min(first - MILLIWATT_HOUR, 18)]
+        return out
     exponents = scales.astype(np.int64) - MILLIWATT_HOUR
     out = mantissas * _TEN_TO[np.clip(exponents, 0, 18)]
     finer = np.flatnonzero(exponents < 0)

@@ -22,7 +22,7 @@ then read from the committed positions; it is repeated if it did not.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
@@ -93,7 +93,7 @@ class WorkerSettings:
     loads: LoadsSettings = field(default_factory=LoadsSettings)
 
 
-class _StartAgain(Exception):  # noqa: N818 - a turn of the loop, not an error
+class _StartAgain(Exception):
     """The state no longer fits the log or the model: make it again."""
 
 

@@ -89,8 +89,8 @@ _DEVICE_NAMES = ("MBUS_EQUIPMENT_IDENTIFIER", "EQUIPMENT_IDENTIFIER_GAS")
 _DEVICE_READINGS = ("MBUS_METER_READING", "HOURLY_GAS_METER_READING", "GAS_METER_READING")
 
 
-class _Unusable(Exception):  # noqa: N818 - not an error of ours: it carries a bad frame's reason
-    """Why a telegram gives no readings."""
+class _Unusable(Exception):
+    """Why a telegram gives no readings; it never leaves this module."""
 
 
 def stream(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
@@ -166,8 +166,7 @@ def _readings(raw: bytes, context: Context) -> tuple[Reading, ...]:
         for name, value in telegram
         if name in _TYPE_OF_NAME and value.value is not None
     ]
-    for device in getattr(telegram, "MBUS_DEVICES", ()):
-        found.append(_device_reading(device, text, meter, context))
+    found += [_device_reading(device, text, meter, context) for device in getattr(telegram, "MBUS_DEVICES", ())]
     readings = tuple(reading for reading in found if reading is not None)
     if not readings:
         raise _Unusable("telegram carries no reading")
@@ -285,6 +284,6 @@ def _reading(
 
 
 FORMAT: Final = Format(
-    "dsmr", "DSMR P1 telegrams (Netherlands, Belgium, Luxembourg and relatives)", ("*.dsmr", "*.p1", "*.telegram"), stream
+    "dsmr", "DSMR P1 telegrams (Netherlands, Belgium, Luxembourg, relatives)", ("*.dsmr", "*.p1", "*.telegram"), stream
 )
 """The format as the registry lists it."""

@@ -7,9 +7,9 @@ framed or bare, in hexadecimal per line (`#` starts a comment). HDLC without oct
 the length field says where a frame ends, so a 7E inside is no flag.
 
 A port sends a short list every few seconds and longer ones now and then. Short lists may name no meter: they belong to
-the meter named last in the same stream. Lists without a clock get the time of receipt. A clock that says its offset from UTC
-is believed; one that says none, or an offset of zero, shows local time with summer time, in `Context.zone`: that is what
-the Norwegian interface prescribes. In the hour that local time repeats, the first pass is assumed.
+the meter named last in the same stream. Lists without a clock get the time of receipt. A clock that says its offset
+from UTC is believed; one that says none, or an offset of zero, shows local time with summer time, in `Context.zone`:
+that is what the Norwegian interface prescribes. In the hour that local time repeats, the first pass is assumed.
 
 Source: NEK HAN interface description, OBIS lists of Aidon, Kaifa and Kamstrup; ISO/IEC 13239 for the frame.
 """
@@ -76,8 +76,8 @@ _DECIMALS = 3
 """The finest the meters send is 0.001; rounding to it undoes the decoder's floating point exactly."""
 
 
-class _Unusable(Exception):  # noqa: N818 - not an error of ours: it carries a bad frame's reason
-    """Why a frame gives no readings."""
+class _Unusable(Exception):
+    """Why a frame gives no readings; it never leaves this module."""
 
 
 class _Port:
@@ -283,9 +283,13 @@ def _bare(chunks: Iterable[bytes]) -> Iterator[_Piece]:
             yield data, position, b"", "neither HDLC frames nor one message"
             position += len(data)
             data = b""
-    if data:
-        yield (data, position, data, "") if position == 0 else (data, position, b"", "neither HDLC frames nor one message")
+    if data and position == 0:
+        yield data, position, data, ""
+    elif data:
+        yield data, position, b"", "neither HDLC frames nor one message"
 
 
-FORMAT: Final = Format("han", "Nordic HAN frames (Aidon, Kaifa, Kamstrup), binary or hexadecimal", ("*.han", "*.hex", "*.hdlc"), stream)
+FORMAT: Final = Format(
+    "han", "Nordic HAN frames (Aidon, Kaifa, Kamstrup), binary or hexadecimal", ("*.han", "*.hex", "*.hdlc"), stream
+)
 """The format as the registry lists it."""

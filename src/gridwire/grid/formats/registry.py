@@ -10,7 +10,12 @@ from typing import Final
 from gridwire.core.errors import Unsupported
 from gridwire.grid.formats.base import Format
 
-_PLACES: Final = {"dsmr": ("dsmr", "FORMAT"), "han": ("han", "FORMAT"), "json": ("rows", "JSON"), "csv": ("rows", "CSV")}
+_PLACES: Final = {
+    "dsmr": ("dsmr", "FORMAT"),
+    "han": ("han", "FORMAT"),
+    "json": ("rows", "JSON"),
+    "csv": ("rows", "CSV"),
+}
 
 NAMES: Final = tuple(_PLACES)
 """Names of all formats."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from gridwire.broker.port import Broker, HubInfo, Place, Position
 from gridwire.core import batch
 from gridwire.core.clock import Clock
 from gridwire.core.errors import GridwireError, InvalidBatch, MessageTooLarge
+from gridwire.groups.consumer_protocol import assigned_partitions
 from gridwire.wire.http.problems import HttpError
 
 Status = Callable[[], Mapping[str, Any]]
@@ -164,28 +164,9 @@ def _members(view: GroupView | None) -> list[dict[str, Any]]:
             "id": member.member_id,
             "client_id": member.client_id,
             "host": member.host,
-            "partitions": assigned(member.assignment) if view.protocol_type == "consumer" else [],
+            "partitions": [
+                {"hub": hub, "partitions": places} for hub, places in assigned_partitions(member.assignment).items()
+            ],
         }
         for member in view.members
     ]
-
-
-def assigned(data: bytes) -> list[dict[str, Any]]:
-    """Hubs and partitions of a Kafka consumer assignment; empty when it is of another kind.
-
-    version:int16  { count:int32  [ name length:int16  name  count:int32  [ partition:int32 ] ] }  user data
-    """
-    out = []
-    try:
-        (topics,) = struct.unpack_from(">i", data, 2)
-        at = 6
-        for _ in range(min(topics, len(data))):
-            (size,) = struct.unpack_from(">h", data, at)
-            name = data[at + 2 : at + 2 + size].decode()
-            (count,) = struct.unpack_from(">i", data, at + 2 + size)
-            at += 6 + size
-            out.append({"hub": name, "partitions": list(struct.unpack_from(f">{count}i", data, at))})
-            at += 4 * count
-    except (struct.error, UnicodeDecodeError, MemoryError, OverflowError):
-        return []
-    return out

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import structlog
 
@@ -36,6 +36,10 @@ from gridwire.wire.kafka import codec
 from gridwire.wire.kafka.primitives import Buffer
 
 log = structlog.get_logger(__name__)
+
+
+_WAITS: Final = frozenset({codec.FETCH, codec.JOIN_GROUP, codec.SYNC_GROUP})
+"""Requests that may wait for somebody else, for minutes."""
 
 
 class Owner(Protocol):
@@ -82,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         self._slots: deque[_Slot] = deque()
         self._inflight_bytes = self._inflight = 0
         self._task: asyncio.Task[Answer] | None = None
-        self._reading_paused = self._writing_paused = self._closing = self._parsing = self._eof = False
+        self._reading_paused = self._writing_paused = self._closing = self._parsing = self._eof = self._waits = False
         self._transport: asyncio.Transport
         self._peer = self._peer_host = self._local_host = ""
         self._reading: dict[Any, int] = {}
@@ -106,15 +110,15 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; pending appends finish on their own."""
         self._closing = True
-        if self._task is not None:
-            self._task.cancel()
+        self._cancel_wait()
         self._slots.clear()
         self._release_reserved()
         self._owner.closed(self)
 
     def eof_received(self) -> bool:
-        """The client is done sending: answer what is pending, then close."""
+        """The client is done sending: answer what is there, wait for nothing new, then close."""
         self._eof = True
+        self._cancel_wait()
         self.proceed()
         return True
 
@@ -289,15 +293,15 @@ class Connection(asyncio.BufferedProtocol):
             self._answer(slot, self._encode(header, result), size)
             return
         self._task = asyncio.get_running_loop().create_task(result)
+        self._waits = header.key in _WAITS
         self._task.add_done_callback(lambda task: self._handled(task, header, slot, size))
 
     def _handled(self, task: asyncio.Task[Answer], header: codec.RequestHeader, slot: _Slot, size: int) -> None:
         self._task = None
+        error = None if task.cancelled() else task.exception()
         if task.cancelled():
-            self._release(size)
-            return
-        error = task.exception()
-        if error is not None:
+            self._answer(slot, [], size)
+        elif error is not None:
             self._broken(header, error, slot, size)
         else:
             try:
@@ -305,6 +309,11 @@ class Connection(asyncio.BufferedProtocol):
             except GridwireError as problem:
                 self._broken(header, problem, slot, size)
         self.proceed()
+
+    def _cancel_wait(self) -> None:
+        """Nobody is there to be answered: end a long poll or a join. Anything else runs to its end."""
+        if self._task is not None and self._waits:
+            self._task.cancel()
 
     def _encode(self, header: codec.RequestHeader, answer: Answer) -> list[Buffer]:
         if isinstance(answer, list):

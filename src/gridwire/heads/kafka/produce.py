@@ -16,7 +16,7 @@ import structlog
 
 from gridwire.broker.port import Appended
 from gridwire.core.batch import CONTROL, HEADER_BYTES, LENGTH_END, TRANSACTIONAL
-from gridwire.core.errors import GridwireError, RemoteProtocolError
+from gridwire.core.errors import GridwireError, RemoteProtocolError, Unavailable
 from gridwire.heads.kafka.context import Context
 from gridwire.wire.kafka.codec import RequestHeader
 from gridwire.wire.kafka.errors import ErrorCode, code_of
@@ -54,7 +54,7 @@ class _Pending:
 
     def appended(self, result: PartResult, events: int, future: asyncio.Future[Appended]) -> None:
         """Take one partition's outcome."""
-        error = future.exception()
+        error = Unavailable("the hub is shutting down") if future.cancelled() else future.exception()
         if error is None:
             done = future.result()
             result.base_offset, result.append_time_ms = done.base_offset, done.append_time_ms

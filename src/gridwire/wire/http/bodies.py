@@ -5,6 +5,7 @@ application/json                      an array: one an element; anything else: o
 application/x-ndjson, .../jsonl       one a line, blank lines skipped
 application/cloudevents+json          one (CloudEvents structured mode)
 application/cloudevents-batch+json    one an element
+application/vnd.gridwire.batch        the events of one record batch, keys, headers and times included
 anything with ce-* headers            one (CloudEvents binary mode)
 anything else                         one: the raw body
 """
@@ -12,20 +13,23 @@ anything else                         one: the raw body
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from gridwire.core.batch import Event, Headers
-from gridwire.core.errors import MessageTooLarge
+from gridwire.core.batch import Event, Headers, check_produced, decode
+from gridwire.core.errors import InvalidBatch, MessageTooLarge
 from gridwire.core.limits import EVENT_BYTES_MAX
 from gridwire.wire.http import cloudevents
 from gridwire.wire.http.problems import BadBody
 
 JSON: Final = frozenset({"application/json", "text/json"})
 NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"})
+
+BATCH: Final = "application/vnd.gridwire.batch"
+"""A Kafka v2 record batch: the only body whose events bring keys and headers of their own without being CloudEvents."""
 
 UNTOLD_TYPES: Final = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 """Types a client sends when nobody chose one (curl -d); they are not kept with the event."""
@@ -75,6 +79,8 @@ def parse(
         return Parsed(iter([[_checked(event, key) for event in events]]), several)
     if not body:
         raise BadBody("the body is empty: send at least one event")
+    if media == BATCH:
+        return Parsed(_batch(body, now_ms), True)
     key_of = _key_reader(key_field)
     if media in NDJSON:
         return Parsed(_ndjson(body, now_ms, key, key_of), True)
@@ -116,6 +122,24 @@ def check_size(value: bytes, what: str) -> None:
     """Raises MessageTooLarge when one event's value is above its limit."""
     if len(value) > EVENT_BYTES_MAX:
         raise MessageTooLarge(f"{what} has {len(value)} bytes; one event may have {EVENT_BYTES_MAX}")
+
+
+def _batch(body: bytes, now_ms: int) -> Iterator[list[Event]]:
+    """The events of one record batch. Offsets and producer are the log's business, not the sender's."""
+    try:
+        headers = check_produced(body)
+        if len(headers) != 1:
+            raise BadBody(f"the body holds {len(headers)} record batches: send one a request")
+        block: list[Event] = []
+        for event in decode(body):
+            check_size(event.value or b"", "an event of the batch")
+            block.append(event if event.timestamp > 0 else replace(event, timestamp=now_ms))
+            if len(block) == BLOCK_EVENTS:
+                yield block
+                block = []
+        yield block
+    except InvalidBatch as error:
+        raise BadBody(str(error)) from None
 
 
 def _json(body: bytes, now_ms: int, key: bytes | None, key_of: KeyReader | None) -> Parsed:

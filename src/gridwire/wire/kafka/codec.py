@@ -24,6 +24,8 @@ from gridwire.wire.kafka.schema import Api, parse_tables
 
 PRODUCE: Final = 0
 FETCH: Final = 1
+JOIN_GROUP: Final = 11
+SYNC_GROUP: Final = 14
 API_VERSIONS: Final = 18
 
 CONTROL_BYTES_MAX: Final = 4 * MIB

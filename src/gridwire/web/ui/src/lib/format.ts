@@ -18,14 +18,20 @@ function known(value: number | null | undefined): value is number {
 
 /** A whole number with grouped digits: 1,234,567. */
 export function whole(value: number | null | undefined): string {
-  return known(value) ? WHOLE.format(value) : MISSING;
+  return known(value) ? signed(WHOLE.format(value)) : MISSING;
 }
 
 /** A measured value: one decimal below 1,000, none above. */
 export function decimal(value: number | null | undefined): string {
   if (!known(value)) return MISSING;
   const text = Math.abs(value) >= 1000 ? WHOLE.format(value) : ONE.format(value);
-  return text.startsWith("-") ? (Number(text.slice(1)) === 0 ? text.slice(1) : "\u2212" + text.slice(1)) : text;
+  return signed(text);
+}
+
+/** A minus sign as typography has it, and none before a zero. */
+function signed(text: string): string {
+  if (!text.startsWith("-")) return text;
+  return /[1-9]/.test(text) ? `\u2212${text.slice(1)}` : text.slice(1);
 }
 
 function scaled(value: number, step: number, units: readonly string[]): Quantity {
@@ -39,10 +45,10 @@ function scaled(value: number, step: number, units: readonly string[]): Quantity
   return { number, unit: units[scale] ?? "" };
 }
 
-/** A count for a big number: 999 999, then 1.2 M. */
-export function count(value: number | null | undefined): Quantity {
+/** A count in full up to `fullTo`, then as 12.3 M. */
+export function count(value: number | null | undefined, fullTo = 10_000_000): Quantity {
   if (!known(value)) return { number: MISSING, unit: "" };
-  if (Math.abs(value) < 100_000) return { number: WHOLE.format(value), unit: "" };
+  if (Math.abs(value) < fullTo) return { number: WHOLE.format(value), unit: "" };
   return scaled(value / 1000, 1000, ["k", "M", "G", "T"]);
 }
 

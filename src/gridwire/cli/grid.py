@@ -1,0 +1,119 @@
+"""`gridwire ingest`, `gridwire network`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclopts import App
+
+from gridwire.cli.client import HubClient, hub_path
+from gridwire.cli.output import Common, print_fields, print_json, print_table, say
+from gridwire.core.errors import GridwireError
+from gridwire.core.hubs import NETWORK, QUARANTINE, READINGS
+
+network = App(name="network", help="The network model: usage points, feeders, transformers.")
+
+
+@network.command(name="import")
+def import_(
+    source: str,
+    grids: list[str],
+    *,
+    folder: Path | None = None,
+    name: str | None = None,
+    common: Common = Common(),  # noqa: B008
+) -> None:
+    """Import a network model and publish it; live grid facts start with it.
+
+    Args:
+        source: simbench, or json for a file in gridwire's own form.
+        grids: SimBench codes such as 1-LV-rural1--0-sw or subnets such as LV1.101; or the JSON file.
+        folder: SimBench CSV files elsewhere than in the installed package.
+        name: what to call the utility.
+    """
+    from gridwire.grid import network as model
+    from gridwire.grid.simbench import import_simbench
+
+    if source == "simbench":
+        found = import_simbench(grids, name=name or "SimBench", folder=folder).network
+    elif source == "json":
+        found = model.from_json(_read(Path(grids[0])))
+    else:
+        raise GridwireError(f"unknown network source {source!r}: use simbench or json")
+    publish(common.client(), model.to_json(found))
+    counts = {
+        "transformers": len(found.transformers),
+        "feeders": len(found.feeders),
+        "usage points": len(found.usage_points),
+    }
+    if common.json:
+        print_json(counts)
+    else:
+        say(f"published network {found.name!r}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+
+
+def publish(client: HubClient, model: bytes) -> None:
+    """Make a network model the current one."""
+    client.send(NETWORK, model, "application/json", {"key": "network"})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GridwireError(f"cannot read {path}: {error.strerror}") from None
+
+
+@network.command
+def show(*, common: Common = Common()) -> None:  # noqa: B008
+    """Show the current network model."""
+    from gridwire.grid import network as model
+
+    answer = common.client().get(f"{hub_path(NETWORK)}/events", partition=0, offset=-1, limit=1)
+    if not answer["events"]:
+        raise GridwireError("no network model yet: `gridwire network import simbench 1-LV-rural1--0-sw` publishes one")
+    value = answer["events"][-1]["value"]
+    if common.json:
+        print_json(value)
+        return
+    import orjson
+
+    found = model.from_json(orjson.dumps(value))
+    points: dict[str, int] = {}
+    for point in found.usage_points:
+        points[point.transformer] = points.get(point.transformer, 0) + 1
+    rows = [(t.id, t.rated_kva, points.get(t.id, 0)) for t in found.transformers]
+    print_table(("transformer", "rated kVA", "usage points"), rows, ("rated kVA", "usage points"))
+
+
+def ingest(
+    format: str,
+    files: list[Path],
+    *,
+    zone: str | None = None,
+    common: Common = Common(),  # noqa: B008
+) -> int:
+    """Decode meter files: readings go to the hub `readings`, what cannot be read to `quarantine` with its reason.
+
+    Args:
+        format: dsmr, han, json or csv.
+        files: the files.
+        zone: time zone of meters that do not say it, such as Europe/Oslo.
+    """
+    from gridwire.grid.formats.base import Context
+    from gridwire.grid.ingest import ingest as ingest_files
+
+    context = Context(zone=zone) if zone else None
+    try:
+        report = ingest_files(format, files, common.client(), context=context)
+    except OSError as error:
+        raise GridwireError(f"cannot read {error.filename}: {error.strerror}") from None
+    if common.json:
+        print_json({name: getattr(report, name) for name in ("files", "bytes", "frames", "readings", "quarantined")})
+    else:
+        print_fields(
+            {"files": report.files, "frames": report.frames, READINGS: report.readings, QUARANTINE: report.quarantined}
+        )
+        for reason, count in report.reasons.most_common(10):
+            say(f"  {count} x {reason}")
+    return 0

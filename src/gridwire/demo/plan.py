@@ -1,0 +1,54 @@
+"""Which reading is sent when: most in the interval they belong to, a seeded share some intervals late.
+
+The plan is a pure function of a seed, so a replay that was killed knows what the one before it still owed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+LATE_INTERVALS_MAX: Final = 4
+"""The latest a reading comes: four intervals after its own."""
+
+Units = NDArray[np.intp]
+Due = list[tuple[int, Units]]
+"""(interval, units whose readings of it are to be sent), oldest interval first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When n units' readings are sent. `late_share` of them come 1 to LATE_INTERVALS_MAX intervals late."""
+
+    units: int
+    late_share: float = 0.01
+    seed: int = 2016
+
+    def delays(self, interval: int) -> NDArray[np.int64]:
+        """**Shape** `[units]`: how many intervals late each unit's reading of `interval` comes."""
+        random = np.random.default_rng((self.seed, interval))
+        late = random.random(self.units) < self.late_share
+        return np.where(late, random.integers(1, LATE_INTERVALS_MAX + 1, self.units), 0)
+
+    def due(self, step: int, first: int) -> Due:
+        """What is sent at `step`, when intervals before `first` were never begun."""
+        candidates = range(max(step - LATE_INTERVALS_MAX, first), step + 1)
+        return _filled((interval, np.flatnonzero(self.delays(interval) == step - interval)) for interval in candidates)
+
+    def owed(self, step: int, present: Mapping[int, NDArray[np.bool_]]) -> Due:
+        """What should have been sent at `step` or before and is not `present` (by interval, `bool[units]`)."""
+        first = min(present)
+        candidates = range(max(step - LATE_INTERVALS_MAX, first), step + 1)
+        nothing = np.zeros(self.units, bool)
+        return _filled(
+            (interval, np.flatnonzero((self.delays(interval) <= step - interval) & ~present.get(interval, nothing)))
+            for interval in candidates
+        )
+
+
+def _filled(due: Iterable[tuple[int, Units]]) -> Due:
+    return [(interval, units) for interval, units in due if len(units)]

@@ -1,0 +1,462 @@
+"""The page in a real browser against a real hub: what a person sees, and what must never happen.
+
+Every page a test opens is watched: a request to another host, a console error (a CSP violation is one) or an uncaught
+exception fails the test. Chromium missing skips the file, visibly.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+import pytest
+from confluent_kafka import Producer
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+WAIT_S = 20.0
+DAY = "2016-06-14"
+VIEWS = ("#/", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/quarantine", "#/nowhere")
+AXE = Path(__file__).parents[2] / "src/gridwire/web/ui/node_modules/axe-core/axe.min.js"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+@dataclass
+class RunningHub:
+    """One hub process on free ports; it can be killed and started again at the same address."""
+
+    data: Path
+    http_port: int = 0
+    kafka_port: int = 0
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "gridwire", "up", "--data", str(self.data), "--no-workers"]
+        command += ["--http-port", str(self.http_port), "--kafka-port", str(self.kafka_port)]
+        with (self.data.parent / "hub.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n", (self.data.parent / "hub.log").read_text()[-2000:]
+        for _ in range(2):
+            name, address = self.process.stdout.readline().split()
+            setattr(self, f"{name}_port", urlsplit(address if "//" in address else f"//{address}").port)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process = None
+
+    def post(self, hub: str, events: list[Any], key: str | None = None) -> None:
+        params = {} if key is None else {"key": key}
+        answer = httpx.post(f"{self.url}/v1/hubs/{hub}/events", json=events, params=params, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["durable"] is True
+
+    def quarantine(self, raw: bytes, *, reason: str, form: str, source: str) -> None:
+        producer = Producer({"bootstrap.servers": f"127.0.0.1:{self.kafka_port}"})
+        headers = [("reason", reason.encode()), ("format", form.encode()), ("source", source.encode())]
+        producer.produce("quarantine", value=raw, headers=headers)
+        assert producer.flush(30) == 0
+
+
+def fact(unit: str, clock: str, load_kw: float, *, kind: str = "transformer", **more: Any) -> dict[str, Any]:
+    ts_end = f"{DAY}T{clock}:00Z"
+    event = {
+        kind: unit, "ts_end": ts_end, "interval_s": 900, "import_kwh": max(load_kw, 0) / 4,
+        "export_kwh": max(-load_kw, 0) / 4, "load_kw": load_kw, "count": 17, "expected": 17, "max_kw": 4.2,
+        "peak_kw": load_kw, "peak_at": ts_end, "version": 0,
+    }  # fmt: skip
+    return event | ({"rated_kva": 160.0} if kind == "transformer" else {}) | more
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    running = RunningHub(tmp_path_factory.mktemp("page") / "data")
+    running.start()
+    try:
+        clocks = [f"{minute // 60:02}:{minute % 60:02}" for minute in range(15, 8 * 60, 15)]
+        running.post("grid.transformers", [fact("T-calm", clock, 40 + i) for i, clock in enumerate(clocks)])
+        running.post("grid.transformers", [fact("T-over", clock, 200.0) for clock in clocks])
+        running.post("grid.transformers", [fact("T-solar", clock, -64.0) for clock in clocks])
+        running.post("grid.feeders", [fact("F-1", c, 20.0, kind="feeder", transformer="T-calm") for c in clocks])
+        running.post("grid.feeders", [fact("F-free", clocks[-1], 9.0, kind="feeder")])
+        running.quarantine(b"\x7e\xa0\x05\xff", reason="checksum is wrong", form="dlms", source="frame-7.bin")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """Opens pages and remembers what went wrong in them."""
+
+    browser: Browser
+    wrong: list[str] = field(default_factory=list)
+    allowed: Callable[[str], bool] = lambda text: False
+    contexts: list[BrowserContext] = field(default_factory=list)
+
+    def context(self, **options: Any) -> BrowserContext:
+        context = self.browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+        self.contexts.append(context)
+        context.on("request", self._request)
+        context.on("console", lambda message: self._note(message.type in ("error", "warning"), message.text))
+        context.on("weberror", lambda error: self._note(True, str(error.error)))
+        context.on("dialog", lambda dialog: (self._note(True, f"dialog {dialog.message}"), dialog.dismiss()))
+        return context
+
+    def open(self, url: str, **options: Any) -> Page:
+        page = self.context(**options).new_page()
+        page.goto(url)
+        return page
+
+    def _request(self, request: Any) -> None:
+        host = urlsplit(request.url).hostname
+        self._note(host != "127.0.0.1", f"request to {request.url}")
+
+    def _note(self, is_wrong: bool, text: str) -> None:
+        if is_wrong and not self.allowed(text):
+            self.wrong.append(text)
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Watched]:
+    watched = Watched(chromium)
+    yield watched
+    for context in watched.contexts:
+        context.close()
+    assert watched.wrong == []
+
+
+def until(said: Callable[[], bool], what: str) -> None:
+    """Ask until it is so; the page moves by itself."""
+    deadline = time.monotonic() + WAIT_S
+    while not said():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.1)
+
+
+def number(locator: Locator) -> int:
+    digits = "".join(c for c in locator.inner_text() if c.isdigit())
+    return int(digits) if digits else -1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience() -> None:
+    expect.set_options(timeout=WAIT_S * 1000)
+
+
+def live(page: Page) -> Page:
+    expect(page.get_by_test_id("link")).to_have_text("ready")
+    return page
+
+
+# What a visitor sees
+
+
+def test_overview_tells_the_promise_and_moves(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(hub.url))
+    expect(page.get_by_test_id("promise")).to_contain_text("An acknowledgement means: on disk (fsync)")
+    expect(page.get_by_test_id("version")).to_have_text(httpx.get(f"{hub.url}/v1/status").json()["version"])
+    expect(page.get_by_test_id("frames")).to_contain_text("checksum is wrong")
+    kept = page.get_by_test_id("kept-events")
+    until(lambda: number(kept) > 0, "events are counted")
+    before = number(kept)
+    hub.post("overview.moves", [{"n": n} for n in range(500)])
+    until(lambda: number(kept) >= before + 500, "the number of kept events moves")
+    expect(page.get_by_test_id("hubs").get_by_role("row").filter(has_text="overview.moves")).to_contain_text("500")
+
+
+def test_overview_shows_the_rate_of_what_comes_in(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(hub.url))
+    rate = page.get_by_test_id("in-events")
+    deadline = time.monotonic() + WAIT_S
+    while number(rate) <= 0 and time.monotonic() < deadline:
+        hub.post("overview.rate", [{"n": n} for n in range(50)])
+    assert number(rate) > 0
+
+
+def test_partitions_of_a_hub_open(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(hub.url))
+    page.get_by_role("button", name="Partitions of grid.transformers").click()
+    expect(page.get_by_role("link", name="partition 0").first).to_be_visible()
+
+
+def test_loads_are_judged_by_rating(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(f"{hub.url}/#/grid"))
+    row = page.locator("tr[data-unit='T-over']")
+    expect(row).to_contain_text("125\u00a0%")
+    expect(row.locator("[data-level=over]")).to_have_count(1)
+    expect(page.locator("tr[data-unit='T-solar']")).to_contain_text("\u221240\u00a0%")
+    expect(page.locator("tr[data-unit='T-calm'] + tr[data-unit='F-1']")).to_be_visible()
+    expect(page.locator("tr[data-unit='F-free']")).to_be_visible()
+
+
+def test_the_highest_version_of_an_interval_wins(hub: RunningHub, browser: Watched) -> None:
+    hub.post("grid.transformers", [fact("T-corrected", "07:45", 50.0)])
+    page = live(browser.open(f"{hub.url}/#/grid"))
+    row = page.locator("tr[data-unit='T-corrected']")
+    expect(row).to_contain_text("31\u00a0%")
+    hub.post("grid.transformers", [fact("T-corrected", "07:45", 80.0, version=2)])
+    expect(row).to_contain_text("50\u00a0%")
+    hub.post("grid.transformers", [fact("T-corrected", "07:45", 120.0, version=1), fact("T-mark", "07:45", 1.0)])
+    expect(page.locator("tr[data-unit='T-mark']")).to_be_visible()
+    expect(row).to_contain_text("50\u00a0%")
+
+
+def test_a_transformer_opens_to_its_chart_and_feeders(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(f"{hub.url}/#/grid"))
+    page.get_by_role("link", name="T-calm").click()
+    expect(page).to_have_url(f"{hub.url}/#/grid/T-calm")
+    expect(page.get_by_role("img", name="Load of T-calm")).to_be_visible()
+    expect(page.get_by_test_id("detail")).to_contain_text("70.0 kW, 44\u00a0% of 160.0 kVA")
+    expect(page.get_by_test_id("grid-feeder").first).to_contain_text("F-1")
+
+
+def test_grid_time_is_the_newest_interval(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(f"{hub.url}/#/grid"))
+    expect(page.get_by_test_id("grid-time")).to_have_text(f"{DAY} 07:45 UTC")
+
+
+def test_a_quarantined_frame_opens_to_its_bytes(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(f"{hub.url}/#/quarantine"))
+    page.get_by_role("button", name="checksum is wrong").click()
+    expect(page.get_by_test_id("hex")).to_contain_text("7e a0 05 ff")
+    expect(page.get_by_test_id("hex")).to_contain_text("~···")
+    hub.quarantine(b"/ISk5", reason="telegram has no end", form="dsmr", source="p1")
+    expect(page.get_by_role("button", name="telegram has no end")).to_be_visible()
+    expect(page.get_by_test_id("hex")).to_contain_text("7e a0 05 ff")
+
+
+# The message browser
+
+
+def test_tail_pause_and_resume(hub: RunningHub, browser: Watched) -> None:
+    hub.post("browser.tail", [{"n": 1}])
+    page = live(browser.open(f"{hub.url}/#/hubs/browser.tail"))
+    table = page.get_by_test_id("events")
+    expect(table).to_contain_text('{"n":1}')
+    page.get_by_role("button", name="Pause").click()
+    hub.post("browser.tail", [{"n": 2}])
+    expect(page.get_by_role("group", name="Events").locator("tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="Resume").click()
+    expect(table).to_contain_text('{"n":2}')
+
+
+def test_an_event_opens_to_indented_json(hub: RunningHub, browser: Watched) -> None:
+    hub.post("browser.open", [{"a": {"b": [1, 2]}}], key="k-1")
+    page = live(browser.open(f"{hub.url}/#/hubs/browser.open"))
+    page.get_by_role("button", name="Event 0:0").click()
+    expect(page.get_by_test_id("value")).to_have_text(json.dumps({"a": {"b": [1, 2]}}, indent=2))
+
+
+def test_a_hub_too_fast_for_eyes_is_sampled(hub: RunningHub, browser: Watched) -> None:
+    hub.post("browser.flood", [{"n": 0}], key="k")
+    page = live(browser.open(f"{hub.url}/#/hubs/browser.flood"))
+    expect(page.get_by_test_id("events")).to_contain_text('{"n":0}')
+    hub.post("browser.flood", [{"n": n} for n in range(1, 4001)], key="k")
+    expect(page.get_by_test_id("skipped")).to_contain_text("came faster")
+    expect(page.get_by_test_id("events")).to_contain_text('{"n":4000}')
+    assert page.get_by_test_id("events").locator("tbody tr").count() <= 500
+
+
+def test_reading_from_an_offset_pages_and_gives_a_command_that_works(hub: RunningHub, browser: Watched) -> None:
+    httpx.post(f"{hub.url}/v1/hubs", json={"name": "browser.pages", "partitions": 2}).raise_for_status()
+    events = [{"n": n} for n in range(250)]
+    httpx.post(f"{hub.url}/v1/hubs/browser.pages/events?partition=1", json=events).raise_for_status()
+    page = live(browser.open(f"{hub.url}/#/hubs/browser.pages?partition=1"))
+    page.get_by_label("From offset").fill("20")
+    page.get_by_role("button", name="Read").click()
+    first = page.get_by_test_id("events").locator("tbody tr").first
+    expect(first).to_contain_text('{"n":20}')
+    command = page.get_by_role("group", name="curl command").inner_text()
+    answer = subprocess.run(shlex.split(command), capture_output=True, check=True, timeout=30)
+    assert [event["value"]["n"] for event in json.loads(answer.stdout)["events"]] == list(range(20, 120))
+    page.get_by_role("button", name="Newer").click()
+    expect(first).to_contain_text('{"n":120}')
+    page.go_back()
+    expect(first).to_contain_text('{"n":20}')
+
+
+# Light and dark, phones, keyboards
+
+
+def background(page: Page) -> int:
+    """Brightness of the page's ground, 0 to 765."""
+    text = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(int(part) for part in text.removeprefix("rgb(").removesuffix(")").split(","))
+
+
+def test_the_theme_follows_the_system_until_somebody_chooses(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(hub.url, color_scheme="dark"))
+    assert background(page) < 150
+    page.emulate_media(color_scheme="light")
+    assert background(page) > 600
+    page.get_by_role("button", name="Show the dark theme").click()
+    assert background(page) < 150
+    page.reload()
+    assert background(live(page)) < 150
+    page.get_by_role("button", name="Show the light theme").click()
+    assert background(page) > 600
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_no_view_is_wider_than_a_phone(hub: RunningHub, browser: Watched, width: int) -> None:
+    page = browser.open(hub.url, viewport={"width": width, "height": 800})
+    for view in (*VIEWS, "#/grid/T-calm"):
+        page.goto(f"{hub.url}/{view}")
+        live(page)
+        expect(page.get_by_role("heading", level=1)).to_be_attached()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+
+
+def test_everything_is_reached_with_the_keyboard(hub: RunningHub, browser: Watched) -> None:
+    hub.post("keyboard", [{"pressed": "Enter"}])
+    page = live(browser.open(hub.url))
+    focused = "document.activeElement.textContent.trim()"
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "Skip to the content"
+    tab_to(page, "Hubs")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1, name="Hubs")).to_be_focused()
+    tab_to(page, "keyboard")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1, name="keyboard")).to_be_focused()
+    expect(page.get_by_test_id("events")).to_contain_text("pressed")
+    tab_to(page, ":0")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("value")).to_contain_text('"pressed": "Enter"')
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+
+
+def tab_to(page: Page, text: str) -> None:
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent.trim()").endswith(text):
+            return
+    raise AssertionError(f"no Tab reaches {text!r}")
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci in src/gridwire/web/ui)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(hub: RunningHub, browser: Watched, scheme: str) -> None:
+    page = browser.open(hub.url, color_scheme=scheme, bypass_csp=True)
+    for view in (*VIEWS, "#/grid/T-calm", "#/quarantine?frame=0%3A0", "#/hubs/grid.feeders?offset=0&partition=0"):
+        page.goto(f"{hub.url}/{view}")
+        live(page)
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        assert [(view, one["id"], one["nodes"][0]["html"]) for one in found] == []
+
+
+# What must never happen
+
+
+def test_no_view_asks_another_host_or_complains(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(hub.url))
+    for view in VIEWS:
+        page.goto(f"{hub.url}/{view}")
+        live(page)
+    asked = page.evaluate("performance.getEntriesByType('resource').map((entry) => new URL(entry.name).host)")
+    assert set(asked) == {urlsplit(hub.url).netloc}
+
+
+def test_the_watch_sees_a_policy_violation_and_a_foreign_request(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(hub.url))
+    page.evaluate("document.body.setAttribute('onclick', 'window.ran = 1'); document.body.click()")
+    page.evaluate("fetch('http://localhost:1/').catch(() => 0)")
+    until(lambda: len(browser.wrong) >= 2, "the violations are noted")
+    assert page.evaluate("window.ran") is None
+    browser.wrong.clear()
+
+
+def test_no_event_runs_code(hub: RunningHub, browser: Watched) -> None:
+    bad = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>'
+    hub.post("xss", [{bad: bad}], key=bad)
+    hub.post("grid.transformers", [fact(bad, "07:45", 150.0)])
+    hub.post("grid.feeders", [fact(f"{bad} f", "07:45", 15.0, kind="feeder", transformer=bad)])
+    hub.quarantine(bad.encode(), reason=bad, form=bad, source="javascript:window.ran=1")
+    page = live(browser.open(hub.url))
+    expect(page.get_by_test_id("frames")).to_contain_text(bad)
+    page.goto(f"{hub.url}/#/hubs/xss")
+    expect(page.get_by_test_id("events")).to_contain_text(bad)
+    page.get_by_role("button", name="Event 0:0").click()
+    expect(page.get_by_test_id("value")).to_contain_text("window.ran=1")
+    page.goto(f"{hub.url}/#/grid/{quote(bad, safe='')}")
+    expect(page.get_by_test_id("detail")).to_be_visible()
+    page.goto(f"{hub.url}/#/quarantine?frame=javascript:window.ran=1")
+    expect(page.get_by_test_id("quarantine")).to_contain_text(bad)
+    assert page.evaluate("window.ran") is None
+    assert page.locator("img").count() == 0
+
+
+def test_tabs_share_the_browser_s_six_connections(hub: RunningHub, browser: Watched) -> None:
+    context = browser.context()
+    pages = [context.new_page() for _ in range(5)]
+    for page in pages:
+        page.goto(f"{hub.url}/#/grid")
+    for page in pages:
+        expect(page.locator("tr[data-unit='T-over']")).to_be_visible()
+
+
+# The hub dies and comes back
+
+
+@pytest.fixture
+def own_hub(tmp_path: Path) -> Iterator[RunningHub]:
+    running = RunningHub(tmp_path / "data")
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_the_page_recovers_when_a_killed_hub_is_back(own_hub: RunningHub, browser: Watched) -> None:
+    browser.allowed = lambda text: "ERR_CONNECTION_REFUSED" in text or "ERR_INCOMPLETE_CHUNKED" in text
+    own_hub.post("grid.transformers", [fact("T-before", "07:45", 150.0)])
+    page = live(browser.open(f"{own_hub.url}/#/grid"))
+    row = page.locator("tr[data-unit='T-before']")
+    expect(row).to_be_visible()
+
+    own_hub.stop(signal.SIGKILL)
+    expect(page.get_by_test_id("banner")).to_contain_text("Reconnecting")
+    expect(page.get_by_test_id("link")).to_have_text("reconnecting")
+    expect(row).to_be_visible()
+
+    own_hub.start()
+    expect(page.get_by_test_id("banner")).to_have_count(0)
+    live(page)
+    own_hub.post("grid.transformers", [fact("T-after", "07:45", 20.0)])
+    expect(page.locator("tr[data-unit='T-after']")).to_be_visible()
+    expect(row).to_be_visible()

@@ -1,0 +1,353 @@
+"""The loads worker on an in-memory hub that can fail at every step, against a plain Python model.
+
+The fake hub keeps a list of events per partition. Committing is atomic, as the port promises: positions and outputs
+together or not at all. `CRASH` kills the worker (everything in memory is lost), `LOST` loses the connection, before or
+after the commit took place.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.columnar.decode import decode
+from gridwire.core import batch
+from gridwire.core.batch import Event
+from gridwire.core.clock import ManualClock
+from gridwire.core.errors import FencedEpoch, Unavailable, UnknownHub
+from gridwire.grid import network
+from gridwire.grid.loads import LoadsSettings
+from gridwire.grid.worker import WorkerSettings, run
+
+HUBS = {"readings": 3, "grid.network": 1, "grid.transformers": 2, "grid.feeders": 2, "quarantine": 2}
+
+
+class Crash(BaseException):
+    """The process died here."""
+
+
+class Hub:
+    """Events and committed positions; what survives a crash of the worker."""
+
+    def __init__(self, hubs: Mapping[str, int] = HUBS) -> None:
+        self.log: dict[Place, list[Event]] = {(hub, p): [] for hub, n in hubs.items() for p in range(n)}
+        self.committed: dict[tuple[str, Place], int] = {}
+        self.epochs: dict[str, int] = defaultdict(int)
+        self.step: Callable[[str], None] = lambda name: None
+        self.split_commit = False
+        self.poll_events_max = 1_000
+
+    def append(self, hub: str, value: bytes, partition: int = 0, timestamp: int = 0) -> None:
+        place = (hub, partition)
+        self.log[place].append(Event(value, None, (), timestamp, len(self.log[place])))
+
+    def open(self, group: str, hubs: list[str], start: str) -> Source:
+        self.step("open")
+        return Source(self, group, hubs)
+
+    def events(self, hub: str) -> list[Event]:
+        return [event for (name, _), events in sorted(self.log.items()) if name == hub for event in events]
+
+    def values(self, hub: str) -> list[Any]:
+        return [json.loads(event.value or b"") for event in self.events(hub)]
+
+
+class Source:
+    """`EventSource` over a `Hub`."""
+
+    def __init__(self, hub: Hub, group: str, hubs: list[str]) -> None:
+        self._hub, self.group, self._hubs = hub, group, hubs
+        hub.epochs[group] += 1
+        self._epoch = hub.epochs[group]
+        self._at = {p: hub.committed.get((group, p), 0) for p in hub.log if p[0] in hubs}
+
+    def partitions(self, hub: str) -> int:
+        count = sum(name == hub for name, _ in self._hub.log)
+        if count == 0:
+            raise UnknownHub(hub)
+        return count
+
+    def positions(self) -> dict[Place, int]:
+        return dict(self._at)
+
+    def seek(self, place: Place, offset: int) -> None:
+        self._at[place] = offset
+
+    def poll(self, timeout_s: float, bytes_max: int = 0) -> list[ColumnBatch]:
+        self._hub.step("poll")
+        out = []
+        for place, at in self._at.items():
+            events = self._hub.log[place][at : at + self._hub.poll_events_max]
+            if events:
+                data = batch.encode(events, base_offset=at)
+                found = decode(bytes(data), 0, len(data), from_offset=at)
+                assert len(found.columns) == 1
+                self._at[place] = at + len(events)
+                out.append(ColumnBatch(*place, found.columns[0], self._at[place]))
+        return out
+
+    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = ()) -> None:
+        self._hub.step("before commit")
+        if self._epoch != self._hub.epochs[self.group]:
+            raise FencedEpoch(self.group)
+        for output in outputs:
+            log = self._hub.log[output.hub, output.partition]
+            log += [Event(e.value, e.key, e.headers, e.timestamp, len(log) + i) for i, e in enumerate(output.events)]
+        if self._hub.split_commit:
+            self._hub.step("between outputs and positions")
+        self._hub.committed |= {(self.group, place): offset for place, offset in positions.items()}
+        self._hub.step("after commit")
+
+    def lag(self) -> dict[Place, int]:
+        return {place: len(self._hub.log[place]) - at for place, at in self._at.items()}
+
+    def close(self) -> None:
+        self._hub.step("close")
+
+
+def model(moved: str = "T0", interval_s: int = 900) -> network.Network:
+    return network.Network(
+        name="small",
+        interval_s=interval_s,
+        transformers=(network.Transformer(id="T0", rated_kva=160.0), network.Transformer(id="T1")),
+        feeders=(network.Feeder(id="F0"), network.Feeder(id="F1", transformer="T1")),
+        usage_points=tuple(
+            network.UsagePoint(id=f"U{i}", transformer=t, feeder="F0" if t == "T0" else "F1")
+            for i, t in enumerate(["T0", "T1", moved, "T1"])
+        ),
+    )
+
+
+def reading(point: str = "U0", quarter: int = 1, value: str = "0.25", kind: str = "import_kwh", **more: Any) -> bytes:
+    fields = {"usage_point": point, "ts_end": quarter_text(quarter), "interval_s": 900, "reading_type": kind} | more
+    return json.dumps(fields)[:-1].encode() + b', "value": ' + value.encode() + b"}"
+
+
+def quarter_text(quarter: int) -> str:
+    """Quarters of an hour since 2016-01-01T00:00Z, as text."""
+    day, rest = divmod(quarter, 96)
+    return f"2016-01-{day + 1:02d}T{rest // 4:02d}:{rest % 4 * 15:02d}:00Z"
+
+
+def work(hub: Hub, directory: Path, *, commit_readings: int = 1_000_000, snapshot_s: float = 1e9, days: int = 2) -> str:
+    """Run a worker until it has read everything; a `Crash` goes through."""
+    stop, clock = threading.Event(), ManualClock()
+    metrics: dict[str, int] = {}
+    inner = hub.step
+
+    def step(name: str) -> None:
+        # The clock moves with every step, so that snapshots fall due.
+        clock.advance(0.001)
+        if name == "poll" and done(hub):
+            stop.set()
+        inner(name)
+
+    hub.step = step
+    try:
+        return run(
+            hub.open,
+            directory,
+            stop,
+            WorkerSettings(commit_readings=commit_readings, snapshot_s=snapshot_s, loads=LoadsSettings(days=days)),
+            clock=clock,
+            metrics=metrics,
+        )
+    finally:
+        hub.step = inner
+
+
+def done(hub: Hub) -> bool:
+    return all(
+        hub.committed.get(("gridwire.loads", place), 0) == len(events)
+        for place, events in hub.log.items()
+        if place[0] in ("readings", "grid.network")
+    )
+
+
+def newest(hub: Hub, name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """The fact that holds for every unit and interval; a version told twice must say the same."""
+    out: dict[tuple[str, str], dict[str, Any]] = {}
+    unit = "transformer" if name == "grid.transformers" else "feeder"
+    for fact in hub.values(name):
+        key = (fact[unit], fact["ts_end"])
+        known = out.get(key)
+        assert known is None or fact["version"] >= known["version"], "facts out of order"
+        assert known is None or fact["version"] > known["version"] or fact == known, "one version, two facts"
+        out[key] = fact
+    return out
+
+
+def expected_sums(readings: list[tuple[int, str, int, str]]) -> dict[tuple[str, str], tuple[Decimal, int]]:
+    """(transformer, ts_end) -> (kWh, count) by the rules, in plain Python."""
+    cells: dict[tuple[str, int], tuple[int, str]] = {}
+    for partition, point, quarter, value in readings:
+        known = cells.get((point, quarter))
+        if known is None or partition >= known[0]:
+            cells[point, quarter] = (partition, value)
+    sums: dict[tuple[str, str], tuple[Decimal, int]] = {}
+    for (point, quarter), (_, value) in cells.items():
+        key = ("T0" if point in ("U0", "U2") else "T1", quarter_text(quarter))
+        total, count = sums.get(key, (Decimal(0), 0))
+        sums[key] = (total + Decimal(value), count + 1)
+    return sums
+
+
+def sums_told(hub: Hub) -> dict[tuple[str, str], tuple[Decimal, int]]:
+    facts = newest(hub, "grid.transformers")
+    return {key: (Decimal(repr(fact["import_kwh"])), fact["count"]) for key, fact in facts.items()}
+
+
+readings_strategy = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.sampled_from(["U0", "U1", "U2", "U3"]),
+        st.integers(1, 150),
+        st.sampled_from(["0.1", "0.2", "0.3"]),
+    ),
+    max_size=25,
+)
+
+
+def fill(hub: Hub, readings: list[tuple[int, str, int, str]]) -> None:
+    for partition, point, quarter, value in readings:
+        hub.append("readings", reading(point, quarter, value), partition)
+
+
+def crashing(plan: list[int], error: Callable[[str], BaseException]) -> Callable[[str], None]:
+    """A step that fails after the given numbers of steps, one after the other."""
+    left = list(plan)
+    count = 0
+
+    def step(name: str) -> None:
+        nonlocal count
+        count += 1
+        if left and count >= left[0]:
+            left.pop(0)
+            count = 0
+            raise error(name)
+
+    return step
+
+
+def run_through_crashes(hub: Hub, directory: Path, **options: Any) -> None:
+    for _ in range(50):
+        try:
+            assert work(hub, directory, **options) == "stopped"
+        except Crash:
+            continue
+        if done(hub):
+            return
+    raise AssertionError("the worker never came through")
+
+
+@settings(max_examples=80, deadline=None)
+@given(readings_strategy, st.lists(st.integers(1, 9), max_size=6), st.integers(1, 6), st.booleans(), st.booleans())
+def test_no_reading_is_lost_or_counted_twice(
+    readings: list[tuple[int, str, int, str]], plan: list[int], chunk: int, snapshots: bool, lose: bool
+) -> None:
+    hub = Hub()
+    hub.poll_events_max = chunk
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, readings)
+    hub.step = crashing(plan, Unavailable if lose else Crash)
+    with TemporaryDirectory() as directory:
+        run_through_crashes(hub, Path(directory), commit_readings=chunk, snapshot_s=0.0 if snapshots else 1e9)
+    assert sums_told(hub) == expected_sums(readings)
+    assert hub.values("quarantine") == []
+
+
+def test_negative_control_a_commit_in_two_halves_is_noticed() -> None:
+    """The test above must be able to fail: with outputs and positions apart, a crash in between publishes twice."""
+    hub = Hub()
+    hub.split_commit = True
+    hub.append("grid.network", network.to_json(model()))
+    hub.append("readings", b"not a reading")
+    crashes = iter([True])
+
+    def step(name: str) -> None:
+        if name == "between outputs and positions" and hub.events("quarantine") and next(crashes, False):
+            raise Crash
+
+    hub.step = step
+    with TemporaryDirectory() as directory:
+        run_through_crashes(hub, Path(directory))
+    assert len(hub.events("quarantine")) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(readings_strategy, st.lists(st.integers(2, 9), min_size=1, max_size=4))
+def test_rejected_readings_reach_the_quarantine_once(
+    readings: list[tuple[int, str, int, str]], plan: list[int]
+) -> None:
+    hub = Hub()
+    hub.poll_events_max = 2
+    hub.append("grid.network", network.to_json(model()))
+    for at, (partition, point, quarter, value) in enumerate(readings):
+        bad = at % 2
+        hub.append("readings", reading("nobody" if bad else point, quarter, value), partition)
+    hub.step = crashing(plan, Crash)
+    with TemporaryDirectory() as directory:
+        run_through_crashes(hub, Path(directory), commit_readings=2)
+    told = [dict(event.headers)["source"] for event in hub.events("quarantine")]
+    assert len(told) == len(set(told)) == len(readings) // 2
+
+
+def test_recovery_from_a_snapshot_or_from_the_log_continues_alike() -> None:
+    """After a stop, the next facts are the same bytes with a snapshot, without one, and without any stop."""
+    before = [(p % 3, f"U{p % 4}", q, "0.2") for q in range(1, 130) for p in range(4)]
+    after = [(0, "U0", 5, "0.9"), (1, "U1", 97, "0.4"), (2, "U2", 129, "0.1"), (0, "U0", 1, "0.7")]
+    results = []
+    for case in ("snapshot", "log", "never stopped"):
+        hub = Hub()
+        hub.append("grid.network", network.to_json(model()))
+        with TemporaryDirectory() as name:
+            directory = Path(name)
+            fill(hub, before)
+            if case == "never stopped":
+                fed = False
+
+                def feed(step: str, hub: Hub = hub) -> None:
+                    nonlocal fed
+                    if step == "poll" and not fed and done(hub):
+                        fed = True
+                        fill(hub, after)
+
+                hub.step = feed
+                work(hub, directory)
+            else:
+                work(hub, directory)
+                if case == "log":
+                    for file in directory.iterdir():
+                        file.unlink()
+                else:
+                    assert len(list(directory.iterdir())) == 1
+                fill(hub, after)
+                work(hub, directory)
+        results.append({place: [e.value for e in es] for place, es in hub.log.items() if place[0].startswith("grid")})
+    assert results[0] == results[1] == results[2]
+    # T0 had two readings in the interval of the correction: versions 0 and 1.
+    assert any(value.endswith(b'"version":2}') for value in results[0]["grid.transformers", 0])
+
+
+def test_a_snapshot_ahead_of_the_committed_positions_is_passed_over(tmp_path: Path) -> None:
+    hub = Hub()
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, [(0, "U0", 1, "0.2"), (0, "U0", 2, "0.3")])
+    work(hub, tmp_path)
+    told = len(hub.events("grid.transformers"))
+    hub.committed["gridwire.loads", ("readings", 0)] = 1
+    work(hub, tmp_path)
+    again = hub.events("grid.transformers")[told:]
+    assert [json.loads(e.value or b"")["import_kwh"] for e in again] == [0.3]
+    assert [json.loads(e.value or b"")["version"] for e in again] == [0]
