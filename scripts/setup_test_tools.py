@@ -1,4 +1,4 @@
-"""Install the programs that tests use as users do: a browser and kcat. Tests say so and skip where they cannot be had."""
+"""Install the programs that tests use as users do: a browser, kcat, curl. Without them their tests say so and skip."""
 
 from __future__ import annotations
 

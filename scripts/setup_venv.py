@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - the one file that an older Python may start
         sys.exit("gridwire needs Python 3.11 or newer: run `make PYTHON=python3.11 demo`")
     target = Path(sys.argv[1])
     if not (target / "pyvenv.cfg").exists():

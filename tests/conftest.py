@@ -1,107 +1,105 @@
-"""Fixtures that more than one kind of test needs."""
+"""Fixtures for tests that run the real program."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-import uvloop
 
-from gridwire.broker.embedded import EmbeddedBroker
-from gridwire.broker.membership import Membership
-from gridwire.core.clock import SystemClock
-from gridwire.heads.http.server import HttpHead
-
-T = TypeVar("T")
+START_S = 60.0
 
 
-class HttpHub:
-    """A real broker behind a real HTTP endpoint, in a thread with an event loop of its own."""
+class HubProcess:
+    """`gridwire up` as a user starts it, on free loopback ports."""
 
-    def __init__(self, directory: Path, durability: str, options: dict[str, Any]) -> None:
-        self.directory = directory
-        self.status: dict[str, Any] = {
-            "version": "0.0.0",
-            "durability": durability,
-            "ready": True,
-            "uptime_s": 1.0,
-            "memory_bytes": 1,
-            "disk_free_bytes": 1,
-            "workers": [],
-        }
-        self._durability = durability
-        self._options = options
-        self._thread = threading.Thread(target=self._serve, name="hub")
-        self._started = threading.Event()
-        self._error: BaseException | None = None
-        self.stopped = False
+    def __init__(self, data: Path, *flags: str, kafka_port: str = "0", http_port: str = "0") -> None:
+        self.data = data
+        self.log = data.parent / f"{data.name}.log"
+        command = [sys.executable, "-m", "gridwire", "up", "--data", str(data)]
+        command += ["--kafka-port", kafka_port, "--http-port", http_port, *flags]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.kafka = self.http = ""
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline().strip()
+        if first != "ready":
+            self.process.wait(START_S)
+            raise RuntimeError(f"the hub did not start: {self.log.read_text()}")
+        while not (self.kafka or kafka_port == "off") or not (self.http or http_port == "off"):
+            name, _, address = self.process.stdout.readline().strip().partition(" ")
+            setattr(self, name, address)
 
-    def _serve(self) -> None:
-        try:
-            uvloop.run(self._main())
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._started.set()
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.http + path, timeout=30) as answer:
+            return json.load(answer)
 
-    async def _main(self) -> None:
-        self.broker = await EmbeddedBroker.open(self.directory, self._durability)
-        try:
-            self.membership = Membership(SystemClock())
-            self.head = HttpHead(
-                self.broker, self.membership, status=lambda: self.status, **{"port": 0, **self._options}
-            )
-            await self.head.start()
-            self.loop = asyncio.get_running_loop()
-            self._over = asyncio.Event()
-            self._started.set()
-            await self._over.wait()
-            self.membership.close()
-            await self.head.stop()
-        finally:
-            await self.broker.close()
+    def cli(self, *arguments: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a `gridwire` command against this hub."""
+        return run_cli(*arguments, url=self.http, check=check, text=text)
 
-    def start(self) -> HttpHub:
-        self._thread.start()
-        self._started.wait(30)
-        if self._error is not None:
-            self._thread.join(30)
-            raise self._error
-        return self
+    def kill(self) -> None:
+        """SIGKILL: no chance to write anything."""
+        self.process.kill()
+        self.process.wait()
+        self._close()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.head.port}"
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        code = self.process.wait(60)
+        self._close()
+        return code
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float = 30) -> T:
-        """Run a coroutine in the hub's loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
+    def _close(self) -> None:
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
-    def stop(self) -> None:
-        if self.stopped or self._error is not None:
-            return
-        self.stopped = True
-        self.loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the hub did not stop"
-        if self._error is not None:
-            raise self._error
+
+def run_cli(
+    *arguments: str, url: str | None = None, check: bool = True, text: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a `gridwire` command as a user would."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_")}
+    if url:
+        environment["GRIDWIRE_URL"] = url
+    done = subprocess.run(
+        [sys.executable, "-m", "gridwire", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=170,
+        input=text,
+        check=False,
+    )
+    if check and done.returncode:
+        raise AssertionError(f"gridwire {' '.join(arguments)} failed: {done.stderr or done.stdout}")
+    return done
 
 
 @pytest.fixture
-def http_hub(tmp_path: Path) -> Iterator[Callable[..., HttpHub]]:
-    """Start hubs with an HTTP endpoint: `http_hub(durability="os", limits=..., host=...)`."""
-    hubs: list[HttpHub] = []
+def start_hub(tmp_path: Path) -> Iterator[Any]:
+    """Start hubs; whatever still runs at the end is stopped."""
+    started: list[HubProcess] = []
 
-    def start(durability: str = "os", **options: Any) -> HttpHub:
-        hub = HttpHub(tmp_path / f"hub{len(hubs)}", durability, options).start()
-        hubs.append(hub)
+    def start(*flags: str, data: Path | None = None, **ports: str) -> HubProcess:
+        hub = HubProcess(data or tmp_path / "data", *flags, **ports)
+        started.append(hub)
         return hub
 
     yield start
-    for hub in hubs:
+    for hub in started:
         hub.stop()
+
+
+@pytest.fixture
+def gridwire_cli() -> Any:
+    """Run a `gridwire` command without a hub."""
+    return run_cli

@@ -76,10 +76,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            worker.process = await asyncio.create_subprocess_exec(*worker.command, stdin=subprocess.PIPE)
-            worker.state = "running"
-            log.info("worker started", worker=worker.name, pid=worker.process.pid)
-            code = await worker.process.wait()
+            code = await self._run_once(worker)
             if loop.time() - started > HEALTHY_S:
                 backoff_s = BACKOFF_FIRST_S
             worker.state = "restarting"
@@ -87,6 +84,16 @@ class Supervisor:
             log.warning("worker ended, restarting", worker=worker.name, code=code, in_s=backoff_s)
             await asyncio.sleep(backoff_s)
             backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
+
+    async def _run_once(self, worker: Worker) -> int | str:
+        """Exit code, or why it could not be started."""
+        try:
+            worker.process = await asyncio.create_subprocess_exec(*worker.command, stdin=subprocess.PIPE)
+        except OSError as error:
+            return str(error)
+        worker.state = "running"
+        log.info("worker started", worker=worker.name, pid=worker.process.pid)
+        return await worker.process.wait()
 
     async def _stop(self, worker: Worker) -> None:
         if worker.task is not None:

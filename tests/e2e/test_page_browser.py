@@ -25,10 +25,16 @@ from confluent_kafka import Producer
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
-ARGUMENTS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 WAIT_S = 20.0
 DAY = "2016-06-14"
 VIEWS = ("#/", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/quarantine", "#/nowhere")
@@ -269,6 +275,7 @@ def test_tail_pause_and_resume(hub: RunningHub, browser: Watched) -> None:
     expect(table).to_contain_text('{"n":1}')
     page.get_by_role("button", name="Pause").click()
     hub.post("browser.tail", [{"n": 2}])
+    expect(page.get_by_role("region", name="About")).to_contain_text("2 events")
     expect(page.get_by_role("group", name="Events").locator("tbody tr")).to_have_count(1)
     page.get_by_role("button", name="Resume").click()
     expect(table).to_contain_text('{"n":2}')
@@ -277,7 +284,7 @@ def test_tail_pause_and_resume(hub: RunningHub, browser: Watched) -> None:
 def test_an_event_opens_to_indented_json(hub: RunningHub, browser: Watched) -> None:
     hub.post("browser.open", [{"a": {"b": [1, 2]}}], key="k-1")
     page = live(browser.open(f"{hub.url}/#/hubs/browser.open"))
-    page.get_by_role("button", name="Event 0:0").click()
+    page.get_by_role("button", name="Event ").click()
     expect(page.get_by_test_id("value")).to_have_text(json.dumps({"a": {"b": [1, 2]}}, indent=2))
 
 
@@ -412,7 +419,7 @@ def test_no_event_runs_code(hub: RunningHub, browser: Watched) -> None:
     expect(page.get_by_test_id("frames")).to_contain_text(bad)
     page.goto(f"{hub.url}/#/hubs/xss")
     expect(page.get_by_test_id("events")).to_contain_text(bad)
-    page.get_by_role("button", name="Event 0:0").click()
+    page.get_by_role("button", name="Event ").click()
     expect(page.get_by_test_id("value")).to_contain_text("window.ran=1")
     page.goto(f"{hub.url}/#/grid/{quote(bad, safe='')}")
     expect(page.get_by_test_id("detail")).to_be_visible()

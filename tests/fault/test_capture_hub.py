@@ -20,7 +20,7 @@ from gridwire.capture.worker import Totals, run
 from gridwire.core.batch import Event, encode
 from gridwire.core.errors import FencedEpoch
 
-ROWS = "SELECT partition, \"offset\", value_text FROM h ORDER BY ALL"
+ROWS = 'SELECT partition, "offset", value_text FROM h ORDER BY ALL'
 
 
 class Hub:

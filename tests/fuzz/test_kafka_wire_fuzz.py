@@ -16,9 +16,7 @@ from gridwire.wire.kafka import codec
 from gridwire.wire.kafka.produce import decode_produce
 
 _SERVED = [
-    (key, version)
-    for key, api in sorted(codec.APIS.items())
-    for version in range(api.versions[0], api.versions[1] + 1)
+    (key, version) for key, api in sorted(codec.APIS.items()) for version in range(api.versions[0], api.versions[1] + 1)
 ]
 
 

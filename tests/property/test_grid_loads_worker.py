@@ -169,7 +169,7 @@ def work(hub: Hub, directory: Path, *, commit_readings: int = 1_000_000, snapsho
 
 def done(hub: Hub) -> bool:
     return all(
-        hub.committed.get(("gridwire.loads", place), 0) == len(events)
+        hub.committed.get(("grid.loads", place), 0) == len(events)
         for place, events in hub.log.items()
         if place[0] in ("readings", "grid.network")
     )
@@ -346,8 +346,153 @@ def test_a_snapshot_ahead_of_the_committed_positions_is_passed_over(tmp_path: Pa
     fill(hub, [(0, "U0", 1, "0.2"), (0, "U0", 2, "0.3")])
     work(hub, tmp_path)
     told = len(hub.events("grid.transformers"))
-    hub.committed["gridwire.loads", ("readings", 0)] = 1
+    hub.committed["grid.loads", ("readings", 0)] = 1
     work(hub, tmp_path)
     again = hub.events("grid.transformers")[told:]
     assert [json.loads(e.value or b"")["import_kwh"] for e in again] == [0.3]
     assert [json.loads(e.value or b"")["version"] for e in again] == [0]
+
+
+def stopping(hub: Hub, when: Callable[[], bool], directory: Path) -> str:
+    """Run a worker until a condition holds at a poll."""
+    stop = threading.Event()
+
+    def step(name: str) -> None:
+        if name == "poll" and when():
+            stop.set()
+
+    hub.step = step
+    return run(hub.open, directory, stop, clock=ManualClock())
+
+
+def test_it_waits_for_a_network_model(tmp_path: Path) -> None:
+    hub = Hub()
+    fill(hub, [(0, "U0", 1, "0.2")])
+    hub.append("grid.network", b"no model")
+    polls = 0
+
+    def step(name: str) -> None:
+        nonlocal polls
+        polls += name == "poll"
+        if polls == 3 and name == "poll":
+            assert hub.events("grid.transformers") == []
+            hub.append("grid.network", network.to_json(model(interval_s=7_000)))
+        if polls == 5 and name == "poll":
+            hub.append("grid.network", network.to_json(model()))
+
+    hub.step = step
+    assert work(hub, tmp_path) == "stopped"
+    assert sums_told(hub) == {("T0", quarter_text(1)): (Decimal("0.2"), 1)}
+
+
+def test_stopping_before_there_is_a_model(tmp_path: Path) -> None:
+    hub = Hub()
+    assert stopping(hub, lambda: True, tmp_path) == "stopped"
+    assert hub.committed == {}
+
+
+READINGS = [(p, f"U{p}", q, "0.2") for q in (1, 2, 100) for p in range(3)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 12), max_size=4), st.booleans(), st.booleans())
+def test_a_new_network_model_is_told_for_the_whole_window(plan: list[int], lose: bool, running: bool) -> None:
+    hub = Hub()
+    hub.append("grid.network", network.to_json(model("T0")))
+    fill(hub, READINGS)
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        crash = crashing(plan, Unavailable if lose else Crash)
+        changed = False
+
+        def step(name: str) -> None:
+            nonlocal changed
+            if running and not changed and name == "poll" and done(hub):
+                changed = True
+                hub.append("grid.network", network.to_json(model("T1")))
+            if changed:
+                crash(name)
+
+        if not running:
+            work(hub, directory)
+            changed = True
+            hub.append("grid.network", network.to_json(model("T1")))
+        hub.step = step
+        run_through_crashes(hub, directory)
+        if not changed:  # the worker was done before the step could see it
+            hub.append("grid.network", network.to_json(model("T1")))
+            run_through_crashes(hub, directory)
+    facts = newest(hub, "grid.transformers")
+    assert {(key[0], fact["count"]) for key, fact in facts.items()} == {("T0", 1), ("T1", 2)}
+    assert {fact["version"] for fact in facts.values()} == {1_000_000, 1_000_001}
+
+
+def test_the_same_network_model_again_changes_nothing(tmp_path: Path) -> None:
+    hub = Hub()
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, READINGS)
+    work(hub, tmp_path)
+    told = hub.values("grid.transformers")
+    hub.append("grid.network", b"  " + network.to_json(model()))
+    hub.append("grid.network", b"not a model")
+    work(hub, tmp_path)
+    assert hub.values("grid.transformers") == told
+    fill(hub, [(0, "U0", 1, "0.7")])
+    work(hub, tmp_path)
+    assert [fact["version"] for fact in hub.values("grid.transformers")][len(told) :] == []
+    assert newest(hub, "grid.transformers")["T0", quarter_text(1)]["import_kwh"] == 0.7 + 0.2
+
+
+@pytest.mark.parametrize("moment", ["before commit", "after commit"])
+def test_a_commit_without_an_answer_is_repeated_only_if_it_failed(moment: str, tmp_path: Path) -> None:
+    hub = Hub()
+    hub.append("grid.network", network.to_json(model()))
+    hub.append("readings", b"not a reading")
+    failures = iter([False, True])  # the first commit is that of the network model
+
+    def step(name: str) -> None:
+        if name == moment and next(failures, False):
+            raise Unavailable("the hub went away")
+
+    hub.step = step
+    assert work(hub, tmp_path) == "stopped"
+    assert len(hub.events("quarantine")) == 1
+
+
+def test_a_worker_that_was_taken_over_ends(tmp_path: Path) -> None:
+    hub = Hub()
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, READINGS)
+    hub.step = lambda name: hub.open("grid.loads", [], "earliest") and None if name == "before commit" else None
+    assert work(hub, tmp_path) == "fenced"
+    assert hub.events("grid.transformers") == []
+
+
+def test_it_waits_for_the_hubs_it_writes(tmp_path: Path) -> None:
+    hub = Hub({name: count for name, count in HUBS.items() if name != "quarantine"})
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, READINGS)
+    opened = 0
+
+    def step(name: str) -> None:
+        nonlocal opened
+        opened += name == "open"
+        if opened == 4:
+            hub.log.setdefault(("quarantine", 0), [])
+
+    hub.step = step
+    assert work(hub, tmp_path) == "stopped"
+    assert opened == 4
+    assert len(sums_told(hub)) == 6
+
+
+def test_a_hub_that_begins_anew_makes_the_state_anew(tmp_path: Path) -> None:
+    hub = Hub()
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, [(0, "U0", quarter, "0.2") for quarter in (1, 2, 3)])
+    work(hub, tmp_path)
+    hub.log["readings", 0].clear()
+    del hub.committed["grid.loads", ("readings", 0)]
+    fill(hub, [(0, "U1", 1, "0.3")])
+    work(hub, tmp_path)
+    assert sums_told(hub)["T1", quarter_text(1)] == (Decimal("0.3"), 1)

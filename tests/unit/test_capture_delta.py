@@ -120,9 +120,7 @@ def test_the_table_of_a_hub_created_anew_starts_empty_and_the_old_one_stays_besi
 
 
 def test_small_files_are_merged_and_positions_survive_checkpoint_and_log_cleanup(tmp_path: Path) -> None:
-    upkeep = Upkeep(
-        compact_versions=4, merge_versions=16, checkpoint_versions=5, vacuum_versions=9, keep_hours=0, log_days=0
-    )
+    upkeep = Upkeep(compact_versions=4, merge_versions=16, checkpoint_versions=5, vacuum_versions=9, keep_hours=0)
     writer = TableWriter(tmp_path, "h", NEW, upkeep=upkeep)
     done: list[str] = []
     for n in range(30):

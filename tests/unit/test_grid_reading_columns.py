@@ -107,7 +107,8 @@ def lake(*values):
 
 
 def test_rows_for_the_lake():
-    full = event(meter="m", quality="5.4.260", flags=3, source="head-end", version=2, received_at="2016-01-01T00:20:00Z")
+    optional = {"meter": "m", "quality": "5.4.260", "flags": 3, "source": "head-end", "version": 2}
+    full = event(**optional, received_at="2016-01-01T00:20:00Z")
     rows = lake(event(), full)
     assert rows.schema == LAKE_READING
     first, second = rows.to_pylist()

@@ -8,7 +8,8 @@ from gridwire.grid import reading_types as rt
 
 # Ids are stored with every reading in the lake: a change here breaks stored data.
 STABLE = {
-    "import_kwh": 1, "export_kwh": 2, "import_register_kwh": 10, "import_register_t1_kwh": 11, "export_register_kwh": 20,
+    "import_kwh": 1, "export_kwh": 2, "import_register_kwh": 10, "import_register_t1_kwh": 11,
+    "export_register_kwh": 20,
     "power_import_kw": 40, "power_export_l3_kw": 47, "voltage_l1_v": 60, "current_l3_a": 65, "gas_register_m3": 80,
 }  # fmt: skip
 

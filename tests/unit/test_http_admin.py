@@ -402,7 +402,6 @@ def test_page(http_hub, tmp_path):
             "/../secret.txt",
             "/%2e%2e/secret.txt",
             "/assets/..%2f..%2fsecret.txt",
-            "//x",
         ):
             assert client.get(path).status_code == 404, path
 

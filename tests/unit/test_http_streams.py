@@ -253,7 +253,7 @@ def test_a_client_that_hangs_up_is_noticed(hub):
     until(lambda: hub.head.counters.streams == 1)
     peer.close()
     until(lambda: hub.head.counters.streams == 0)
-    assert hub.head.counters.connections == 0 or until(lambda: hub.head.counters.connections == 0) is None
+    until(lambda: hub.head.counters.connections == 0)
 
 
 def test_streams_are_bounded(http_hub):
@@ -314,7 +314,6 @@ def test_live_frames(hub):
     with feed(hub, "/v1/live") as live:
         _, first = live.next()
         append(hub, "r", 1, [b"x"] * 10)
-        until(lambda: True)
         _, second = live.next()
         while not second["rates"]["in_events_s"]:
             _, second = live.next()
@@ -337,12 +336,9 @@ def test_one_sampler_for_all_and_none_for_nobody(hub):
             assert second.next()
         assert live.samples <= 4
     until(lambda: hub.head.counters.streams == 0)
-    before = live.samples
-    time.sleep(0)
     assert live._task is None
     with feed(hub, "/v1/live") as third:
         assert third.next()
-    assert live.samples >= before + 1
 
 
 def test_one_failed_sample_does_not_blind_the_page(hub, monkeypatch):
@@ -376,7 +372,7 @@ def test_rates():
     assert moved.in_bytes_s == 1000  # partition 1 shrank by retention, which is no negative rate
     assert moved.out_events_s == 100
     assert moved.out_bytes_s == 1000
-    assert moved.hubs == {"r": 100, "new": 0} or moved.hubs == {"r": 100}
+    assert moved.hubs == {"r": 100}
 
 
 @pytest.mark.parametrize("at_s", [10.0, 9.0, 16.0])
@@ -406,3 +402,13 @@ def test_group_progress_is_what_goes_out(hub):
     assert tick["rates"]["out_events_s"] == 30
     assert tick["rates"]["out_bytes_s"] > 0
     assert tick["groups"][0]["lag_events"] == 40
+
+
+def test_stop_cuts_off_a_request_that_never_ends(http_hub):
+    hub = http_hub(limits=HttpLimits(drain_s=0.2))
+    with socket.create_connection(("127.0.0.1", hub.head.port), 10) as peer:
+        peer.sendall(b"POST /v1/hubs/r/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nabc")
+        until(lambda: hub.head.counters.connections == 1)
+        started = time.monotonic()
+        hub.stop()
+        assert time.monotonic() - started < 3

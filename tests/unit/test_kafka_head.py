@@ -1012,3 +1012,24 @@ def test_stop_answers_what_is_pending(tmp_path: Path, loop: str) -> None:
                 await served.client()
 
     run(main(), loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_half_closed_connection_gets_its_answers_but_no_waiting(tmp_path: Path, loop: str) -> None:
+    async def main() -> None:
+        async with serve(tmp_path) as served:
+            await served.broker.create_hub("h", 1)
+            producing, polling = await served.client(), await served.client()
+            producing.send(0, 9, produce("h", (0, batch("last words"))))
+            producing.send(3, 12, {"Topics": []})
+            producing.writer.write_eof()
+            assert produced((await producing.receive())[1]) == [(0, 0)]
+            assert (await producing.receive())[0] == 2
+            assert await producing.closed()
+            polling.send(1, 12, fetch("h", 1, wait_ms=60_000))
+            await until(lambda: len(served.head.context.waits) == 1)
+            polling.writer.write_eof()
+            assert await polling.closed()
+            await until(lambda: not served.head.context.waits)
+
+    run(main(), loop)

@@ -1,8 +1,8 @@
 """The lake: hubs as open Delta tables, exactly once, and SQL over them. Only workers and commands import this.
 
-    delta.TableWriter       the only writer of one table: rows and positions in one Delta commit
-    durable                 what a power cut may leave of a table, and how it is put right
-    worker.run              log -> tables, restartable at any instruction
-    decoders                event columns -> Arrow rows of a table: `events`, `json_decoder(schema)`
-    sql.query, sql.tables   DuckDB over the lake with no access to anything else
+delta.TableWriter       the only writer of one table: rows and positions in one Delta commit
+durable                 what a power cut may leave of a table, and how it is put right
+worker.run              log -> tables, restartable at any instruction
+decoders                event columns -> Arrow rows of a table: `events`, `json_decoder(schema)`
+sql.query, sql.tables   DuckDB over the lake with no access to anything else
 """

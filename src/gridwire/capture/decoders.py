@@ -160,4 +160,3 @@ def _texts(json: JsonColumns, name: str, present: _Bools) -> pa.Array:
 
 def _nulled(array: pa.Array, good: _Bools) -> pa.Array:
     return pc.if_else(pa.array(good), array, pa.scalar(None, array.type))
-

@@ -66,7 +66,8 @@ class Upkeep:
     """When a table is tidied, counted in its own versions, so that restarts do not postpone it.
 
     Small files are merged in two tiers: often into `small_bytes`, seldom into `large_bytes`; each row is so rewritten
-    about three times, whatever the flush interval. `keep_hours` protects readers of an older version from vacuum.
+    about three times, whatever the flush interval. Versions of the last `keep_hours` stay readable; the log, the
+    checkpoints and the memory of the writer grow with that number.
     """
 
     compact_versions: int = 64
@@ -76,7 +77,6 @@ class Upkeep:
     small_bytes: int = 16 * MIB
     large_bytes: int = 128 * MIB
     keep_hours: int = 4
-    log_days: int = 1
 
 
 class TableWriter:
@@ -224,7 +224,8 @@ class TableWriter:
     def _create(self, schema: pa.Schema) -> DeltaTable:
         configuration = {
             HUB_ID_PROPERTY: str(self.hub_id),
-            "delta.logRetentionDuration": f"interval {self._upkeep.log_days} days",
+            "delta.logRetentionDuration": f"interval {self._upkeep.keep_hours} hours",
+            "delta.deletedFileRetentionDuration": f"interval {self._upkeep.keep_hours} hours",
         }
         table = DeltaTable.create(
             str(self.path),

@@ -172,9 +172,7 @@ class _Session:
         return {place: self.source.hub_id(place[0]) for place in places}
 
     def _open_table(self, hub: str, hub_id: UUID) -> _Table:
-        writer = TableWriter(
-            self.lake_root, hub, hub_id, upkeep=self.upkeep, clock=self.clock, after=self.after
-        )
+        writer = TableWriter(self.lake_root, hub, hub_id, upkeep=self.upkeep, clock=self.clock, after=self.after)
         if writer.moved_to is not None:
             self.log.warning("hub was created anew, old table moved aside", hub=hub, to=writer.moved_to.name)
         if writer.repaired:
@@ -228,9 +226,7 @@ class _Session:
         table.size_bytes += rows.nbytes
 
     def _warn(self, what: str, batch: ColumnBatch, from_offset: int, to_offset: int) -> None:
-        self.log.warning(
-            what, hub=batch.hub, partition=batch.partition, from_offset=from_offset, to_offset=to_offset
-        )
+        self.log.warning(what, hub=batch.hub, partition=batch.partition, from_offset=from_offset, to_offset=to_offset)
 
     def _flush(self, due: list[_Table]) -> None:
         assert self.source is not None

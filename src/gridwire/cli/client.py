@@ -95,7 +95,8 @@ class HubClient:
             yield
         except httpx.TransportError as error:
             raise Unavailable(
-                f"no hub answers at {self.url} ({error or type(error).__name__}): start one with `gridwire up`, or name it with --url"
+                f"no hub answers at {self.url} ({error or type(error).__name__}): "
+                "start one with `gridwire up`, or name it with --url"
             ) from None
 
 

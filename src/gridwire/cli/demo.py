@@ -165,7 +165,7 @@ class _Reporter:
             return
         self._next_s = now_s + (1.0 if self._terminal else 10.0)
         line = (
-            f"grid time {progress.ts_end}  sent {progress.sent_total:,} readings, {progress.late_total:,} of them late; "
+            f"grid time {progress.ts_end}  sent {progress.sent_total:,} readings, {progress.late_total:,} late; "
             f"{progress.frames_total} meter frames, {progress.quarantined_total} to quarantine"
         )
         sys.stdout.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")

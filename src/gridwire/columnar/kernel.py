@@ -3,7 +3,7 @@
 Both take positions as int64 and compare every one of them with the end of what they may read before they load a byte;
 lengths come from outside and are never added up before they are known to fit. The layout is that of `core.batch`.
 
-    scan_batches   header by header: one table row for each batch that has events to deliver
+    scan_batches   header by header: one table row for each batch from the offset asked for
     read_records   row by row: offset, timestamp and spans of key, value and headers of each record
 
 A varint that does not fit moves the position to FAR, which fails every later comparison; one check at the end of the
@@ -109,7 +109,8 @@ def scan_batches(
     """Walk the batch headers in array[start:end].
 
     Args:
-        from_offset: batches that end before it are passed over, as are control batches.
+        from_offset: batches that end before it are passed over. Control batches get a row without records, so that
+            their CRC is checked too: a flipped bit must not turn events into something to pass over.
         floor: smallest base offset that may come.
         events_max: stop before the batch that would exceed it, unless it is the first and `exceed` is true.
         table: int64[rows, TABLE_COLUMNS], filled from the top.
@@ -135,7 +136,10 @@ def scan_batches(
         attributes = load16_be(data, position + 21)
         following = base + signed32(load32_be(data, position + 23)) + 1
         count = signed32(load32_be(data, position + 57))
-        if following > from_offset and count > 0 and (attributes & _CONTROL) == 0:
+        codec = attributes & _CODEC_MASK
+        if attributes & _CONTROL or count == 0:
+            count = codec = 0
+        if following > from_offset:
             if rows == len(table):
                 return rows, events, compressed, position, floor, MORE
             if events + count > events_max and (rows > 0 or not exceed):
@@ -149,8 +153,8 @@ def scan_batches(
             row[BASE_TIME] = load64_be(data, position + 27)
             row[APPEND_TIME] = load64_be(data, position + 35) if attributes & _LOG_APPEND_TIME else NO_APPEND_TIME
             row[COUNT] = count
-            row[CODEC] = attributes & _CODEC_MASK
-            compressed += (attributes & _CODEC_MASK) != 0
+            row[CODEC] = codec
+            compressed += codec != 0
             rows += 1
             events += count
         floor = following
@@ -218,6 +222,9 @@ def read_records(
         batch nothing is kept.
     """
     data = pointer(array)
+    offsets, timestamps = longs[OFFSETS], longs[TIMESTAMPS]
+    key_starts, value_starts, header_starts = longs[KEY_STARTS], longs[VALUE_STARTS], longs[HEADER_STARTS]
+    key_lengths, value_lengths, header_counts = ints[KEY_LENGTHS], ints[VALUE_LENGTHS], ints[HEADER_COUNTS]
     written = 0
     for row in range(first, last):
         position = table[row, RECORDS_START]
@@ -251,14 +258,14 @@ def read_records(
             if position != stop or overflow or offset_delta <= previous or offset_delta >= delta_end:
                 return kept, row, record
             previous = offset_delta
-            longs[OFFSETS, written] = base_offset + offset_delta
-            longs[TIMESTAMPS, written] = timestamp if append_time == NO_APPEND_TIME else append_time
-            longs[KEY_STARTS, written] = key_start
-            longs[VALUE_STARTS, written] = value_start
-            longs[HEADER_STARTS, written] = header_start
-            ints[KEY_LENGTHS, written] = max(key_size, -1)
-            ints[VALUE_LENGTHS, written] = max(value_size, -1)
-            ints[HEADER_COUNTS, written] = header_count
+            offsets[written] = base_offset + offset_delta
+            timestamps[written] = timestamp if append_time == NO_APPEND_TIME else append_time
+            key_starts[written] = key_start
+            value_starts[written] = value_start
+            header_starts[written] = header_start
+            key_lengths[written] = max(key_size, -1)
+            value_lengths[written] = max(value_size, -1)
+            header_counts[written] = header_count
             # Branch-free skip of the events in front of from_offset: the next record overwrites them.
             written += base_offset + offset_delta >= from_offset
     return written, last, 0

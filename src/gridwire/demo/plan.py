@@ -5,9 +5,9 @@ The plan is a pure function of a seed, so a replay that was killed knows what th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ LATE_INTERVALS_MAX: Final = 4
 Units = NDArray[np.intp]
 Due = list[tuple[int, Units]]
 """(interval, units whose readings of it are to be sent), oldest interval first."""
+Present = Mapping[int, NDArray[np.bool_]]
+"""By interval, **shape** `bool[units]`: whose readings of it are in the hub already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +36,19 @@ class Plan:
         late = random.random(self.units) < self.late_share
         return np.where(late, random.integers(1, LATE_INTERVALS_MAX + 1, self.units), 0)
 
-    def due(self, step: int, first: int) -> Due:
-        """What is sent at `step`, when intervals before `first` were never begun."""
-        candidates = range(max(step - LATE_INTERVALS_MAX, first), step + 1)
-        return _filled((interval, np.flatnonzero(self.delays(interval) == step - interval)) for interval in candidates)
+    def due(self, step: int, first: int, present: Present) -> Due:
+        """What is sent at `step` and is not `present` yet, when intervals before `first` were never begun."""
+        return self._missing(step, first, present, lambda delays, late: delays == late)
 
-    def owed(self, step: int, present: Mapping[int, NDArray[np.bool_]]) -> Due:
-        """What should have been sent at `step` or before and is not `present` (by interval, `bool[units]`)."""
-        first = min(present)
-        candidates = range(max(step - LATE_INTERVALS_MAX, first), step + 1)
-        nothing = np.zeros(self.units, bool)
-        return _filled(
-            (interval, np.flatnonzero((self.delays(interval) <= step - interval) & ~present.get(interval, nothing)))
-            for interval in candidates
-        )
+    def owed(self, step: int, present: Present) -> Due:
+        """What should have been sent at `step` or before and is not `present`."""
+        return self._missing(step, min(present), present, lambda delays, late: delays <= late)
 
-
-def _filled(due: Iterable[tuple[int, Units]]) -> Due:
-    return [(interval, units) for interval, units in due if len(units)]
+    def _missing(self, step: int, first: int, present: Present, chosen: Callable[[Any, int], Any]) -> Due:
+        found = []
+        for interval in range(max(step - LATE_INTERVALS_MAX, first), step + 1):
+            mask = chosen(self.delays(interval), step - interval)
+            units = np.flatnonzero(mask & ~present[interval] if interval in present else mask)
+            if len(units):
+                found.append((interval, units))
+        return found

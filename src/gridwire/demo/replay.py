@@ -36,7 +36,7 @@ from gridwire.grid.network import NETWORK_HUB, Network, to_json
 from gridwire.grid.profiles import INTERVAL_S, QuarterHours
 from gridwire.grid.reading import QUARANTINE_HUB, READINGS_HUB, decimal_text, rfc3339, timestamp_us
 
-FRAMES_EVERY: Final = 10
+FRAMES_EVERY: Final = 4
 """Steps between two files of meter frames."""
 
 REOPEN_S: Final = 1.0
@@ -123,7 +123,7 @@ class Replay:
     def due(self, step: int) -> Due:
         """What to send at `step`; the first step ever asked for is where the replay begins."""
         self._first = step if self._first is None else self._first
-        return self.plan.due(step, self._first)
+        return self.plan.due(step, self._first, self._present)
 
     def send(self, due: Due, sink: Sink) -> int:
         """Queue readings; the number of them."""

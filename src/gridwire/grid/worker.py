@@ -86,7 +86,7 @@ class WorkerSettings:
         snapshot_s: seconds between snapshots.
     """
 
-    group: str = "gridwire.loads"
+    group: str = "grid.loads"
     commit_interval_ms: int = 250
     commit_readings: int = 1_000_000
     snapshot_s: float = 60.0
@@ -352,7 +352,7 @@ class LoadsWorker:
         before = self._networks.current
         self._networks.feed(batch)
         self._waiting += 1
-        if self._networks.current is not before:
+        if before is None or self._networks.current != before:
             # The commit leaves out the new model's position: it has not been told yet.
             self._commit_all(source)
             raise _StartAgain("the network model changed")

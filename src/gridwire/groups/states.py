@@ -10,6 +10,8 @@ change of the membership starts over; members learn of it from the answer to the
       ^                     |     ^                     |                      |
       +------nobody left----+     +-------changed-------+-------changed--------+
 
+An empty group may be deleted; that state, Dead, is final.
+
 Who waits for an answer of ours needs no heartbeat; everybody else is removed when its session times out. A new
 member may first be given just an id (pending), so that a client that dies and retries does not leave a ghost. A
 static member is known by its instance: a new process with that instance gets a new member id, keeps the

@@ -159,7 +159,7 @@ def _readings(raw: bytes, context: Context) -> tuple[Reading, ...]:
     if _checksummed(text, specification):
         _check_crc(text)
     telegram = _parser(specification).parse(text)
-    meter = _meter(telegram, context)
+    meter = _meter(telegram, text, context)
     ts_us = _time(text, context)
     found = [
         _reading(_TYPE_OF_NAME[name], value.value, value.unit, ts_us, meter, context)
@@ -212,11 +212,14 @@ def _check_crc(text: str) -> None:
         raise _Unusable("telegram has no CRC-16") from None
 
 
-def _meter(telegram: Any, context: Context) -> str:
+def _meter(telegram: Any, text: str, context: Context) -> str:
     for name in _METER_NAMES:
         value = getattr(getattr(telegram, name, None), "value", None)
         if value:
             return _plain(str(value))
+    line = re.search(r"^0-0:96\.1\.1\((\w+)\)", text, re.MULTILINE)  # not every dialect's specification has it
+    if line is not None:
+        return _plain(line[1])
     if context.meter:
         return context.meter
     raise _Unusable("telegram names no meter: give its id")

@@ -39,7 +39,7 @@ FRAME_BYTES_MAX: Final = 0x7FF
 LINE_BYTES_MAX: Final = 3 * (FRAME_BYTES_MAX + 2)
 """A frame in hexadecimal, spaces between the bytes."""
 
-_HEX_TEXT = re.compile(rb"\s*(?:#[^\n]*\n\s*)*[0-9A-Fa-f]{2}[0-9A-Fa-f \t:]*(?:[\r\n#]|\Z)")
+_HEX_TEXT = re.compile(rb"\s*(?:#|[0-9A-Fa-f]{2}(?:[0-9A-Fa-f\s:]|\Z))")  # no binary message starts like this
 _NOT_HEX = re.compile(rb"[\s:]")
 
 _Decoder = Callable[[bytes], dict[str, Any]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
@@ -119,6 +120,8 @@ class App:
             log.error("request failed", path=scope["path"], reason=str(error), exc_info=None if known else error)
         if begun:
             raise error  # the server cuts the connection, so that nobody takes half an answer for a whole one
+        if header(scope, b"expect"):  # the client may not send the body now: the next bytes could be anything
+            problem = replace(problem, headers=(*problem.headers, ("connection", "close")))
         await respond_problem(send, problem)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -194,6 +197,6 @@ class App:
         return Answer(200, body, [(b"content-type", metrics.CONTENT_TYPE), (b"cache-control", b"no-store")])
 
 
-def _no_head(call: Call) -> Any:
+def _no_head(call: Call) -> None:
     if call.scope["method"] == "HEAD":
         raise HttpError(405, "a stream is read with GET", (("allow", "GET"),))

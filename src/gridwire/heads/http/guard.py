@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from starlette.types import Scope
@@ -21,6 +22,7 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
+@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only mean this machine."""
     name = host.strip("[]").rstrip(".").lower()

@@ -15,7 +15,6 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
-    InfoMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
@@ -46,7 +45,9 @@ class MetricRow:
 _PARTITION: Final = ("hub", "partition")
 
 METRICS: Final = (
-    MetricRow("gridwire_build", "info", "", "Version and durability mode.", ("version", "durability")),
+    MetricRow(
+        "gridwire_build_info", "gauge", "", "Always 1; says version and durability mode.", ("version", "durability")
+    ),
     MetricRow("gridwire_ready", "gauge", "", "1 when every endpoint serves."),
     MetricRow("gridwire_uptime_seconds", "gauge", "seconds", "Time since the hub started."),
     MetricRow("gridwire_memory_bytes", "gauge", "bytes", "Resident memory of the hub process."),
@@ -103,7 +104,7 @@ async def snapshot(overview: Overview, counters: HttpCounters, parts: Counters) 
 
 def _add_status(points: dict[str, list[Point]], status: Mapping[str, Any]) -> None:
     build = (str(status.get("version", "")), str(status.get("durability", "")))
-    points["gridwire_build"].append((build, 1))
+    points["gridwire_build_info"].append((build, 1))
     points["gridwire_ready"].append(((), float(bool(status.get("ready")))))
     for key in ("uptime_seconds", "memory_bytes", "disk_free_bytes"):
         value = status.get(key.replace("_seconds", "_s"))
@@ -136,11 +137,6 @@ def _add_http(points: dict[str, list[Point]], counters: HttpCounters) -> None:
 def _family(row: MetricRow, points: Iterable[Point], counters: HttpCounters) -> Metric:
     if row.type == "histogram":
         return _histogram(row, counters)
-    if row.type == "info":
-        info = InfoMetricFamily(row.name, row.help)
-        for labels, _ in points:
-            info.add_metric((), dict(zip(row.labels, labels, strict=True)))
-        return info
     kind = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
     family = kind(row.name, row.help, labels=row.labels)
     for labels, value in points:

@@ -72,7 +72,7 @@ class Pages:
         await response(scope, receive, send)
 
     def _response(self, path: str, scope: Scope) -> Response:
-        name = path.strip("/") or "index.html"
+        name = path[1:] or "index.html"
         found = self._find(name)
         if found is None:
             if name == "index.html":

@@ -168,8 +168,9 @@ def parse_json(body: bytes, shape: type[_T]) -> _T:
 
 async def respond(send: Send, status: int, body: bytes, headers: Headers = JSON_HEADERS) -> None:
     """Send a whole answer."""
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    if status != 204:  # which has neither a body nor a length
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import uvicorn
 
@@ -19,7 +20,7 @@ from gridwire.broker.port import Broker
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.heads.http.admin import Admin
 from gridwire.heads.http.app import App
-from gridwire.heads.http.connection import connection_class
+from gridwire.heads.http.connection import HubConnection, connection_class
 from gridwire.heads.http.guard import Guard, is_loopback
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -29,8 +30,11 @@ from gridwire.heads.http.overview import Overview, Status
 from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.streams import Streams
 
-BACKLOG = 2048
+BACKLOG: Final = 2048
 """Connections the kernel holds while the loop is busy."""
+
+DRAIN_POLL_S: Final = 0.01
+"""How often a stop looks whether everybody is gone."""
 
 
 class HttpHead:
@@ -104,7 +108,6 @@ class HttpHead:
             server_header=False,
             backlog=BACKLOG,
             timeout_keep_alive=self._limits.keep_alive_s,
-            timeout_graceful_shutdown=max(1, round(self._limits.drain_s)),
         )
         config.load()
         server = uvicorn.Server(config)
@@ -124,7 +127,7 @@ class HttpHead:
         if server is None:
             return
         self._streams.stop()
-        await server.shutdown()
+        await _drain(server, self._limits.drain_s)
         if self._date is not None:
             self._date.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -148,6 +151,25 @@ async def _bound(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+async def _drain(server: uvicorn.Server, drain_s: float) -> None:
+    """Close the listeners and idle connections, wait for the busy ones, then cut off what is left."""
+    state = server.server_state
+    for listener in server.servers:
+        listener.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    deadline = asyncio.get_running_loop().time() + drain_s
+    while (state.connections or state.tasks) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(DRAIN_POLL_S)  # uvicorn tells nobody when a connection goes
+    for task in list(state.tasks):
+        task.cancel()
+    for connection in list(state.connections):
+        if isinstance(connection, HubConnection):
+            connection.transport.abort()
+    for listener in server.servers:
+        await listener.wait_closed()
 
 
 async def _keep_date(server: uvicorn.Server) -> None:

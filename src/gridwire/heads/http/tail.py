@@ -98,10 +98,13 @@ class Tail:
             partition, offset = next(iter(self._sent.items()))
             yield sse.mark(sse.place_id(partition, offset, self._sent))
         while True:
+            before = sum(self._positions.values())
             async for out in source():
                 quiet_since = loop.time()
                 yield out
             await self._follow_hub()
+            if sum(self._positions.values()) > before and not self._request.max_rate:
+                continue  # there may be more already
             left = quiet_since + self._limits.heartbeat_s - loop.time()
             if left <= 0:
                 quiet_since = loop.time()
@@ -127,15 +130,10 @@ class Tail:
         await self._broker.wait({(hub, partition): at for partition, at in self._positions.items()}, left_s)
 
     async def _all(self) -> AsyncIterator[bytes]:
-        """Everything that is there, one read of each partition in turn until there is no more."""
-        progress = True
-        while progress:
-            progress = False
-            for partition in tuple(self._positions):
-                before = self._positions[partition]
-                async for out in self._partition(partition, None):
-                    yield out
-                progress |= self._positions[partition] > before
+        """One read of each partition in turn."""
+        for partition in tuple(self._positions):
+            async for out in self._partition(partition, None):
+                yield out
 
     async def _limited(self) -> AsyncIterator[bytes]:
         """One tick's share of each partition: the newest events when there are more."""

@@ -285,12 +285,12 @@ class Connection(asyncio.BufferedProtocol):
         slot = self._open_slot()
         try:
             result = HANDLERS[header.key](self._context, request)
+            if not inspect.iscoroutine(result):
+                assert isinstance(result, dict | list)
+                self._answer(slot, self._encode(header, result), size)
+                return
         except Exception as error:
             self._broken(header, error, slot, size)
-            return
-        if not inspect.iscoroutine(result):
-            assert isinstance(result, dict | list)
-            self._answer(slot, self._encode(header, result), size)
             return
         self._task = asyncio.get_running_loop().create_task(result)
         self._waits = header.key in _WAITS

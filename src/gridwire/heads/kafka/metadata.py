@@ -27,6 +27,8 @@ CLUSTER_OPERATIONS: Final = sum(1 << bit for bit in (5, 7, 8, 9, 10, 11, 12))
 NOT_ASKED: Final = -(2**31)
 """Authorized operations nobody asked for."""
 
+_NULL_NAME_FROM: Final = 12
+
 Wanted = tuple[str | None, UUID]
 """(name, id) of a topic asked for; one of them may be missing."""
 
@@ -68,7 +70,8 @@ def _answer(context: Context, request: Request, wanted: list[Wanted] | None, fai
         topics = [_topic(hub, operations) for hub in context.broker.hubs()]
     else:
         by_id = {hub.id: hub for hub in context.broker.hubs()} if any(name is None for name, _ in wanted) else {}
-        topics = [_wanted_topic(context, each, by_id, failed, operations) for each in wanted]
+        nameless = None if request.header.version >= _NULL_NAME_FROM else ""
+        topics = [_wanted_topic(context, each, by_id, failed, operations, nameless) for each in wanted]
     cluster = CLUSTER_OPERATIONS if body.get("IncludeClusterAuthorizedOperations") else NOT_ASKED
     return {
         "Brokers": [broker_of(context, request)],
@@ -85,14 +88,19 @@ def broker_of(context: Context, request: Request) -> Struct:
 
 
 def _wanted_topic(
-    context: Context, wanted: Wanted, by_id: dict[UUID, HubInfo], failed: dict[str, ErrorCode], operations: int
+    context: Context,
+    wanted: Wanted,
+    by_id: dict[UUID, HubInfo],
+    failed: dict[str, ErrorCode],
+    operations: int,
+    nameless: str | None,
 ) -> Struct:
     name, topic_id = wanted
     hub = by_id.get(topic_id) if name is None else context.hub(name)
     if hub is not None:
         return _topic(hub, operations)
     if name is None:
-        return {"ErrorCode": ErrorCode.UNKNOWN_TOPIC_ID, "Name": None, "TopicId": topic_id}
+        return {"ErrorCode": ErrorCode.UNKNOWN_TOPIC_ID, "Name": nameless, "TopicId": topic_id}
     return {"ErrorCode": failed.get(name) or _missing_code(name), "Name": name, "TopicId": NO_ID}
 
 

@@ -5,6 +5,7 @@
  * hub it shows would stop a second tab from loading. So there is one stream a tab; whoever follows a hub reads pages of
  * events when a tick says that the hub's end moved (see follower.ts), and a hidden tab lets go of its stream.
  */
+import { untrack } from "svelte";
 import { fetchStatus, LIVE_PATH, type Status, type Tick } from "./api";
 import { Backoff } from "./backoff";
 import { RateHistory } from "./history";
@@ -51,7 +52,9 @@ class Live {
   /** Call `listener` at each tick, and at once if there was one; returns how to stop. */
   onTick(listener: Listener): () => void {
     this.#listeners.add(listener);
-    if (this.tick) listener(this.tick);
+    // Untracked: an effect that starts to listen must not run again at every tick.
+    const tick = untrack(() => this.tick);
+    if (tick) listener(tick);
     return () => this.#listeners.delete(listener);
   }
 
