@@ -283,6 +283,9 @@ def run_worker(name: str, data: Path, options: Mapping[str, Any]) -> int:
     except GridwireError as error:
         log.error("worker failed", worker=name, reason=str(error))
         return 1
+    except Exception:
+        log.exception("worker failed", worker=name)  # one structured line; the supervisor starts it again
+        return 1
     return 0
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.port import Place, Position
-from gridwire.core.batch import Event, decode, encode, iter_headers
+from gridwire.core.batch import Event, assemble, decode, encode, iter_headers
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import (
     DuplicateSequence,
@@ -178,6 +178,26 @@ def test_bad_appends_are_refused_and_leave_nothing(tmp_path: Path) -> None:
                 with pytest.raises(expected):
                     await broker.append(hub, partition, data)
             assert (await broker.bounds("a", 0)).end == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("codec", [1, 2, 3, 4])
+def test_a_decompression_bomb_is_refused_and_leaves_nothing(tmp_path: Path, codec: int) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as broker:
+            await broker.create_hub("a")
+            bomb = encode([Event(b"\0" * (70 * 1024 * 1024))], codec=codec)
+            broken = encode([Event(b"x" * 1000)], codec=codec)
+            rubbish = assemble(bytes(broken[70:]), record_count=1, base_timestamp=0, max_timestamp=0, attributes=codec)
+            good = broker.append("a", 0, batch(b"before"))
+            with pytest.raises(MessageTooLarge):
+                await broker.append("a", 0, bomb)
+            with pytest.raises(InvalidBatch):
+                await broker.append("a", 0, rubbish)
+            assert (await good).base_offset == 0
+            assert (await broker.append("a", 0, encode([Event(b"after")], codec=codec))).base_offset == 1
+            assert await values(broker, "a", 0) == [b"before", b"after"]
 
     run(scenario())
 

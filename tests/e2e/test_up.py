@@ -27,9 +27,7 @@ def confluent_write(hub: Any, value: bytes) -> None:
 
 
 def confluent_read(hub: Any, count: int) -> list[bytes]:
-    consumer = Consumer(
-        {"bootstrap.servers": hub.kafka, "group.id": "g-confluent", "auto.offset.reset": "earliest"}
-    )
+    consumer = Consumer({"bootstrap.servers": hub.kafka, "group.id": "g-confluent", "auto.offset.reset": "earliest"})
     consumer.subscribe(["shared"])
     found: list[bytes] = []
     deadline = time.monotonic() + 60
@@ -122,9 +120,7 @@ def fails(gridwire_cli: Any, *arguments: str) -> str:
     return str(lines[0])
 
 
-def test_operator_errors_are_one_sentence_with_the_next_step(
-    start_hub: Any, gridwire_cli: Any, tmp_path: Path
-) -> None:
+def test_operator_errors_are_one_sentence_with_the_next_step(start_hub: Any, gridwire_cli: Any, tmp_path: Path) -> None:
     free = ("--kafka-port", "0", "--http-port", "0")
     hub = start_hub()
     assert "in use by another hub" in fails(gridwire_cli, "up", "--data", str(hub.data), *free)

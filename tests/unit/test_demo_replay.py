@@ -174,7 +174,8 @@ def test_the_truth_is_what_is_in_the_log(back):
     subject, _ = run(log, FIRST + 20)
     truth = subject.truth.sums(FIRST + 20 - back)
     units = truth.transformers | truth.feeders
-    assert {id: [unit.import_wh, unit.export_wh, unit.count] for id, unit in units.items()} == sums_of(log, truth.ts_end)
+    got = {id: [unit.import_wh, unit.export_wh, unit.count] for id, unit in units.items()}
+    assert got == sums_of(log, truth.ts_end)
     assert truth.complete is (back == LATE_INTERVALS_MAX)
 
 

@@ -31,11 +31,11 @@ NETWORK = Network(
 NOW_MS = 1_700_000_000_000
 
 
-def columns(values: list[bytes | None], partition: int = 0, base_offset: int = 0) -> ColumnBatch:
+def columns(values: list[bytes | None], partition: int = 0, base_offset: int = 0) -> list[ColumnBatch]:
     events = [Event(value, b"key", (), NOW_MS) for value in values]
     data = bytes(batch.encode(events, base_offset=base_offset))
     (found,) = decode(data, 0, len(data), from_offset=0).columns
-    return ColumnBatch("readings", partition, found, base_offset + len(values))
+    return [ColumnBatch("readings", partition, found, base_offset + len(values))]
 
 
 def reading(point: str = "B", value: str = "0.213", **more: Any) -> bytes:
@@ -245,7 +245,41 @@ def test_power_of_an_interval_longer_than_an_hour() -> None:
 
 
 def test_rows_between_offsets() -> None:
-    found = columns([b"a", b"b", b"c"], base_offset=5).columns
+    found = columns([b"a", b"b", b"c"], base_offset=5)[0].columns
     assert rows_between(found, 0, 100) is found
     assert rows_between(found, 6, 7).offsets.tolist() == [6]
     assert len(rows_between(found, 8, 9)) == 0
+
+
+def at(day: int) -> bytes:
+    return reading("C", ts_end=f"2016-01-{day:02d}T12:00:00Z")
+
+
+def test_a_backlog_is_applied_day_by_day_over_all_partitions() -> None:
+    pipeline = LoadsPipeline(NETWORK)
+    days = list(range(1, 11))
+    first, second = columns([at(day) for day in days]), columns([at(day) for day in days], partition=1)
+    assert pipeline.take([*first, *second]) == {("readings", 0): 10, ("readings", 1): 10}
+    assert pipeline.counters()["rejected_too_old"] == 0
+    one_by_one = LoadsPipeline(NETWORK)
+    one_by_one.take(first)
+    one_by_one.take(second)
+    assert one_by_one.counters()["rejected_too_old"] == 8, "without the merge most of the second partition is lost"
+
+
+def test_a_partition_waits_for_one_with_more_backlog() -> None:
+    pipeline = LoadsPipeline(NETWORK)
+    slow = ("readings", 1)
+    first = columns([at(1), b"?", at(2), b"?", at(3), at(4), at(2)], base_offset=100)
+    positions = pipeline.take([*first, *columns([at(1), at(2)], partition=1)], behind=[slow])
+    # Two days in the window: the second and the third, so partition 0 may not open the fourth.
+    assert positions == {("readings", 0): 105, slow: 2}
+    rest = columns([at(4), at(2)], base_offset=105)
+    assert pipeline.take([*rest, *columns([at(3), at(4)], partition=1, base_offset=2)]) == {
+        ("readings", 0): 107, slow: 4,
+    }  # fmt: skip
+    counters = pipeline.counters()
+    assert (counters["rejected_too_old"], counters["rejected_malformed"]) == (1, 2)
+    assert [headers["source"] for headers, _ in quarantine(outputs(pipeline))] == [
+        "readings/0@101", "readings/0@103", "readings/0@106",
+    ]  # fmt: skip

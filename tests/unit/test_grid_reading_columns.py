@@ -114,7 +114,7 @@ def test_rows_for_the_lake():
     first, second = rows.to_pylist()
     assert (first["partition"], first["offset"], first["usage_point"], first["meter"]) == (3, 100, "U1", None)
     assert (first["value"], first["scale"], first["reading_type"], first["quality"], first["version"]) == (
-        213, -3, 1, 0, 0,
+        213, -3, "import_kwh", 0, 0,
     )  # fmt: skip
     assert first["received_at"].timestamp() * 1000 == BASE_MS  # the event's own time
     assert (second["meter"], second["flags"], second["source"], second["version"]) == ("m", 3, "head-end", 2)

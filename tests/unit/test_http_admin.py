@@ -440,7 +440,7 @@ def test_stop_twice_and_stop_before_start(tmp_path):
         await head.start()
         await head.stop()
         await head.stop()
-        membership.close()
+        await membership.close()
         await broker.close()
 
     asyncio.run(go())

@@ -356,3 +356,24 @@ def test_counters(hub, client):
     assert counters.problems == {"malformed-body": 1}
     assert (counters.events_received, counters.bytes_received, counters.batches_appended) == (3, 7, 1)
     assert sum(counters.append_buckets) == 1
+
+
+def test_a_refusal_before_the_body_was_asked_for_closes_the_connection(hub):
+    """The client may now send the body or not: what came next on this connection could not be told from a request."""
+    head = b"POST /v1/hubs/__x/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n"
+    answer = talk(hub, head)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"connection: close" in answer
+
+
+def test_continue_is_sent_when_the_body_is_wanted(hub):
+    with socket.create_connection(("127.0.0.1", hub.head.port), 10) as peer:
+        peer.sendall(HEAD + b"content-length: 1\r\nconnection: close\r\nexpect: 100-continue\r\n\r\n")
+        assert peer.recv(100).startswith(b"HTTP/1.1 100 ")
+        peer.sendall(b"x")
+        assert peer.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_empty_answer_has_no_length(hub, client):
+    client.post("/v1/hubs", json={"name": "r"})
+    assert "content-length" not in client.delete("/v1/hubs/r").headers

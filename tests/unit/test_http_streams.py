@@ -156,6 +156,29 @@ def test_partitions_added_meanwhile_are_read(hub):
         assert sorted(tail.places(2)) == [(0, 0), (2, 0)]
 
 
+def test_partitions_added_under_load_are_read_too(hub):
+    """A stream that never runs dry must look at the hub all the same."""
+    create(hub, partitions=1)
+    append(hub, "r", 0, [b"x"])
+
+    async def pour():
+        while True:
+            await hub.broker.append("r", 0, batch.encode([Event(b"x")]))
+
+    async def start():
+        return asyncio.create_task(pour())
+
+    task = hub.run(start())
+    try:
+        with feed(hub, "/v1/hubs/r/tail?from=earliest") as tail:
+            hub.run(hub.broker.add_partitions("r", 2))
+            append(hub, "r", 1, [b"x"])
+            while tail.places(1) != [(1, 0)]:
+                pass
+    finally:
+        hub.loop.call_soon_threadsafe(task.cancel)
+
+
 def test_a_deleted_hub_ends_its_tails_with_the_reason(hub):
     create(hub)
     with feed(hub, "/v1/hubs/r/tail") as tail:

@@ -1,8 +1,8 @@
 """Control state: an append-only journal of keyed changes, replayed into one dictionary.
 
 Everything the hub knows besides events lives here: hubs, committed positions, producer ids, owners of groups,
-outputs on their way. A change set is one record batch of `(key, value | null)` events in an internal partition, so it is durable
-and atomic like any batch: after a crash all of it is there or none.
+outputs on their way. A change set is one record batch of `(key, value | null)` events in an internal partition, so
+it is durable and atomic like any batch: after a crash all of it is there or none.
 
 Compaction: when the journal's segment rolls, the live keys are written once more at the start of the new segment and,
 when they are durable, the older segments are deleted. A crash in between leaves both, which replays to the same state.

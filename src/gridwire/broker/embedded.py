@@ -39,7 +39,8 @@ from gridwire.broker.control import (
     pack,
 )
 from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Read
-from gridwire.core.batch import BatchHeader, check_produced, set_append_time
+from gridwire.core import compression
+from gridwire.core.batch import HEADER_BYTES, BatchHeader, check_produced, set_append_time
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.core.errors import (
     Corruption,
@@ -209,7 +210,7 @@ class EmbeddedBroker:
             record = msgspec.msgpack.decode(value, type=HubRecord)
             self._hubs[name] = self._open_hub(name, record)
         self._drop_orphans()
-        self._writer = LogWriter(self._durability, self.clock, self._on_group)
+        self._writer = LogWriter(self._durability, self.clock, self._on_group, _check_compressed)
 
     def _open_hub(self, name: str, record: HubRecord) -> _Hub:
         info = HubInfo(name, UUID(record.id), record.partitions, record.settings, record.internal, record.created_ms)
@@ -725,6 +726,19 @@ def _check_sizes(target: PartitionLog, headers: Sequence[BatchHeader]) -> None:
             raise MessageTooLarge(
                 f"batch of {header.size} bytes is above message_bytes_max {limit} of hub {target.hub!r}"
             )
+
+
+def _check_compressed(request: Request) -> GridwireError | None:
+    """Refuse batches that do not decompress, or to more than any reader would take. Runs in the writer thread."""
+    at = 0
+    for header in request.headers:
+        if header.codec:
+            try:
+                compression.decompress(header.codec, request.buffer[at + HEADER_BYTES : at + header.size])
+            except GridwireError as error:
+                return error
+        at += header.size
+    return None
 
 
 def _stamp_append_time(buffer: memoryview, headers: list[BatchHeader], now_ms: int) -> list[BatchHeader]:

@@ -180,25 +180,21 @@ class JsonDecoder:
     def __init__(self, fields: Sequence[JsonField]) -> None:
         _check(fields)
         self.fields = tuple(fields)
-        n = len(self.fields)
         self._names = [field.name for field in self.fields]
         self._required = [field.required for field in self.fields]
-        self._kinds = np.array([_KINDS[field.kind] for field in self.fields], np.int64)
+        self._kinds = [_KINDS[field.kind] for field in self.fields]
         self._required_bits = sum(1 << number for number, field in enumerate(self.fields) if field.required)
-        self._sizes = np.zeros(n, np.int64)
-        patterns = np.zeros((n, 2, k.NAME_ROOM), np.uint8)
-        for number, field in enumerate(self.fields):
-            pattern = f'"{field.name}":'.encode()
-            self._sizes[number] = len(pattern)
-            patterns[number, 0, : len(pattern)] = np.frombuffer(pattern, np.uint8)
-            patterns[number, 1, : len(pattern)] = 255
-        self._patterns = patterns.reshape(-1)
-        self._order = np.full(k.ORDER_MAX, -1, np.int64)
-        self._order[:n] = np.arange(n)
         # The epoch, remembered as microsecond 0: a memory of zeros would accept zeros.
         text = b"1970-01-01T00:00:00Z"
         memory = text[:8] + text[8:16] + text[12:20] + bytes(8)
-        self._memory = np.frombuffer(memory * n, np.uint8).copy()
+        table = bytearray()
+        for field in self.fields:
+            name = f'"{field.name}":'.encode()
+            table += name.ljust(k.NAME_ROOM, b"\0") + (b"\xff" * len(name)).ljust(k.NAME_ROOM, b"\0")
+            table += len(name).to_bytes(8, "little") + _KINDS[field.kind].to_bytes(8, "little") + memory
+        self._table = np.frombuffer(table, np.uint8)
+        self._order = np.full(k.ORDER_MAX, -1, np.int64)
+        self._order[: len(self.fields)] = np.arange(len(self.fields))
 
     def decode(self, columns: EventColumns) -> JsonColumns:
         """Decode the values of events."""
@@ -221,9 +217,8 @@ class JsonDecoder:
         status = np.empty(n, np.uint8)
         where = np.empty(n, np.int32)
         flawed = k.parse_rows(
-            data, starts, lengths, self._kinds, self._required_bits,
-            self._patterns, self._sizes, self._order, self._memory,
-            longs, ints, present, status, where,
+            data, starts, lengths, self._table, self._required_bits, self._order.view(np.uint8),
+            longs.view(np.uint8).reshape(-1), ints.view(np.uint8).reshape(-1), present, status, where,
         )  # fmt: skip
         found = JsonColumns(self.fields, data, longs, ints, present, status, where, flawed)
         if flawed:
@@ -237,11 +232,10 @@ class JsonDecoder:
             return
         extra: list[bytes] = []
         size = len(found.data)
-        kinds = self._kinds.tolist()
         for row in irregular.tolist():
             at = int(starts[row])
             raw = found.data[at : at + int(lengths[row])].tobytes()
-            parsed = parse(raw, self._names, kinds, self._required)
+            parsed = parse(raw, self._names, self._kinds, self._required)
             found.status[row], found._where[row] = parsed.status, parsed.field
             found.flawed -= parsed.status == k.OK
             for field, cell in enumerate(parsed.values):

@@ -46,6 +46,12 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
+def inlined(function: F) -> F:
+    """As `kernel`, for the innermost parts: always becomes part of the kernel that calls it."""
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function)
+    return cast(F, compiled)
+
+
 def instruction(function: Callable[..., Any]) -> Any:
     """A numba intrinsic, typed by the name it is assigned to or not at all."""
     return intrinsic(function)
@@ -118,6 +124,19 @@ def store8(_context: Any, _data: Any, _position: Any, _value: Any) -> Any:
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         place = builder.gep(args[0], [args[1]])
         builder.store(builder.trunc(args[2], ir.IntType(8)), place)
+        return context.get_dummy_value()
+
+    return types.void(BYTES, types.int64, types.int64), codegen
+
+
+@instruction
+def store32(_context: Any, _data: Any, _position: Any, _value: Any) -> Any:
+    """store32(data, position, value): write the low four bytes of an int64, little-endian."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        place = builder.gep(args[0], [args[1]])
+        word = ir.IntType(32)
+        builder.store(builder.trunc(args[2], word), builder.bitcast(place, word.as_pointer()), align=1)
         return context.get_dummy_value()
 
     return types.void(BYTES, types.int64, types.int64), codegen

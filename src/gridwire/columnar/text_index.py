@@ -109,8 +109,6 @@ def find_texts(
                 hashed = hash_text(data, starts[row], as_int(lengths[row]), limit, seed, factor)
                 hashes[row - first] = hashed
                 prefetch(table, (as_int(hashed >> np.uint64(1)) & mask) * 8)
-            if row + BLOCK_ROWS < len(starts):
-                prefetch(data, starts[row + BLOCK_ROWS])
         for row in range(first, last):
             found = UNKNOWN
             if lengths[row] >= 0:

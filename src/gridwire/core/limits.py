@@ -22,7 +22,7 @@ HTTP_BODY_BYTES_MAX: Final = 32 * MIB
 EVENT_BYTES_MAX: Final = 8 * MIB
 """One event on the HTTP head."""
 
-DECOMPRESSED_BYTES_MAX: Final = 128 * MIB
+DECOMPRESSED_BYTES_MAX: Final = 64 * MIB
 """What one compressed batch may grow to; above it the batch is a decompression bomb."""
 
 DECOMPRESSION_RATIO_MAX: Final = 1100

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -33,7 +33,7 @@ from gridwire.grid.facts import HUB_OF_KIND, FactWriter
 from gridwire.grid.network import Network, to_json
 from gridwire.grid.readings import QUARANTINE_HUB, ReadingColumns, Status, decode_readings
 from gridwire.grid.state import Facts, LoadState
-from gridwire.grid.validate import Measured, Reason, Rules, Validator
+from gridwire.grid.validate import Measured, Reason, Rules, Validated, Validator
 
 QUARANTINE_EVENT_BYTES_MAX: Final = MIB
 """Largest rejected reading that is copied; a larger one is only told of, since the hub may refuse it."""
@@ -143,6 +143,37 @@ def fingerprint(network: Network, settings: LoadsSettings) -> str:
     return hashlib.sha256(to_json(network) + b"\0" + text).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A batch, decoded and validated."""
+
+    batch: ColumnBatch
+    readings: ReadingColumns
+    found: Validated
+
+    def explain(self, row: int) -> tuple[Reason, str]:
+        detail = self.readings.reason(row) if self.readings.status[row] else ""
+        return Reason(int(self.found.reasons[row])), detail
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Rows `[begin, end)` of a batch, of which the readings `[first, stop)` are to be summed; none is of a day after
+    `day`."""
+
+    judged: _Judged
+    day: int
+    begin: int
+    end: int
+    first: int
+    stop: int
+
+    @property
+    def next_offset(self) -> int:
+        columns = self.judged.batch.columns
+        return int(columns.offsets[self.end]) if self.end < len(columns) else self.judged.batch.next_offset
+
+
 class LoadsPipeline:
     """Readings in, facts and rejected readings out, for one network model.
 
@@ -161,31 +192,82 @@ class LoadsPipeline:
         self._quarantine = Quarantine(self.settings.quarantine_events_max, self.settings.quarantine_bytes_max)
         self.rejected = np.zeros(len(Reason), np.int64)
         self.not_summed = 0
+        self._day_of_place: dict[Place, int] = {}
         self.totals: Counter[str] = Counter()
 
-    def take(self, batch: ColumnBatch, publish: bool = True) -> None:
-        """Apply a batch of the hub `readings`.
+    def take(
+        self, batches: Sequence[ColumnBatch], publish: bool = True, behind: Collection[Place] = ()
+    ) -> dict[Place, int]:
+        """Apply batches of the hub `readings`, day by day over all partitions.
+
+        A long backlog holds many days of each partition. Applied one partition after the other, the first would move
+        the window to the end and the others' readings would be too old for it.
 
         Args:
             publish: False while a rebuild repeats what was published before.
+            behind: places with more of a backlog to come: nothing is applied that would push their next day out.
+
+        Returns:
+            The offset of the first event of each place that has not been applied.
         """
-        readings = decode_readings(batch.columns)
-        measured = self._measure(readings)
-        found = self._validator.validate(measured, batch.columns.timestamps)
         self.state.silent = not publish
+        days = dict(self._day_of_place)
+        stretches = [stretch for batch in batches for stretch in self._stretches(batch)]
+        limits = [self._day_of_place[place] for place in behind if place in self._day_of_place]
+        last_day = min(limits) + self.settings.days - 1 if limits else None
+        positions: dict[Place, int] = {}
+        held: set[Place] = set()
+        for stretch in sorted(stretches, key=lambda stretch: stretch.day):
+            place = (stretch.judged.batch.hub, stretch.judged.batch.partition)
+            if place in held:
+                continue
+            if last_day is not None and stretch.day > last_day:
+                positions[place] = int(stretch.judged.batch.columns.offsets[stretch.begin])
+                held.add(place)
+            else:
+                self._apply(stretch, publish)
+                positions[place], days[place] = stretch.next_offset, stretch.day
+        # What is held comes again, and is then cut from the day its place has really come to.
+        self._day_of_place = days
+        return positions
+
+    def _stretches(self, batch: ColumnBatch) -> Iterator[_Stretch]:
+        """Cut a batch where its newest day so far rises."""
+        readings = decode_readings(batch.columns)
+        found = self._validator.validate(self._measure(readings), batch.columns.timestamps)
+        judged = _Judged(batch, readings, found)
+        place, per_day = (batch.hub, batch.partition), self.state.per_day
+        day = self._day_of_place.get(place, -1)
+        cuts, days = [0], [day]
+        if len(found.slots) and int(found.slots.max()) // per_day > day:
+            newest = np.maximum.accumulate(np.maximum(found.slots // per_day, day))
+            rises = np.flatnonzero(np.diff(newest, prepend=day))
+            cuts += rises.tolist()
+            days += newest[rises].tolist()
+            self._day_of_place[place] = days[-1]
+        ends = [*(int(found.rows[cut]) for cut in cuts[1:]), len(batch.columns)]
+        begin = 0
+        for day, cut, stop, end in zip(days, cuts, [*cuts[1:], len(found.rows)], ends, strict=True):
+            if end > begin or len(batch.columns) == 0:
+                yield _Stretch(judged, day, begin, end, cut, stop)
+            begin = end
+
+    def _apply(self, stretch: _Stretch, publish: bool) -> None:
+        batch, found, chosen = stretch.judged.batch, stretch.judged.found, slice(stretch.first, stretch.stop)
         outcomes = self.state.apply(
-            batch.partition, found.slots, found.points, found.channels, found.amounts, found.versions
-        )
-        reasons = found.reasons
+            batch.partition, found.slots[chosen], found.points[chosen], found.channels[chosen],
+            found.amounts[chosen], found.versions[chosen],
+        )  # fmt: skip
+        reasons = found.reasons[stretch.begin : stretch.end]
         too_old = outcomes == cells.TOO_OLD
         if too_old.any():
-            reasons[found.rows[too_old]] = Reason.TOO_OLD
+            reasons[found.rows[chosen][too_old] - stretch.begin] = Reason.TOO_OLD
         bad_rows = np.flatnonzero(reasons)
-        self.not_summed += len(reasons) - len(found.rows) - len(bad_rows) + int(np.count_nonzero(too_old))
+        self.not_summed += len(reasons) - len(outcomes) - len(bad_rows) + int(np.count_nonzero(too_old))
         if len(bad_rows):
             self.rejected += np.bincount(reasons[bad_rows], minlength=len(Reason))
             if publish:
-                self._quarantine.add(batch, bad_rows.tolist(), lambda row: _explain(readings, reasons, row))
+                self._quarantine.add(batch, (bad_rows + stretch.begin).tolist(), stretch.judged.explain)
 
     def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
         """What to publish with the next commit: facts that changed and readings that were rejected since the last call.
@@ -244,10 +326,6 @@ class LoadsPipeline:
             scales=readings.scale,
             versions=readings.version,
         )
-
-
-def _explain(readings: ReadingColumns, reasons: NDArray[np.uint8], row: int) -> tuple[Reason, str]:
-    return Reason(int(reasons[row])), readings.reason(row) if readings.status[row] else ""
 
 
 def rows_between(columns: EventColumns, first: int, end: int) -> EventColumns:

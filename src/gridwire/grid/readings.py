@@ -60,12 +60,18 @@ LAKE_READING: Final = pa.schema(
     [
         pa.field("partition", pa.int32(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
-        *READING,
+        *(
+            pa.field("reading_type", pa.dictionary(pa.int32(), pa.utf8())) if field.name == "reading_type" else field
+            for field in READING
+        ),
         pa.field("_raw", pa.binary()),
         pa.field("_reason", pa.dictionary(pa.int32(), pa.utf8())),
     ]
 )
-"""`READING`, where the event lies in its hub, and, of an event that is no reading, its bytes and why."""
+"""`READING`, where the event lies in its hub, and, of an event that is no reading, its bytes and why.
+
+The reading type is its alias here: in the lake a code must not need our tables to be read.
+"""
 
 QUALITY_UNREADABLE: Final = 255 << 16
 """Packed quality of a text that is no CIM quality code: category 255, so that it is not taken for good."""
@@ -241,7 +247,7 @@ def to_arrow(batch: ColumnBatch) -> pa.RecordBatch:
         texts["meter"],
         _instants(readings.ts_end_us, bad),
         pa.array(readings.interval_s, mask=bad),
-        pa.array(readings.reading_type, mask=bad),
+        _aliases(readings.reading_type, bad),
         pa.array(readings.value, mask=bad),
         pa.array(readings.scale, mask=bad),
         _quality(json, good),
@@ -257,6 +263,15 @@ def to_arrow(batch: ColumnBatch) -> pa.RecordBatch:
 
 def _instants(values_us: NDArray[np.int64], missing: NDArray[np.bool_]) -> pa.Array:
     return pa.array(values_us, pa.timestamp("us"), mask=missing).cast(pa.timestamp("us", "UTC"))
+
+
+def _aliases(reading_types_of_rows: NDArray[np.int16], missing: NDArray[np.bool_]) -> pa.Array:
+    rows = reading_types.READING_TYPES
+    place = np.zeros(max(reading_types.BY_ID) + 2, np.int32)  # the last entry is for id -1, which is missing
+    for number, row in enumerate(rows):
+        place[row.id] = number
+    indices = pa.array(place[reading_types_of_rows], mask=missing)
+    return pa.DictionaryArray.from_arrays(indices, pa.array([row.alias for row in rows]))
 
 
 def _texts(json: JsonColumns, name: str, good: NDArray[np.bool_]) -> pa.Array:

@@ -145,6 +145,7 @@ class LoadsWorker:
         self._pending: tuple[dict[Place, int], list[Output]] | None = None
         self._first_wait_s: float | None = None
         self._waiting = 0
+        self._backlog: dict[Place, int] = {}
         self._snapshot_due_s = 0.0
         self._served = False
         self._counts = {"commits": 0, "reconnects": 0, "rebuilds": 0, "rebuilt_readings": 0, "snapshots": 0}
@@ -282,7 +283,7 @@ class LoadsWorker:
                 place = (batch.hub, batch.partition)
                 if place in missing:
                     columns = rows_between(batch.columns, at[place], end[place])
-                    pipeline.take(ColumnBatch(batch.hub, batch.partition, columns, batch.next_offset), publish=False)
+                    pipeline.take([ColumnBatch(batch.hub, batch.partition, columns, batch.next_offset)], publish=False)
                     self._counts["rebuilt_readings"] += len(columns)
                     at[place] = batch.next_offset
                     if at[place] >= end[place]:
@@ -318,13 +319,16 @@ class LoadsWorker:
     def _serve(self, source: EventSource, pipeline: LoadsPipeline) -> None:
         if self._pending is not None:
             self._commit(source, *self._pending)
-        if not self._told():
+        if self._told():
+            self._commit_all(source)  # what a lost connection left over, and models that change nothing
+        else:
             self._restate(source, pipeline)
+        lag = source.lag()
+        self._backlog = {place: self._applied.get(place, 0) + lag[place] for place in lag if place[0] == READINGS_HUB}
         self._snapshot_due_s = max(self._snapshot_due_s, self._clock.monotonic() + self.settings.snapshot_s)
         while not self._stop.is_set():
             batches = source.poll(LINGER_S if self._waiting else IDLE_S)
-            for batch in batches:
-                self._take(source, batch)
+            self._take(source, pipeline, batches)
             if self._waiting and (not batches or self._commit_due()):
                 self._commit_all(source)
             if self._clock.monotonic() >= self._snapshot_due_s and not self._waiting:
@@ -332,20 +336,30 @@ class LoadsWorker:
         self._commit_all(source)
         self._snapshot()
 
-    def _take(self, source: EventSource, batch: ColumnBatch) -> None:
-        assert self._pipeline is not None
-        place = (batch.hub, batch.partition)
-        expected = self._applied.get(place, 0)
-        if batch.next_offset < expected:
-            raise _StartAgain(f"{batch.hub}/{batch.partition} begins anew")
-        if batch.hub == NETWORK_HUB:
-            self._take_network(source, batch)
-        else:
-            columns = rows_between(batch.columns, expected, batch.next_offset)
-            self._pipeline.take(ColumnBatch(batch.hub, batch.partition, columns, batch.next_offset))
-            self._waiting += len(columns)
-        self._applied[place] = batch.next_offset
-        if self._first_wait_s is None:
+    def _take(self, source: EventSource, pipeline: LoadsPipeline, batches: list[ColumnBatch]) -> None:
+        fresh: list[ColumnBatch] = []
+        reached = dict(self._applied)
+        for batch in batches:
+            place = (batch.hub, batch.partition)
+            expected = reached.get(place, 0)
+            if batch.next_offset < expected:
+                raise _StartAgain(f"{batch.hub}/{batch.partition} begins anew")
+            if batch.hub == NETWORK_HUB:
+                self._take_network(source, batch)
+                self._applied[place] = batch.next_offset
+            else:
+                columns = rows_between(batch.columns, expected, batch.next_offset)
+                fresh.append(ColumnBatch(batch.hub, batch.partition, columns, batch.next_offset))
+            reached[place] = batch.next_offset
+        behind = [place for place, end in self._backlog.items() if reached.get(place, 0) < end]
+        for place, offset in pipeline.take(fresh, behind=behind).items():
+            self._waiting += offset - self._applied.get(place, 0)
+            self._applied[place] = offset
+            if offset < reached[place]:
+                source.seek(place, offset)
+        if not behind:
+            self._backlog.clear()
+        if batches and self._first_wait_s is None:
             self._first_wait_s = self._clock.monotonic()
 
     def _take_network(self, source: EventSource, batch: ColumnBatch) -> None:

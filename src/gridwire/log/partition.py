@@ -271,7 +271,9 @@ class PartitionLog:
             self._segments = [*self._segments, segment]
 
     def sync(self) -> None:
-        """Bring what was written to the disk. After a failure the partition is read-only: what the kernel dropped is gone.
+        """Bring what was written to the disk.
+
+        After a failure the partition is read-only: the kernel may have dropped the pages.
 
         Raises:
             StorageFailed: nothing that waits for this sync may be acknowledged.

@@ -86,9 +86,8 @@ class ProducerTable:
         known = self._producers.pop(header.producer_id, None)
         if known is None or known.epoch != header.producer_epoch:
             known = Producer(header.producer_epoch)
-        batches = known.batches[-(REMEMBERED_BATCHES - 1) :] + [
-            (header.base_sequence, header.last_sequence, base_offset)
-        ]
+        newest = (header.base_sequence, header.last_sequence, base_offset)
+        batches = [*known.batches[1 - REMEMBERED_BATCHES :], newest]
         self._producers[header.producer_id] = Producer(known.epoch, batches)
         if len(self._producers) > PRODUCERS_MAX:
             del self._producers[next(iter(self._producers))]

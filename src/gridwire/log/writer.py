@@ -59,6 +59,7 @@ class Durability:
 
 
 Outcome = Stored | GridwireError
+Check = Callable[["Request"], GridwireError | None]
 Notify = Callable[[Sequence[tuple["Request", Outcome]]], None]
 
 
@@ -77,12 +78,14 @@ class LogWriter:
 
     Args:
         notify: called from the writer thread with a group's results once they are as durable as promised.
+        check: asked in the writer thread before a request is written; an error refuses the request.
     """
 
-    def __init__(self, durability: Durability, clock: Clock, notify: Notify) -> None:
+    def __init__(self, durability: Durability, clock: Clock, notify: Notify, check: Check = lambda _: None) -> None:
         self._durability = durability
         self._clock = clock
         self._notify = notify
+        self._check = check
         self._queue: deque[Request] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -141,9 +144,13 @@ class LogWriter:
 
     def _write(self, group: list[Request]) -> list[tuple[Request, Outcome]]:
         by_partition: dict[PartitionLog, list[Request]] = {}
-        for request in group:
-            by_partition.setdefault(request.partition, []).append(request)
         results: list[tuple[Request, Outcome]] = []
+        for request in group:
+            refusal = self._check(request)
+            if refusal is None:
+                by_partition.setdefault(request.partition, []).append(request)
+            else:
+                results.append((request, refusal))
         now_ms = self._clock.now_ms()
         for partition, requests in by_partition.items():
             outcomes = partition.append_group([(r.buffer, r.headers) for r in requests], now_ms)

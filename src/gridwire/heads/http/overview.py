@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ Status = Callable[[], Mapping[str, Any]]
 """The hub's own state, as /v1/status shows it."""
 
 TIMES_CACHED: Final = 16_384
-"""(group, place)s whose first unread event's time is remembered."""
+"""Offsets whose event's time is remembered."""
 
 RUNNING: Final = "running"
 """State of a worker that works, as the supervisor spells it."""
@@ -33,7 +33,7 @@ class Overview:
         self._membership = membership
         self._status = status
         self._clock = clock
-        self._times: dict[Place, dict[int, int]] = {}
+        self._times: dict[tuple[Place, int], int] = {}
 
     def status(self) -> Mapping[str, Any]:
         """The hub's own state."""
@@ -75,7 +75,8 @@ class Overview:
     async def group_details(self) -> list[dict[str, Any]]:
         """All groups by name, with partitions and members."""
         names = {name for name, _, _ in self._membership.list()} | set(await self._broker.group_names())
-        return [await self._describe(name) for name in sorted(names)]
+        workers = self.workers()
+        return [await self._describe(name, workers) for name in sorted(names)]
 
     async def groups(self) -> list[dict[str, Any]]:
         """All groups by name, with the sums of what they have not read."""
@@ -87,12 +88,12 @@ class Overview:
 
     async def group(self, name: str) -> dict[str, Any]:
         """One group with partitions and members. Raises HttpError 404."""
-        detail = await self._describe(name)
+        detail = await self._describe(name, self.workers())
         if not detail["partitions"] and self._membership.describe(name) is None and not detail["members"]:
             raise HttpError(404, f"no group {name[:80]!r}: it exists once a consumer joined or committed")
         return detail
 
-    async def _describe(self, name: str) -> dict[str, Any]:
+    async def _describe(self, name: str, workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         rows = []
         for place, position in sorted((await self._broker.positions(name)).items()):
             try:
@@ -100,7 +101,7 @@ class Overview:
             except GridwireError:  # the hub is being deleted
                 continue
         view = self._membership.describe(name)
-        members = _members(view) + self._worker_members(name)
+        members = _members(view) + _worker_members(name, workers)
         state = str(view.state) if view is not None and view.members else "Stable" if members else "Empty"
         return {
             "group": name,
@@ -110,13 +111,6 @@ class Overview:
             "partitions": rows,
             "members": members,
         }
-
-    def _worker_members(self, group: str) -> list[dict[str, Any]]:
-        return [
-            {"id": str(worker.get("name")), "client_id": "worker", "host": "this machine", "partitions": []}
-            for worker in self.workers()
-            if worker.get("group") == group and worker.get("state") == RUNNING
-        ]
 
     async def _partition(self, place: Place, position: Position) -> dict[str, Any]:
         hub, partition = place
@@ -138,12 +132,12 @@ class Overview:
 
     async def _first_unread_ms(self, place: Place, offset: int) -> int:
         """Time of the batch that holds `offset`; remembered, as a group that stands still is asked about for ever."""
-        known = self._times.setdefault(place, {})
-        if offset not in known:
-            if sum(map(len, self._times.values())) >= TIMES_CACHED:
-                self._times = {place: (known := {})}
-            known[offset] = await self._time_at(place, offset)
-        return known[offset]
+        known = self._times.get((place, offset))
+        if known is None:
+            if len(self._times) >= TIMES_CACHED:
+                self._times.clear()
+            known = self._times[place, offset] = await self._time_at(place, offset)
+        return known
 
     async def _time_at(self, place: Place, offset: int) -> int:
         found = await self._broker.read(*place, offset, 1)
@@ -154,6 +148,14 @@ class Overview:
         except (InvalidBatch, MessageTooLarge):
             pass
         return self._clock.now_ms()
+
+
+def _worker_members(group: str, workers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"id": str(worker.get("name")), "client_id": "worker", "host": "this machine", "partitions": []}
+        for worker in workers
+        if worker.get("group") == group and worker.get("state") == RUNNING
+    ]
 
 
 def _members(view: GroupView | None) -> list[dict[str, Any]]:

@@ -86,7 +86,9 @@ class Connection(asyncio.BufferedProtocol):
         self._slots: deque[_Slot] = deque()
         self._inflight_bytes = self._inflight = 0
         self._task: asyncio.Task[Answer] | None = None
-        self._reading_paused = self._writing_paused = self._closing = self._parsing = self._eof = self._waits = False
+        self._unsent_bytes = 0
+        self._reading_paused = self._writing_paused = self._parsing = self._turn_due = False
+        self._closing = self._eof = self._waits = False
         self._transport: asyncio.Transport
         self._peer = self._peer_host = self._local_host = ""
         self._reading: dict[Any, int] = {}
@@ -179,6 +181,7 @@ class Connection(asyncio.BufferedProtocol):
             self._closing
             or self._task is not None
             or self._writing_paused
+            or self._unsent_bytes >= WRITE_BUFFER_BYTES
             or self._inflight_bytes >= CONNECTION_BYTES_MAX
             or self._inflight >= CONNECTION_REQUESTS_MAX
         )
@@ -275,7 +278,6 @@ class Connection(asyncio.BufferedProtocol):
             if response is None and not self._closing:
                 self._stop_reading("a produce without acknowledgement failed")
             self._answer(slot, [response or b""], size)
-            self.proceed()
 
         produce.start(self._context, header, request, finish)
 
@@ -308,7 +310,6 @@ class Connection(asyncio.BufferedProtocol):
                 self._answer(slot, self._encode(header, task.result()), size)
             except GridwireError as problem:
                 self._broken(header, problem, slot, size)
-        self.proceed()
 
     def _cancel_wait(self) -> None:
         """Nobody is there to be answered: end a long poll or a join. Anything else runs to its end."""
@@ -335,21 +336,41 @@ class Connection(asyncio.BufferedProtocol):
         return slot
 
     def _answer(self, slot: _Slot | None, buffers: list[Buffer], size: int) -> None:
-        """Fill a slot, send whatever is now at the front, and give the request's bytes free."""
+        """Fill a slot and give the request's bytes free; what can be sent is sent at the end of this turn of the loop.
+
+        A group of appends is acknowledged at once: one system call for all their answers instead of one each.
+        """
         self._release(size)
         if slot is not None:
             slot.buffers = buffers
-        out: list[Buffer] = []
-        while self._slots and self._slots[0].buffers is not None:
-            out += self._slots.popleft().buffers or []
-        if out and not self._transport.is_closing():
-            self._context.counters.bytes_out += sum(map(len, out))
-            self.moved_s = self._context.clock.monotonic()
-            if len(out) == 1:
-                self._transport.write(out[0])
-            else:
-                self._transport.writelines(out)
+            self._unsent_bytes += sum(map(len, buffers))
+        if not self._turn_due:
+            self._turn_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Send the answers that are due, then take further requests."""
+        self._turn_due = False
+        self._send()
+        self.proceed()
         self._close_if_done()
+
+    def _send(self) -> None:
+        """Send whatever is at the front of the queue."""
+        out: list[Buffer] = []
+        slots = self._slots
+        while slots and slots[0].buffers is not None:
+            out += slots.popleft().buffers or ()
+        if not out or self._transport.is_closing():
+            return
+        size = sum(map(len, out))
+        self._unsent_bytes -= size
+        self._context.counters.bytes_out += size
+        self.moved_s = self._context.clock.monotonic()
+        if size <= RECEIVE_BYTES:
+            self._transport.write(b"".join(out))
+        else:
+            self._transport.writelines(out)
 
     def _release(self, size: int) -> None:
         self._inflight_bytes -= size
@@ -381,5 +402,5 @@ class Connection(asyncio.BufferedProtocol):
             log.warning("kafka_connection_closed", peer=self._peer, reason=reason)
 
     def _close_if_done(self) -> None:
-        if self._closing and self.idle:
+        if self._closing and self.idle and not self._turn_due:
             self._transport.close()

@@ -31,7 +31,7 @@ export interface Unit {
 export const INTERVALS_MAX = 192;
 /** More units than this are not kept: the oldest known ones stay. */
 export const UNITS_MAX = 5_000;
-const HISTORY_EVENTS = 3_000;
+const HISTORY_EVENTS = 6_000;
 
 interface Entry {
   name: string;

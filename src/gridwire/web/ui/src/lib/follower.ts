@@ -17,7 +17,7 @@ export interface FollowerOptions {
   readonly onReset?: () => void;
 }
 
-const PAGE_LIMIT = 500;
+const PAGE_LIMIT = 1_000;
 
 export class Follower {
   #positions = new Map<number, number>();

@@ -12,6 +12,8 @@ export interface Row {
   readonly fact: Fact;
   /** Load over rating, negative when the unit feeds back; null without a rating. */
   readonly share: number | null;
+  /** The day's highest load over rating. */
+  readonly peak: number | null;
   readonly level: Level;
   readonly exporting: boolean;
   /** Its newest interval is older than the grid's newest. */
@@ -40,6 +42,7 @@ export function rowOf(unit: Unit, newest: number | null): Row | null {
     name: unit.name,
     fact,
     share,
+    peak: fact.ratedKva === null ? null : fact.peakKw / fact.ratedKva,
     level: levelOf(share),
     exporting: fact.loadKw < 0,
     late: newest !== null && newest - fact.ts > fact.intervalS * 1000,
