@@ -125,11 +125,11 @@ class Hub:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reconciler
         await self.supervisor.stop()
+        await self.membership.close()  # first, or members that wait for their group hold the heads
         for head in (self.kafka, self.http):
             if head is not None:
                 await head.stop()
         await self.local.stop()
-        await self.membership.close()
         await self.broker.close()
 
     def endpoints(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.port import Place, Position
-from gridwire.core.batch import Event, assemble, decode, encode, iter_headers
+from gridwire.core.batch import CONTROL, TRANSACTIONAL, Event, assemble, decode, encode, iter_headers
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import (
     DuplicateSequence,
@@ -173,6 +173,8 @@ def test_bad_appends_are_refused_and_leave_nothing(tmp_path: Path) -> None:
                 ("a", 0, bytearray(), InvalidBatch),
                 ("a", 0, batch(b"x")[:-1], InvalidBatch),
                 ("a", 0, batch(b"x" * 3000), MessageTooLarge),
+                ("a", 0, encode([Event(b"x")], attributes=CONTROL), InvalidBatch),
+                ("a", 0, encode([Event(b"x")], attributes=TRANSACTIONAL), InvalidBatch),
             ]
             for hub, partition, data, expected in cases:
                 with pytest.raises(expected):

@@ -36,6 +36,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 WAIT_S = 20.0
+STREAMS = "gridwire_http_streams "
 DAY = "2016-06-14"
 VIEWS = ("#/", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/quarantine", "#/nowhere")
 AXE = Path(__file__).parents[2] / "src/gridwire/web/ui/node_modules/axe-core/axe.min.js"
@@ -246,7 +247,7 @@ def test_a_transformer_opens_to_its_chart_and_feeders(hub: RunningHub, browser: 
     page.get_by_role("link", name="T-calm").click()
     expect(page).to_have_url(f"{hub.url}/#/grid/T-calm")
     expect(page.get_by_role("img", name="Load of T-calm")).to_be_visible()
-    expect(page.get_by_test_id("detail")).to_contain_text("70.0 kW, 44\u00a0% of 160.0 kVA")
+    expect(page.get_by_test_id("detail")).to_contain_text("70.0 kW, 44\u00a0% of 160 kVA")
     expect(page.get_by_test_id("grid-feeder").first).to_contain_text("F-1")
 
 
@@ -438,6 +439,28 @@ def test_tabs_share_the_browser_s_six_connections(hub: RunningHub, browser: Watc
         expect(page.locator("tr[data-unit='T-over']")).to_be_visible()
 
 
+def test_a_hidden_tab_lets_go_of_its_connection(hub: RunningHub, browser: Watched) -> None:
+    page = browser.context().new_page()
+    page.clock.install()
+    page.goto(hub.url)
+    live(page)
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true})"
+    changed = "document.dispatchEvent(new Event('visibilitychange'))"
+    page.evaluate(f"{hide % 'true'}; {changed}")
+    page.clock.fast_forward(25_000)
+    expect(page.get_by_test_id("link")).to_have_text("paused")
+    until(lambda: streams(hub) == 0, "the stream is closed")
+    page.evaluate(f"{hide % 'false'}; {changed}")
+    live(page)
+    assert streams(hub) == 1
+
+
+def streams(hub: RunningHub) -> int:
+    metrics = httpx.get(f"{hub.url}/metrics").text
+    lines = [line for line in metrics.splitlines() if line.startswith(STREAMS)]
+    return int(float(lines[0].rsplit(" ", 1)[1]))
+
+
 # The hub dies and comes back
 
 
@@ -467,3 +490,15 @@ def test_the_page_recovers_when_a_killed_hub_is_back(own_hub: RunningHub, browse
     own_hub.post("grid.transformers", [fact("T-after", "07:45", 20.0)])
     expect(page.locator("tr[data-unit='T-after']")).to_be_visible()
     expect(row).to_be_visible()
+
+
+def test_the_page_notices_a_hub_that_hangs(own_hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(own_hub.url))
+    assert own_hub.process is not None
+    own_hub.process.send_signal(signal.SIGSTOP)
+    try:
+        expect(page.get_by_test_id("banner")).to_contain_text("Reconnecting")
+    finally:
+        own_hub.process.send_signal(signal.SIGCONT)
+    live(page)
+    expect(page.get_by_test_id("banner")).to_have_count(0)

@@ -51,7 +51,9 @@ def make(first, codec=compression.NONE, headers=True):
     return bytes(
         batch.encode(
             [
-                batch.Event(b'{"value":%d.5}' % n, b"k%d" % n if n % 2 else None, (("n", b"v"),) if headers else (), 10**12 + n)
+                batch.Event(
+                    b'{"value":%d.5}' % n, b"k%d" % n if n % 2 else None, (("n", b"v"),) if headers else (), 10**12 + n
+                )
                 for n in range(4)
             ],
             base_offset=first,
@@ -84,7 +86,8 @@ def test_the_fence_is_real():
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import importlib.util as u\n"
-        "spec = u.spec_from_file_location('fenced', sys.argv[2]); m = u.module_from_spec(spec); spec.loader.exec_module(m)\n"
+        "spec = u.spec_from_file_location('fenced', sys.argv[2])\n"
+        "m = u.module_from_spec(spec); spec.loader.exec_module(m)\n"
         "import ctypes; held = m.Fence().hold(b'abc'); ctypes.string_at(held.ctypes.data, 4)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, "", __file__], capture_output=True, check=False, timeout=60)
@@ -142,7 +145,9 @@ def test_random_records_never_read_outside(fence, seed):
     rng = random.Random(seed)
     for _ in range(1500):
         section = bytes(rng.choice([0, 1, 2, 3, 12, 14, 16, 0x7F, 0x80, 0xFF]) for _ in range(rng.randint(7, 60)))
-        data = batch.assemble(section, record_count=rng.randint(1, len(section) // 7), base_timestamp=0, max_timestamp=0)
+        data = batch.assemble(
+            section, record_count=rng.randint(1, len(section) // 7), base_timestamp=0, max_timestamp=0
+        )
         walk(fence.hold(data))
 
 
@@ -152,8 +157,16 @@ def test_random_bytes(fence):
         walk(fence.hold(rng.randbytes(size)))
 
 
-FIELDS = [JsonField("usage_point", "text"), JsonField("ts_end", "timestamp_us"), JsonField("value", "decimal"), JsonField("ok", "bool")]
-ROW = '{"usage_point":"LV1.101 Käse","ts_end":"2016-01-01T00:15:00Z","value":-12.5e-1,"ok":true,"x":[{"a":"\\u00e4\\n"},null]}'.encode()
+FIELDS = [
+    JsonField("usage_point", "text"),
+    JsonField("ts_end", "timestamp_us"),
+    JsonField("value", "decimal"),
+    JsonField("ok", "bool"),
+]
+ROW = (
+    '{"usage_point":"LV1.101 Käse","ts_end":"2016-01-01T00:15:00Z",'
+    '"value":-12.5e-1,"ok":true,"x":[{"a":"\\u00e4\\n"},null]}'
+).encode()
 
 
 def one(decoder, held, start=0):

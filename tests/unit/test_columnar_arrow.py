@@ -55,7 +55,7 @@ def test_duckdb_reads_it_with_repeated_header_names():
     table = pa.Table.from_batches([to_arrow(columns_of(EVENTS_OF_ALL_KINDS))])
     with duckdb.connect() as connection:
         connection.register("events", table)
-        found = connection.execute("select \"offset\", len(headers), headers[1].key from events order by 1").fetchall()
+        found = connection.execute('select "offset", len(headers), headers[1].key from events order by 1').fetchall()
     assert found == [(0, 0, None), (1, 3, "a"), (2, 1, "b"), (3, 0, None)]
 
 

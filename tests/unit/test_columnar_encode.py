@@ -16,10 +16,10 @@ WANTED = [batch.Event(v, k, (), t) for v, k, t in zip(VALUES, KEYS, TIMES, stric
 
 @pytest.mark.parametrize("codec", range(5), ids=compression.NAMES)
 def test_the_batch_is_the_one_the_slow_encoder_makes(codec):
-    made = encode_batch(VALUES, KEYS, TIMES, codec=codec, base_offset=9, producer_id=4, producer_epoch=2, base_sequence=8)
-    assert made == batch.encode(
-        WANTED, codec=codec, base_offset=9, producer_id=4, producer_epoch=2, base_sequence=8
+    made = encode_batch(
+        VALUES, KEYS, TIMES, codec=codec, base_offset=9, producer_id=4, producer_epoch=2, base_sequence=8
     )
+    assert made == batch.encode(WANTED, codec=codec, base_offset=9, producer_id=4, producer_epoch=2, base_sequence=8)
 
 
 def test_spans_make_the_same_bytes_as_sequences():

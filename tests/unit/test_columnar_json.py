@@ -17,6 +17,10 @@ FIELDS = [
     JsonField("größe", "text"),
 ]
 
+AT_TYPE = "field at has the wrong type: expected a string with a timestamp"
+AT_BAD = "field at is not an RFC 3339 timestamp with a time zone"
+LARGE = "has more digits or a larger exponent than can be kept exactly"
+
 
 def decoded(*rows, fields=FIELDS):
     lengths = np.array([-1 if row is None else len(row) for row in rows], np.int32)
@@ -84,10 +88,10 @@ def test_absent_and_null_are_the_same():
         (b'{"id":"a","count":1.5}', Status.WRONG_TYPE, "field count has the wrong type: expected a whole number"),
         (b'{"id":"a","good":1}', Status.WRONG_TYPE, "field good has the wrong type: expected true or false"),
         (b'{"id":"a","good":"true"}', Status.WRONG_TYPE, "field good has the wrong type: expected true or false"),
-        (b'{"id":"a","at":1451607300}', Status.WRONG_TYPE, "field at has the wrong type: expected a string with a timestamp"),
-        (b'{"id":"a","at":"2016-02-30T00:00:00Z"}', Status.BAD_TIMESTAMP, "field at is not an RFC 3339 timestamp with a time zone"),
-        (b'{"id":"a","count":9223372036854775808}', Status.OUT_OF_RANGE, "number in field count has more digits or a larger exponent than can be kept exactly"),
-        (b'{"id":"a","value":1e200}', Status.OUT_OF_RANGE, "number in field value has more digits or a larger exponent than can be kept exactly"),
+        (b'{"id":"a","at":1451607300}', Status.WRONG_TYPE, AT_TYPE),
+        (b'{"id":"a","at":"2016-02-30T00:00:00Z"}', Status.BAD_TIMESTAMP, AT_BAD),
+        (b'{"id":"a","count":9223372036854775808}', Status.OUT_OF_RANGE, f"number in field count {LARGE}"),
+        (b'{"id":"a","value":1e200}', Status.OUT_OF_RANGE, f"number in field value {LARGE}"),
         (b'{"id":"\\ud800"}', Status.BAD_TEXT, "text in field id has half of a surrogate pair"),
     ],
 )  # fmt: skip
@@ -105,7 +109,9 @@ def test_nesting_up_to_the_limit_is_passed_over():
     assert one(deep).status.tolist() == [Status.OK]
 
 
-@pytest.mark.parametrize("row", ['{"id":1,"id":"b"}', '{"id":"a","id":"b"}', '{"id":null,"id":"b"}', '{"id":"\\n","id":"b"}'])
+@pytest.mark.parametrize(
+    "row", ['{"id":1,"id":"b"}', '{"id":"a","id":"b"}', '{"id":null,"id":"b"}', '{"id":"\\n","id":"b"}']
+)
 def test_the_last_of_several_members_of_one_name_counts(row):
     assert one(row).texts("id") == ["b"]
     backwards = one(row.replace('"b"', "null"))
@@ -137,7 +143,8 @@ def test_order_may_change_from_row_to_row_and_white_space_is_free():
 @pytest.mark.parametrize(
     ("text", "mantissa", "scale"),
     [
-        ("0", 0, 0), ("-0", 0, 0), ("0.000", 0, -3), ("1.50", 150, -2), ("-12.5", -125, -1), ("1e3", 1, 3), ("1.5E-7", 15, -8),
+        ("0", 0, 0), ("-0", 0, 0), ("0.000", 0, -3), ("1.50", 150, -2), ("-12.5", -125, -1), ("1e3", 1, 3),
+        ("1.5E-7", 15, -8),
         ("1E+2", 1, 2), ("999999999999999999", 999_999_999_999_999_999, 0),
         ("9223372036854775807", 2**63 - 1, 0), ("-9223372036854775808", -(2**63), 0),
         ("0.30000000000000004", 30_000_000_000_000_004, -17), ("-0.123456789012345678", -123_456_789_012_345_678, -18),
@@ -151,7 +158,9 @@ def test_decimals_are_exact(text, mantissa, scale):
     assert [part.tolist() for part in found.decimal("value")] == [[mantissa], [scale]]
 
 
-@pytest.mark.parametrize("text", ["9223372036854775808", "1e128", "1e-129", "12345678901234567890012345", "1e99999999999999999999"])
+@pytest.mark.parametrize(
+    "text", ["9223372036854775808", "1e128", "1e-129", "12345678901234567890012345", "1e99999999999999999999"]
+)
 def test_decimals_that_do_not_fit_are_refused(text):
     assert one(f'{{"id":"a","value":{text}}}').status.tolist() == [Status.OUT_OF_RANGE]
 
@@ -161,7 +170,9 @@ def test_a_number_of_a_million_digits_is_refused_at_once():
         assert one(f'{{"id":"a","value":{digits}}}').status.tolist() == [Status.OUT_OF_RANGE]
 
 
-@pytest.mark.parametrize(("text", "number"), [("900.0", 900), ("9e2", 900), ("-1.50e1", -15), ("0.0", 0), ("9223372036854775807", 2**63 - 1)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("900.0", 900), ("9e2", 900), ("-1.50e1", -15), ("0.0", 0), ("9223372036854775807", 2**63 - 1)]
+)
 def test_whole_numbers_may_be_written_with_a_fraction_of_zeros(text, number):
     assert one(f'{{"id":"a","count":{text}}}').int64("count").tolist() == [number]
 
@@ -193,7 +204,8 @@ def test_timestamps(text, micros):
         "", "2016", "2016-01-01", "2016-01-01T00:15:00", "2016-01-01T00:15Z", "2016-13-01T00:00:00Z",
         "2016-00-01T00:00:00Z", "2016-01-00T00:00:00Z", "2015-02-29T00:00:00Z", "1900-02-29T00:00:00Z",
         "2016-04-31T00:00:00Z", "2016-01-01T24:00:00Z", "2016-01-01T00:60:00Z", "2016-01-01T00:00:61Z",
-        "2016-01-01T00:00:60Z", "2016-12-31T22:59:60Z", "0000-01-01T00:00:00Z", "2016-01-01T00:00:00.Z", "2016-01-01T00:00:00+1:00",
+        "2016-01-01T00:00:60Z", "2016-12-31T22:59:60Z", "0000-01-01T00:00:00Z", "2016-01-01T00:00:00.Z",
+        "2016-01-01T00:00:00+1:00",
         "2016-01-01T00:00:00+24:00", "2016-01-01T00:00:00+01:60", "2016-01-01T00:00:00+0100", "2016-01-01T00:00:00ZZ",
         " 2016-01-01T00:00:00Z", "2016-01-01T00:00:00 Z", "2016/01/01T00:00:00Z", "2016-01-01X00:00:00Z",
         "2016-01-01T00-00:00Z", "2016-01-0aT00:00:00Z", "２016-01-01T00:00:00Z", "+016-01-01T00:00:00Z",
@@ -218,7 +230,13 @@ def test_a_fresh_memory_does_not_take_zeros_for_a_timestamp():
 
 
 def test_escapes_are_resolved_and_spans_stay_true():
-    rows = [b'{"id":"plain"}', b'{"id":"a\\u00e4\\n\\"","value":1.5}', b'{"\\u0069d":"name"}', b'{"id":"x","gr\\u00f6\\u00dfe":"\\ud83d\\ude00"}', b'{"id":"last"}']
+    rows = [
+        b'{"id":"plain"}',
+        b'{"id":"a\\u00e4\\n\\"","value":1.5}',
+        b'{"\\u0069d":"name"}',
+        b'{"id":"x","gr\\u00f6\\u00dfe":"\\ud83d\\ude00"}',
+        b'{"id":"last"}',
+    ]
     found = decoded(*rows)
     assert found.status.tolist() == [0] * 5
     assert found.texts("id") == ["plain", 'aä\n"', "name", "x", "last"]

@@ -167,6 +167,7 @@ def test_decompression_bombs_are_refused_and_cost_nothing_later(http_hub):
         for _ in range(3):
             answer = httpx.post(url, content=pack(b"0" * 5_000_000), headers={"content-encoding": name})
             problem(answer, 413, "decompresses to more than 200000")
+            assert body_memory(hub) == 0
     assert (
         httpx.post(url, content=gzip.compress(b"0" * 199_999), headers={"content-encoding": "gzip"}).status_code == 200
     )
@@ -181,6 +182,11 @@ def test_body_limit_by_length_and_by_count(http_hub):
     with httpx.Client(base_url=hub.url) as client:  # the same connection goes on after a refusal
         problem(client.post("/v1/hubs/r/events", content=b"x" * 300_000), 413, "above the limit")
         assert client.post("/v1/hubs/r/events", content=b"x").status_code == 200
+
+
+def body_memory(hub):
+    """Bytes of bodies the hub believes to hold."""
+    return hub.head._app._ingest._memory.taken
 
 
 def test_bodies_in_flight_are_bounded(http_hub):
@@ -212,6 +218,7 @@ def test_slow_bodies_time_out(http_hub):
     answer = talk(hub, HEAD + b"content-length: 10\r\n\r\nabc")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in answer
+    assert body_memory(hub) == 0
 
 
 def test_dripping_bodies_time_out(http_hub):
@@ -345,6 +352,7 @@ def test_client_that_hangs_up_inside_its_body(hub):
     while hub.head.counters.requests["events", 499] == 0 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert hub.head.counters.requests["events", 499] == 1
+    assert body_memory(hub) == 0
     assert [info.name for info in hub.broker.hubs() if not info.internal] == []
 
 

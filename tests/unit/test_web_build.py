@@ -102,7 +102,7 @@ def test_the_page_is_small() -> None:
 
 def test_the_build_names_no_other_host() -> None:
     for path in static_directory().rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != "licenses.md":
             text = path.read_text(encoding="utf-8")
             assert set(re.findall(r"(?:https?:|wss?:|[\"'(=])//([a-z0-9.-]+\.[a-z]+)", text)) <= MENTIONED_HOSTS, path
             assert "sourceMappingURL" not in text
@@ -140,6 +140,13 @@ def test_the_sources_never_make_markup_of_data() -> None:
     forbidden = re.compile(markup + r"|\beval\(|new Function")
     assert len(sources()) > 30
     assert [path.name for path in sources() if forbidden.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_notices_of_bundled_code_travel_with_it() -> None:
+    notices = (static_directory() / "licenses.md").read_text(encoding="utf-8")
+    for name in ("svelte", "uplot"):
+        assert f"## {name} - " in notices
+    assert "copyright notice" in notices
 
 
 def test_the_lock_file_names_no_registry() -> None:

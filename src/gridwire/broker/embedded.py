@@ -40,7 +40,7 @@ from gridwire.broker.control import (
 )
 from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Read
 from gridwire.core import compression
-from gridwire.core.batch import HEADER_BYTES, BatchHeader, check_produced, set_append_time
+from gridwire.core.batch import CONTROL, HEADER_BYTES, TRANSACTIONAL, BatchHeader, check_produced, set_append_time
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.core.errors import (
     Corruption,
@@ -48,6 +48,7 @@ from gridwire.core.errors import (
     FencedEpoch,
     GridwireError,
     HubExists,
+    InvalidBatch,
     InvalidSetting,
     MessageTooLarge,
     StorageFailed,
@@ -401,7 +402,7 @@ class EmbeddedBroker:
         try:
             target = self.partition(hub, partition)
             headers = check_produced(batches)
-            _check_sizes(target, headers)
+            _check_produced(target, headers)
             self._submit(target, memoryview(batches), headers, future)
         except GridwireError as error:
             future.set_exception(error)
@@ -719,9 +720,11 @@ def _partition_count(count: int) -> int:
     return count
 
 
-def _check_sizes(target: PartitionLog, headers: Sequence[BatchHeader]) -> None:
+def _check_produced(target: PartitionLog, headers: Sequence[BatchHeader]) -> None:
     limit = target.settings.message_bytes_max
     for header in headers:
+        if header.attributes & (CONTROL | TRANSACTIONAL):
+            raise InvalidBatch("control and transactional batches are not accepted from outside")
         if header.size > limit:
             raise MessageTooLarge(
                 f"batch of {header.size} bytes is above message_bytes_max {limit} of hub {target.hub!r}"

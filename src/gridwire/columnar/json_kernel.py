@@ -15,7 +15,17 @@ from typing import Any, Final
 import numpy as np
 
 from gridwire.columnar import json_values as v
-from gridwire.columnar.machine import as_int, count_trailing_zeros, inlined, kernel, load8, load64, pointer, store32, store64
+from gridwire.columnar.machine import (
+    as_int,
+    count_trailing_zeros,
+    inlined,
+    kernel,
+    load8,
+    load64,
+    pointer,
+    store32,
+    store64,
+)
 
 # Kinds of fields.
 TEXT: Final = 0
@@ -250,8 +260,8 @@ def skip_few(data: Any, position: int, end: int) -> int:
 
 @inlined
 def parse_object(
-    data: Any, position: int, end: int, limit: int, fields: Any, count: int, order: Any, longs: Any, ints: Any, row: int,
-    rows: int,
+    data: Any, position: int, end: int, limit: int, fields: Any, count: int, order: Any,
+    longs: Any, ints: Any, row: int, rows: int,
 ) -> tuple[int, int, int, int, bool]:  # fmt: skip
     """Parse the object whose brace is in front of `position` and store the values of declared fields.
 

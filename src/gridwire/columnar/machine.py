@@ -33,23 +33,27 @@ def _package_stamp() -> tuple[float, int]:
 _STAMP: Final = _package_stamp()
 
 
-def kernel(function: F) -> F:
+def _compile(function: F, forceinline: bool = False) -> F:
     """Compile on first use without the interpreter lock, and keep the machine code on disk.
 
     numba notices a change of the function's own file only; kernels call each other across files, so the cache entry
     is stamped with all of them.
     """
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=forceinline)(function)
     index: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if hasattr(index, "_source_stamp"):
         index._source_stamp = _STAMP
     return cast(F, compiled)
 
 
+def kernel(function: F) -> F:
+    """The decorator of every kernel."""
+    return _compile(function)
+
+
 def inlined(function: F) -> F:
     """As `kernel`, for the innermost parts: always becomes part of the kernel that calls it."""
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function)
-    return cast(F, compiled)
+    return _compile(function, forceinline=True)
 
 
 def instruction(function: Callable[..., Any]) -> Any:

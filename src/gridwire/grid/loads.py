@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -120,7 +120,7 @@ class Quarantine:
     def drain(self, now_ms: int, partitions: int) -> tuple[list[Output], int, int]:
         """(outputs, events kept, events only counted) since the last call."""
         outputs = [
-            Output(QUARANTINE_HUB, partition % partitions, [replace(event, timestamp=now_ms) for event in events])
+            Output(QUARANTINE_HUB, partition % partitions, [Event(e.value, e.key, e.headers, now_ms) for e in events])
             for partition, events in sorted(self._events.items())
         ]
         for overflow in self._overflow.values():

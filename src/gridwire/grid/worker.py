@@ -15,12 +15,16 @@ A new network model ends the state: it is rebuilt from the log with the new mode
 window is told again under the next generation of versions. The committed position of `grid.network` says which model
 has been told, so a crash in between only tells the same facts again, byte for byte.
 
+What the hubs must keep: `readings` longer than the window, or a rebuild without a snapshot misses what expired;
+`grid.network` for ever, or there is no model to start with.
+
 When the hub goes away the worker keeps its state and connects again. Whether a commit that got no answer took place is
 then read from the committed positions; it is repeated if it did not.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -263,6 +267,9 @@ class LoadsWorker:
         for place, offset in limits.items():
             source.seek(place, offset)
         self._pipeline = pipeline
+        # The model stays as long as the worker: the garbage collector need not walk it again with every commit.
+        gc.collect()
+        gc.freeze()
         self._counts["rebuilds"] += 1
         log.info("loads state ready", from_snapshot=snapshot is not None, network=current.network.name)
 

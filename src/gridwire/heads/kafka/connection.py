@@ -42,6 +42,10 @@ _WAITS: Final = frozenset({codec.FETCH, codec.JOIN_GROUP, codec.SYNC_GROUP})
 """Requests that may wait for somebody else, for minutes."""
 
 
+_MAPPED: Final = "::ffff:"
+"""What an IPv4 address looks like on a socket that takes both."""
+
+
 class Owner(Protocol):
     """What a connection needs of the head that owns it."""
 
@@ -101,7 +105,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = self._transport.get_extra_info("peername") or ("?", 0)
         local = self._transport.get_extra_info("sockname") or ("", 0)
-        self._peer_host, self._local_host = str(peer[0]), str(local[0])
+        self._peer_host = str(peer[0]).removeprefix(_MAPPED)
+        self._local_host = str(local[0]).removeprefix(_MAPPED)
         self._peer = f"{peer[0]}:{peer[1]}"
         if not self._owner.opened(self):
             self._closing = True

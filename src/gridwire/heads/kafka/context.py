@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -93,6 +93,8 @@ class Context:
     counters: Counters = field(default_factory=Counters)
     waits: set[asyncio.Task[None]] = field(default_factory=set)
     """Long polls; cancelled when the head stops, so that their fetches answer at once."""
+    metadata_frames: dict[Hashable, tuple[tuple[HubInfo, ...], bytes]] = field(default_factory=dict)
+    """Encoded Metadata answers and the hubs they show."""
 
     def hub(self, name: str) -> HubInfo | None:
         """The hub of that name, if there is one."""

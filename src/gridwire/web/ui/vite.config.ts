@@ -38,6 +38,8 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     // light-dark(), nesting and :has() are used as they are.
     target: ["chrome123", "firefox128", "safari17.5"],
+    // The bundle holds MIT code of others: their notices travel with it.
+    license: { fileName: "licenses.md" },
     reportCompressedSize: false,
   },
   server: {

@@ -181,6 +181,11 @@ def encode_response(key: int, version: int, correlation_id: int, body: Struct) -
     return out
 
 
+def set_correlation_id(frame: bytearray, correlation_id: int) -> None:
+    """Make a response frame that was encoded before the answer to another request."""
+    p.INT32.pack_into(frame, 4, correlation_id)
+
+
 def _encode(encoder: Encoder, out: bytearray, body: Struct) -> None:
     try:
         encoder(out, body)

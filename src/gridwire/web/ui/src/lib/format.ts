@@ -28,6 +28,11 @@ export function decimal(value: number | null | undefined): string {
   return signed(text);
 }
 
+/** A rating: whole where it is. */
+export function rating(value: number | null | undefined): string {
+  return known(value) && Number.isInteger(value) ? whole(value) : decimal(value);
+}
+
 /** A minus sign as typography has it, and none before a zero. */
 function signed(text: string): string {
   if (!text.startsWith("-")) return text;
@@ -72,7 +77,7 @@ export function duration(seconds: number | null | undefined): string {
   if (!known(seconds) || seconds < 0) return MISSING;
   if (seconds === 0) return "0\u00a0s";
   if (seconds < 1) return `${Math.max(1, Math.round(seconds * 1000))}\u00a0ms`;
-  if (seconds < 60) return `${seconds < 10 ? ONE.format(seconds) : Math.floor(seconds)}\u00a0s`;
+  if (seconds < 60) return `${seconds < 10 && !Number.isInteger(seconds) ? ONE.format(seconds) : Math.floor(seconds)}\u00a0s`;
   const total = Math.floor(seconds);
   if (total < 3600) return pair(Math.floor(total / 60), "min", total % 60, "s");
   if (total < 86_400) return pair(Math.floor(total / 3600), "h", Math.floor((total % 3600) / 60), "min");

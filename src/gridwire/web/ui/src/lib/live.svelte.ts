@@ -88,7 +88,8 @@ class Live {
     }
     if (!Array.isArray(tick.hubs) || typeof tick.t !== "number") return;
     this.#lastTickAt = Date.now();
-    this.history.add(tick.t, tick.rates);
+    // The first tick after a quiet time has no base to take rates from: its zeros would be drawn as a fall.
+    if (this.link === "live" || Object.values(tick.rates).some((rate) => rate > 0)) this.history.add(tick.t, tick.rates);
     if (this.link !== "live") this.#found();
     this.tick = tick;
     for (const listener of this.#listeners) listener(tick);
