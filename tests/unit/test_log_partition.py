@@ -240,3 +240,45 @@ def test_after_a_failed_sync_the_partition_takes_nothing_more(tmp_path: Path, mo
     [refused] = append(log, request(b"b"))
     assert isinstance(refused, StorageFailed)
     assert values(log) == [b"a"]
+
+
+def test_a_raised_start_hides_events_deletes_whole_segments_and_survives(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=64 * 1024)
+    for number in range(40):
+        append(log, request(b"%04d" % number + b"x" * 8000, timestamp=NOW + number))
+    bases = sorted(int(path.stem) for path in tmp_path.glob("*.log"))
+    assert log.advance_start(bases[2] + 1) > 0
+    assert sorted(int(path.stem) for path in tmp_path.glob("*.log")) == bases[2:]
+    assert log.start_offset == bases[2] + 1
+    with pytest.raises(OffsetOutOfRange):
+        log.read(bases[2], 100)
+    assert values(log, log.start_offset)[0][:4] == b"%04d" % log.start_offset  # type: ignore[index]
+    assert log.offset_at(0) == (log.start_offset, NOW + log.start_offset)
+    log.advance_start(0)
+    assert log.start_offset == bases[2] + 1, "a start never goes back"
+    log.close()
+    chosen = HubSettings(segment_bytes=64 * 1024)
+    log = PartitionLog(tmp_path, "hub", 3, chosen, sync=True, now_ms=NOW, log_start=bases[2] + 1)
+    assert log.start_offset == bases[2] + 1
+
+
+def test_the_newest_event_is_one_that_is_kept(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    append(log, request(b"late", timestamp=NOW + 500), request(b"a", b"b", timestamp=NOW), request(b"c", timestamp=NOW))
+    assert log.newest() == (0, NOW + 500)
+    log.advance_start(1)
+    assert log.newest() == (2, NOW + 1)
+    log.advance_start(4)
+    assert log.newest() is None
+
+
+def test_a_reader_keeps_a_segment_that_is_deleted_meanwhile(tmp_path: Path) -> None:
+    log = open_log(tmp_path, segment_bytes=64 * 1024)
+    for number in range(20):
+        append(log, request(b"%04d" % number + b"x" * 8000))
+    log.close_idle()
+    held = log._segments[0]
+    log.advance_start(15)
+    assert not held.path.exists()
+    assert disk.read_at(held.descriptor, 8, 0) == bytes(8)
+    assert not held.path.exists(), "reading must not bring the file back"

@@ -9,6 +9,7 @@ when they are durable, the older segments are deleted. A crash in between leaves
 
     hub/<name>                          HubRecord
     position/<group>/<hub id>/<part>    PositionRecord
+    start/<hub id>/<part>               first offset kept, where events were deleted by request
     producer                            next producer id
     owner/<group>                       OwnerRecord
     outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub

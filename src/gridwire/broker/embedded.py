@@ -51,6 +51,7 @@ from gridwire.core.errors import (
     InvalidBatch,
     InvalidSetting,
     MessageTooLarge,
+    OffsetOutOfRange,
     StorageFailed,
     UnknownHub,
     UnknownPartition,
@@ -147,6 +148,7 @@ class EmbeddedBroker:
         try:
             broker._prepare_directory()
             broker._start()
+            await broker._lower_starts()
             await broker._finish_outputs()
         except OSError as error:
             broker._let_go()
@@ -225,9 +227,24 @@ class EmbeddedBroker:
         partition = PartitionLog(
             self.directory / "hubs" / info.id.hex / str(number), info.name, number, info.settings,
             sync=self._durability.interval_ms is not None, now_ms=self.clock.now_ms(),
+            log_start=self._saved_start(info, number),
         )  # fmt: skip
         self._report_recovery(partition)
         return partition
+
+    def _saved_start(self, info: HubInfo, number: int) -> int:
+        return int.from_bytes(self._control.entries.get(f"start/{info.id}/{number}", b"\0"), "big")
+
+    async def _lower_starts(self) -> None:
+        """Without syncs a power cut can take more of a log than of the journal: no start may lie beyond the end."""
+        changes: dict[str, bytes | None] = {
+            f"start/{hub.info.id}/{partition.partition}": partition.end_offset.to_bytes(8, "big")
+            for hub in self._hubs.values()
+            for partition in hub.logs
+            if self._saved_start(hub.info, partition.partition) > partition.end_offset
+        }
+        if changes:
+            await self._change(changes)
 
     def _report_recovery(self, partition: PartitionLog) -> None:
         found = partition.recovery
@@ -344,6 +361,8 @@ class EmbeddedBroker:
             for rest, _ in self._control.under("position/"):
                 if f"/{hub.info.id}/" in f"/{rest}":
                     changes[f"position/{rest}"] = None
+            for rest, _ in self._control.under(f"start/{hub.info.id}/"):
+                changes[f"start/{hub.info.id}/{rest}"] = None
             await self._change(changes)
             del self._hubs[name]
         for number in range(len(hub.logs)):
@@ -452,6 +471,37 @@ class EmbeddedBroker:
         """Raises UnknownHub, UnknownPartition."""
         target = self.partition(hub, partition)
         return Bounds(target.start_offset, target.end_offset)
+
+    async def delete_records(self, hub: str, partition: int, before: int | None) -> int:
+        """Forget the events below an offset, or all there are; returns the start of what is kept.
+
+        Durable when it returns: not even a restart brings them back.
+
+        Raises:
+            OffsetOutOfRange: beyond the end. UnknownHub, UnknownPartition, StorageFailed.
+        """
+        target = self.partition(hub, partition)
+        offset = target.end_offset if before is None else before
+        if not 0 <= offset <= target.end_offset:
+            raise OffsetOutOfRange(
+                f"cannot delete below {offset}: {hub}/{partition} ends at {target.end_offset}",
+                target.start_offset,
+                target.end_offset,
+            )
+        if offset > target.start_offset:
+            key = f"start/{self._find(hub).info.id}/{partition}"
+            await self._change({key: offset.to_bytes(8, "big")})
+            if offset == target.next_offset > target.active_base:
+                await self._seal(target)
+            freed = await asyncio.to_thread(target.advance_start, offset)
+            log.info("records deleted", hub=hub, partition=partition, before=offset, freed_bytes=freed)
+        return target.start_offset
+
+    async def _seal(self, target: PartitionLog) -> None:
+        """Start a new segment, so that the present one can be deleted."""
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        self._writer.submit(Request(target, memoryview(b""), (), future))
+        await future
 
     async def sizes(self, hub: str) -> Sequence[int]:
         """Bytes kept, per partition. Raises UnknownHub."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
@@ -73,6 +74,9 @@ class Read:
 class Broker(Protocol):
     """Append, read, wait, commit, admin. Every method raises from `gridwire.core.errors`."""
 
+    directory: Path
+    """Where the data lies, for people to be told."""
+
     durability: str
     """`fsync`, `interval:MS` or `os`."""
 
@@ -131,6 +135,14 @@ class Broker(Protocol):
         """(offset, timestamp) of the first event with a timestamp >= the given one; None if there is none."""
         ...
 
+    async def newest(self, hub: str, partition: int) -> tuple[int, int] | None:
+        """(offset, timestamp) of the first event with the largest timestamp; None if there is no event."""
+        ...
+
+    async def delete_records(self, hub: str, partition: int, before: int | None) -> int:
+        """Forget events below an offset (None: all); durable when it returns the new start. Raises OffsetOutOfRange."""
+        ...
+
     async def new_producer_id(self) -> tuple[int, int]:
         """A (producer id, epoch) nobody else has."""
         ...
@@ -141,6 +153,10 @@ class Broker(Protocol):
 
     async def positions(self, group: str) -> Mapping[Place, Position]:
         """Committed positions of a group; empty when there are none."""
+        ...
+
+    async def forget_positions(self, group: str, places: Sequence[Place]) -> None:
+        """Forget single positions of a group. Raises UnknownHub."""
         ...
 
     async def group_names(self) -> Sequence[str]:

@@ -21,6 +21,11 @@ def open_file(path: Path) -> int:
     return os.open(path, _OPEN_FLAGS, 0o640)
 
 
+def open_existing(path: Path) -> int:
+    """Open for reading and writing a file that must be there; returns a descriptor."""
+    return os.open(path, _OPEN_FLAGS & ~os.O_CREAT)
+
+
 def open_read(path: Path) -> int:
     """Open for reading; returns a descriptor."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))

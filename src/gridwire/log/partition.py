@@ -82,7 +82,15 @@ class PartitionLog:
     """
 
     def __init__(
-        self, directory: Path, hub: str, partition: int, settings: HubSettings, *, sync: bool, now_ms: int
+        self,
+        directory: Path,
+        hub: str,
+        partition: int,
+        settings: HubSettings,
+        *,
+        sync: bool,
+        now_ms: int,
+        log_start: int = 0,
     ) -> None:
         self.directory = directory
         self.hub = hub
@@ -98,6 +106,7 @@ class PartitionLog:
         self.recovery = self._recover()
         self.end_offset = self._active.next_offset
         self._active.readable = self._active.size
+        self._log_start = min(log_start, self.end_offset)
 
     # -- opening ------------------------------------------------------------------------------------------------
 
@@ -106,7 +115,7 @@ class PartitionLog:
         bases = sorted(int(path.stem) for path in self.directory.glob("*.log"))
         if not bases:
             segment = Segment(self.directory, 0, now_ms)
-            _ = segment.descriptor
+            segment.create()
             if self._sync:
                 disk.sync_directory(self.directory)
             return [segment]
@@ -158,7 +167,7 @@ class PartitionLog:
     @property
     def start_offset(self) -> int:
         """First offset kept."""
-        return self._segments[0].base_offset
+        return max(self._segments[0].base_offset, self._log_start)
 
     @property
     def size_bytes(self) -> int:
@@ -264,7 +273,7 @@ class PartitionLog:
             disk.sync_data(old.descriptor)
         old.save_meta(self._producers.dump(), sync=False)
         segment = Segment(self.directory, old.next_offset, now_ms)
-        _ = segment.descriptor
+        segment.create()
         if self._sync:
             disk.sync_directory(self.directory)
         with self._lock:
@@ -302,7 +311,7 @@ class PartitionLog:
     def _segment_of(self, offset: int) -> tuple[Segment, list[Segment]]:
         segments = self._segments
         end = self.end_offset
-        start = segments[0].base_offset
+        start = max(segments[0].base_offset, self._log_start)
         if not start <= offset <= end:
             raise OffsetOutOfRange(
                 f"offset {offset} of {self.hub}/{self.partition} is not in {start}..{end}", start=start, end=end
@@ -425,23 +434,38 @@ class PartitionLog:
 
     def offset_at(self, timestamp_ms: int) -> tuple[int, int] | None:
         """(offset, timestamp) of the first event at or after a time; looks inside the one batch that has it."""
+        start = self.start_offset
         for segment in self._segments:
             if segment.max_timestamp < timestamp_ms or segment.readable == 0:
                 continue
             for position, header in self._headers(segment, segment.position_before_time(timestamp_ms)):
-                if header.max_timestamp < timestamp_ms:
+                if header.max_timestamp < timestamp_ms or header.next_offset <= start or not header.record_count:
                     continue
                 if header.attributes & LOG_APPEND_TIME:
-                    return header.base_offset, header.max_timestamp
+                    return max(header.base_offset, start), header.max_timestamp
                 for event in decode(self._fetch(segment, position, position + header.size)):
-                    if event.timestamp >= timestamp_ms:
+                    if event.timestamp >= timestamp_ms and event.offset >= start:
                         return event.offset, event.timestamp
         return None
 
     def newest(self) -> tuple[int, int] | None:
-        """(offset, timestamp) of the event with the largest timestamp; None when empty."""
+        """(offset, timestamp) of the first event with the largest timestamp; None when there is no event."""
         best = max(self._segments, key=lambda segment: segment.max_timestamp)
-        return self.offset_at(best.max_timestamp) if best.readable else None
+        found = self.offset_at(best.max_timestamp) if best.readable else None
+        return found or self._newest_kept()
+
+    def _newest_kept(self) -> tuple[int, int] | None:
+        """As `newest` by looking at every event: the batch with the largest timestamp begins below the log's start."""
+        best: tuple[int, int] | None = None
+        start = self.start_offset
+        for segment in self._segments:
+            for position, header in self._headers(segment, segment.position_before(start)):
+                if header.next_offset <= start or (best is not None and header.max_timestamp <= best[1]):
+                    continue
+                for event in decode(self._fetch(segment, position, position + header.size)):
+                    if event.offset >= start and (best is None or event.timestamp > best[1]):
+                        best = event.offset, event.timestamp
+        return best
 
     def header_at(self, offset: int) -> BatchHeader | None:
         """Header of the batch that holds `offset`; None at the end."""
@@ -475,10 +499,25 @@ class PartitionLog:
                 kept -= segment.size
                 doomed.append(segment)
             self._segments = segments[len(doomed) :]
+        return self._drop(doomed)
+
+    def _drop(self, doomed: Sequence[Segment]) -> int:
         for segment in doomed:
             self._damage.pop(segment.base_offset, None)
-            segment.delete()
+            segment.retire()
         return sum(segment.size for segment in doomed)
+
+    def advance_start(self, offset: int) -> int:
+        """Let nobody read below `offset` any more and delete sealed segments that lie below it; returns bytes freed.
+
+        The caller has made the new start durable, and hands it in again when the partition is opened.
+        """
+        with self._lock:
+            self._log_start = max(self._log_start, min(offset, self.end_offset))
+            bases = [segment.base_offset for segment in self._segments[1:]]
+            count = bisect_right(bases, self._log_start)
+            doomed, self._segments = self._segments[:count], self._segments[count:]
+        return self._drop(doomed)
 
     def wants_roll(self, now_ms: int) -> bool:
         """Whether the active segment holds events that retention would drop were it sealed."""
@@ -491,8 +530,7 @@ class PartitionLog:
         with self._lock:
             doomed = [segment for segment in self._segments[:-1] if segment.base_offset < segment_base]
             self._segments = self._segments[len(doomed) :]
-        for segment in doomed:
-            segment.delete()
+        self._drop(doomed)
 
     def close_idle(self) -> None:
         """Close sealed segments' files; they reopen when read."""

@@ -10,6 +10,8 @@ one table answers "where is offset o" and "where do timestamps >= t begin".
 
 from __future__ import annotations
 
+import contextlib
+import os
 from array import array
 from bisect import bisect_left, bisect_right
 from pathlib import Path
@@ -85,14 +87,16 @@ class Segment:
     def descriptor(self) -> int:
         """The open file; opened on first use."""
         if self._descriptor < 0:
-            self._descriptor = disk.open_file(self.path)
+            self._descriptor = disk.open_existing(self.path)
         return self._descriptor
+
+    def create(self) -> None:
+        """Make the file."""
+        self._descriptor = disk.open_file(self.path)
 
     def close(self) -> None:
         """Close the file; it reopens on the next use."""
         if self._descriptor >= 0:
-            import os
-
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -168,6 +172,18 @@ class Segment:
         self._indexed_to = self.positions[-1] if self.positions else -INDEX_INTERVAL_BYTES
         self.size, self.next_offset, self.max_timestamp = meta.size, meta.next_offset, meta.max_timestamp
         return meta.producers
+
+    def retire(self) -> None:
+        """Remove the files while others may be about to read them: the descriptor goes with the last of them."""
+        with contextlib.suppress(OSError):
+            _ = self.descriptor
+        if os.name == "nt":  # an open file cannot be removed there
+            self.close()
+        for path in (self.meta_path, self.path):
+            path.unlink(missing_ok=True)
+
+    def __del__(self) -> None:
+        self.close()
 
     def delete(self) -> None:
         """Remove the files; a reader that has them open or mapped keeps what it sees."""

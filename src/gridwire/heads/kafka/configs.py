@@ -1,11 +1,14 @@
 """DescribeConfigs: versions 1 to 4 served, for topics and for broker 1 (read-only).
 
+AlterConfigs: versions 0 to 2 served, for topics; what is not named returns to its default, as the API means it.
+
 IncrementalAlterConfigs: versions 0 and 1 served, for topics. Missing: APPEND and SUBTRACT (no config is a list), broker
 configs, loggers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from gridwire.core.errors import GridwireError, InvalidSetting
@@ -61,10 +64,30 @@ def _broker_values(context: Context) -> dict[str, str]:
 async def alter(context: Context, request: Request) -> Answer:
     """Answer IncrementalAlterConfigs."""
     only_check = request.body["ValidateOnly"]
-    return {"Responses": [await _altered(context, each, only_check) for each in request.body["Resources"]]}
+    return {"Responses": [await _altered(context, each, only_check, _wishes) for each in request.body["Resources"]]}
 
 
-async def _altered(context: Context, resource: Struct, only_check: bool) -> Struct:
+async def replace(context: Context, request: Request) -> Answer:
+    """Answer AlterConfigs."""
+    only_check = request.body["ValidateOnly"]
+    return {"Responses": [await _altered(context, each, only_check, _whole) for each in request.body["Resources"]]}
+
+
+def _wishes(configs: list[Struct]) -> dict[str, str | None]:
+    return {each["Name"]: _value(each) for each in configs}
+
+
+def _whole(configs: list[Struct]) -> dict[str, str | None]:
+    """Every config: as named, or its default."""
+    for each in configs:
+        if each["Value"] is None:
+            raise InvalidSetting(f"{each['Name']} cannot be null: leave it out instead")
+    return {**dict.fromkeys(topic_configs.NAMES), **{each["Name"]: str(each["Value"]) for each in configs}}
+
+
+async def _altered(
+    context: Context, resource: Struct, only_check: bool, read: Callable[[list[Struct]], dict[str, str | None]]
+) -> Struct:
     kind, name = resource["ResourceType"], resource["ResourceName"]
     answer: Struct = {"ResourceType": kind, "ResourceName": name}
     if kind != _TOPIC:
@@ -75,7 +98,7 @@ async def _altered(context: Context, resource: Struct, only_check: bool) -> Stru
         if hub.internal:
             message = f"hub {name!r} is internal"
             return answer | {"ErrorCode": ErrorCode.TOPIC_AUTHORIZATION_FAILED, "ErrorMessage": message}
-        changes = topic_configs.settings_of({each["Name"]: _value(each) for each in resource["Configs"]})
+        changes = topic_configs.settings_of(read(resource["Configs"]))
         with_changes(hub.settings, changes)
         if changes and not only_check:
             await context.broker.alter_hub(name, changes)

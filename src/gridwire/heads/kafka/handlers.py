@@ -14,10 +14,12 @@ from gridwire.heads.kafka import (
     fetch,
     group_admin,
     groups,
+    log_dirs,
     metadata,
     offsets,
     positions,
     producer_ids,
+    records,
     topics,
 )
 from gridwire.heads.kafka.context import Answer, Context, Handled, Request
@@ -62,12 +64,17 @@ HANDLERS: Final[dict[int, Handler]] = {
     18: api_versions,
     19: topics.create,
     20: topics.delete,
+    21: records.delete,
     22: producer_ids.init,
     23: offsets.for_leader_epoch,
     32: configs.describe,
+    33: configs.replace,
+    35: log_dirs.describe,
     37: topics.create_partitions,
     42: group_admin.delete,
     44: configs.alter,
+    47: records.delete_positions,
     60: cluster.describe,
+    75: log_dirs.describe_partitions,
 }
 """By API key; Produce has its own path in `gridwire.heads.kafka.connection`."""

@@ -53,7 +53,13 @@ def _wanted(topics: Sequence[Struct] | None, version: int) -> list[Wanted] | Non
     """The topics asked for; None for all of them (null, or an empty list in v0)."""
     if topics is None or (version == 0 and not topics):
         return None
-    return [(topic["Name"], topic.get("TopicId", NO_ID)) for topic in topics]
+    return [(topic["Name"], topic.get("TopicId", NO_ID)) if topic["Name"] else _by_id(topic) for topic in topics]
+
+
+def _by_id(topic: Struct) -> Wanted:
+    """A topic without a name. The Java client sends an empty one beside an id, and null is its own way to say it."""
+    topic_id = topic.get("TopicId", NO_ID)
+    return (topic["Name"] if topic_id == NO_ID else None), topic_id
 
 
 def _kept_answer(context: Context, request: Request, wanted: list[Wanted] | None) -> Answer:
@@ -89,7 +95,7 @@ def _answer(context: Context, request: Request, wanted: list[Wanted] | None, fai
     body = request.body
     operations = TOPIC_OPERATIONS if body.get("IncludeTopicAuthorizedOperations") else NOT_ASKED
     if wanted is None:
-        topics = [_topic(hub, operations) for hub in context.broker.hubs()]
+        topics = [topic_of(hub, operations) for hub in context.broker.hubs()]
     else:
         by_id = {hub.id: hub for hub in context.broker.hubs()} if any(name is None for name, _ in wanted) else {}
         nameless = None if request.header.version >= _NULL_NAME_FROM else ""
@@ -120,13 +126,14 @@ def _wanted_topic(
     name, topic_id = wanted
     hub = by_id.get(topic_id) if name is None else context.hub(name)
     if hub is not None:
-        return _topic(hub, operations)
+        return topic_of(hub, operations)
     if name is None:
         return {"ErrorCode": ErrorCode.UNKNOWN_TOPIC_ID, "Name": nameless, "TopicId": topic_id}
-    return {"ErrorCode": failed.get(name) or _missing_code(name), "Name": name, "TopicId": NO_ID}
+    return {"ErrorCode": failed.get(name) or missing_code(name), "Name": name, "TopicId": NO_ID}
 
 
-def _missing_code(name: str) -> ErrorCode:
+def missing_code(name: str) -> ErrorCode:
+    """What is wrong with a topic that there is not."""
     try:
         check_name(name)
     except InvalidName:
@@ -137,7 +144,8 @@ def _missing_code(name: str) -> ErrorCode:
 _HERE: Final[list[int]] = [NODE_ID]
 
 
-def _topic(hub: HubInfo, operations: int) -> dict[str, Any]:
+def topic_of(hub: HubInfo, operations: int) -> dict[str, Any]:
+    """A hub as clients are told of it."""
     return {
         "Name": hub.name,
         "TopicId": hub.id,

@@ -61,27 +61,8 @@ async def _find(context: Context, hub: str, partition: int, asked: int) -> Found
     if asked == _LATEST_TIERED:
         return None
     if asked == _MAX_TIMESTAMP:
-        return await _largest(context, hub, partition)
+        return await context.broker.newest(hub, partition)
     return await context.broker.offset_at(hub, partition, asked)
-
-
-async def _largest(context: Context, hub: str, partition: int) -> Found:
-    """The first event with the largest timestamp, by galloping and bisection over "first event at or after"."""
-    best = await context.broker.offset_at(hub, partition, 0)
-    if best is None:
-        return None
-    step = 1
-    while (later := await context.broker.offset_at(hub, partition, best[1] + step)) is not None:
-        best, step = later, step * 2
-    none_from = best[1] + step
-    while none_from - best[1] > 1:
-        middle = (best[1] + none_from) // 2
-        later = await context.broker.offset_at(hub, partition, middle)
-        if later is None:
-            none_from = middle
-        else:
-            best = later
-    return best
 
 
 async def for_leader_epoch(context: Context, request: Request) -> Answer:

@@ -18,6 +18,9 @@ _STRING: Final = 2
 _LONG: Final = 5
 
 _BY_KAFKA: Final = {row.kafka: row for row in HUB_SETTINGS}
+NAMES: Final = tuple(_BY_KAFKA)
+"""Configs that can be changed."""
+
 _TIMESTAMP_TYPES: Final = {"CreateTime": "create", "LogAppendTime": "append"}
 _SHOWN_TYPES: Final = {ours: theirs for theirs, ours in _TIMESTAMP_TYPES.items()}
 _DEFAULTS: Final = HubSettings()

@@ -26,7 +26,8 @@ def least_size(fields: Sequence[Field], version: int, flexible: bool) -> int:
     total = 1 if flexible else 0
     for field in fields:
         if field.exists(version) and field.tag is None:
-            total += _least(field.type, field.fields, version, flexible)
+            absent = field.type == "{}" and field.may_be_null(version)
+            total += 1 if absent else _least(field.type, field.fields, version, flexible)
     return max(total, 1)
 
 
@@ -113,7 +114,8 @@ def _element(field: Field) -> Field:
 def _decoder(field: Field, version: int, flexible: bool) -> Decoder:
     nullable = field.may_be_null(version)
     if field.type == "{}":
-        return compile_decoder(field.fields, version, flexible)
+        decoder = compile_decoder(field.fields, version, flexible)
+        return _nullable_decoder(decoder) if nullable else decoder
     if field.type.startswith("[]"):
         element = field.type[2:]
         decoder = _decoder(_element(field), version, flexible)
@@ -126,6 +128,26 @@ def _decoder(field: Field, version: int, flexible: bool) -> Decoder:
     if field.type == "string":
         return p.string_decoder(p.read_compact_length if flexible else p.read_length16, nullable)
     return p.bytes_decoder(p.read_compact_length if flexible else p.read_length32, nullable)
+
+
+def _nullable_decoder(whole: Decoder) -> Decoder:
+    """A structure behind a byte that is negative where there is none."""
+
+    def decode(buffer: Buffer, position: int) -> tuple[Any, int]:
+        return (None, position + 1) if buffer[position] > 127 else whole(buffer, position + 1)
+
+    return decode
+
+
+def _nullable_encoder(whole: Encoder) -> Encoder:
+    def encode(out: bytearray, value: Any) -> None:
+        if value is None:
+            out.append(255)
+        else:
+            out.append(1)
+            whole(out, value)
+
+    return encode
 
 
 def _fixed_decoder(fixed: struct.Struct) -> Decoder:
@@ -197,7 +219,8 @@ def _encode_tags(out: bytearray, value: Struct, tags: list[tuple[Field, Encoder]
 def _encoder(field: Field, version: int, flexible: bool) -> Encoder:
     nullable = field.may_be_null(version)
     if field.type == "{}":
-        return compile_encoder(field.fields, version, flexible)
+        encoder = compile_encoder(field.fields, version, flexible)
+        return _nullable_encoder(encoder) if nullable else encoder
     if field.type.startswith("[]"):
         encoder = _encoder(_element(field), version, flexible)
         return _array_encoder(encoder, p.write_compact_length if flexible else p.write_length32, nullable)

@@ -19,6 +19,9 @@ _GAPS: Final[dict[int, str]] = {
     8: "no v10 (topic ids)",
     9: "no v10 (topic ids)",
     10: "groups only: a transaction coordinator is refused",
+    33: "topics only",
+    35: "one directory",
+    75: "no eligible leader replicas",
     API_VERSIONS: "no feature levels",
     19: "replication factor 1; topic configs of the settings table only",
     22: "idempotence only: a transactional id is refused",
@@ -28,10 +31,10 @@ _GAPS: Final[dict[int, str]] = {
 }
 
 NOT_SERVED: Final[dict[int, str]] = {
-    17: "SaslHandshake", 21: "DeleteRecords", 24: "AddPartitionsToTxn", 25: "AddOffsetsToTxn", 26: "EndTxn",
-    28: "TxnOffsetCommit", 29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls", 33: "AlterConfigs",
-    35: "DescribeLogDirs", 36: "SaslAuthenticate", 47: "OffsetDelete", 68: "ConsumerGroupHeartbeat",
-    75: "DescribeTopicPartitions", 76: "ShareGroupHeartbeat",
+    17: "SaslHandshake", 24: "AddPartitionsToTxn", 25: "AddOffsetsToTxn", 26: "EndTxn",
+    28: "TxnOffsetCommit", 29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls",
+    36: "SaslAuthenticate", 68: "ConsumerGroupHeartbeat",
+    76: "ShareGroupHeartbeat",
 }  # fmt: skip
 """APIs clients may look for and do not find in ApiVersions."""
 
