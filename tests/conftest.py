@@ -94,6 +94,12 @@ def run_cli(
     return done
 
 
+@pytest.fixture(scope="session")
+def hub_process() -> type[HubProcess]:
+    """The class, for fixtures that keep one hub for a whole file."""
+    return HubProcess
+
+
 @pytest.fixture
 def start_hub(tmp_path: Path) -> Iterator[Any]:
     """Start hubs; whatever still runs at the end is stopped."""

@@ -1,0 +1,208 @@
+"""The unmodified Java client and Kafka's own tools, from Maven artifacts, against a hub that runs as a user runs it.
+
+One JVM runs everything (`java/Runner.java`); it is started once for the whole file.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent.parent / "scripts"))
+import fetch_kafka  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+TOOLS = "org.apache.kafka.tools."
+_numbers = itertools.count()
+
+
+class Jvm:
+    """A JVM that runs main methods one after the other."""
+
+    def __init__(self, classes: Path, libs: Path) -> None:
+        classpath = f"{classes}{os.pathsep}{libs}{os.sep}*"
+        quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
+        command = [fetch_kafka.java(), "-Xmx256m", "-XX:TieredStopAtLevel=1", quiet, "-cp", classpath, "Runner"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, name: str, *arguments: str, text: str = "") -> tuple[int, str, str]:
+        """Exit code, output and errors of `name`'s main method."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        words = [name, *(base64.b64encode(each.encode()).decode() for each in (text, *arguments))]
+        self.process.stdin.write(" ".join(words) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, "the JVM ended"
+        code, out, err = line.rstrip("\n").split(" ")
+        return int(code), base64.b64decode(out).decode(), base64.b64decode(err).decode()
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def jvm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jvm]:
+    try:
+        compiler, libs = fetch_kafka.java("javac"), fetch_kafka.fetch()
+    except fetch_kafka.KafkaUnavailable as problem:
+        pytest.skip(f"no Java client: {problem}")
+    classes = tmp_path_factory.mktemp("classes")
+    sources = [str(path) for path in sorted((HERE / "java").glob("*.java"))]
+    subprocess.run([compiler, "-cp", f"{libs}{os.sep}*", "-d", str(classes), *sources], check=True, timeout=120)
+    running = Jvm(classes, libs)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, hub_process: Any) -> Iterator[Any]:
+    running = hub_process(tmp_path_factory.mktemp("kafka-java") / "data")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"java-{next(_numbers)}"
+
+
+class Tools:
+    def __init__(self, jvm: Jvm, hub: Any) -> None:
+        self.jvm, self.hub = jvm, hub
+
+    def __call__(self, name: str, *arguments: str, text: str = "", code: int = 0) -> str:
+        found, out, err = self.jvm.run(TOOLS + name, "--bootstrap-server", self.hub.kafka, *arguments, text=text)
+        assert found == code, f"{name} {' '.join(arguments)} ended with {found}: {err[-3000:]}{out[-1000:]}"
+        return out
+
+    def case(self, name: str, *arguments: str) -> None:
+        code, out, err = self.jvm.run("Clients", name, self.hub.kafka, *arguments)
+        assert (code, out) == (0, "passed\n"), err[-4000:]
+
+    def create(self, topic: str, partitions: int) -> None:
+        self("TopicCommand", "--create", "--topic", topic, "--partitions", str(partitions))
+
+
+@pytest.fixture
+def tools(jvm: Jvm, hub: Any) -> Tools:
+    return Tools(jvm, hub)
+
+
+def test_every_codec_offsets_and_times(tools: Tools, topic: str) -> None:
+    tools.create(topic, 1)
+    tools.case("codecs", topic)
+
+
+@pytest.mark.parametrize("protocol", ["classic"])
+def test_group_rebalances_and_commits(tools: Tools, topic: str, protocol: str) -> None:
+    tools.create(topic, 6)
+    tools.case("group", topic, f"group-{topic}", protocol)
+
+
+@pytest.mark.parametrize("protocol", ["classic"])
+def test_static_member_comes_back(tools: Tools, topic: str, protocol: str) -> None:
+    tools.create(topic, 6)
+    tools.case("fixed", topic, protocol)
+
+
+def test_administration(tools: Tools, topic: str) -> None:
+    tools.case("admin", topic)
+
+
+def test_console_and_offsets(tools: Tools, topic: str) -> None:
+    tools.create(topic, 1)
+    lines = "".join(f"k{number}:v{number}\n" for number in range(20))
+    keyed = ["--reader-property", "parse.key=true", "--reader-property", "key.separator=:"]
+    tools("ConsoleProducer", "--topic", topic, "--compression-codec", "zstd", *keyed, text=lines)
+    shown = tools(
+        "consumer.ConsoleConsumer", "--topic", topic, "--from-beginning", "--max-messages", "20",
+        "--group", f"group-{topic}", "--timeout-ms", "30000",
+        "--formatter-property", "print.key=true", "--formatter-property", "key.separator=:",
+    )  # fmt: skip
+    assert shown == lines
+    assert tools("GetOffsetShell", "--topic", topic) == f"{topic}:0:20\n"
+    assert tools("GetOffsetShell", "--topic", topic, "--time", "earliest") == f"{topic}:0:0\n"
+
+
+def test_topics_and_configs(tools: Tools, topic: str) -> None:
+    tools("TopicCommand", "--create", "--topic", topic, "--partitions", "2", "--config", "retention.ms=60000")
+    assert topic in tools("TopicCommand", "--list").split()
+    described = tools("TopicCommand", "--describe", "--topic", topic)
+    assert "PartitionCount: 2" in described
+    assert "retention.ms=60000" in described
+    tools("TopicCommand", "--alter", "--topic", topic, "--partitions", "3")
+    assert "PartitionCount: 3" in tools("TopicCommand", "--describe", "--topic", topic)
+    config = ["--entity-type", "topics", "--entity-name", topic]
+    run = tools.jvm.run
+    server = ["--bootstrap-server", tools.hub.kafka]
+    code, _, err = run("kafka.admin.ConfigCommand", *server, "--alter", *config, "--add-config", "retention.ms=70000")
+    assert code == 0, err
+    code, out, err = run("kafka.admin.ConfigCommand", *server, "--describe", *config)
+    assert code == 0, err
+    assert "retention.ms=70000" in out
+    code, out, err = run("kafka.admin.ConfigCommand", *server, "--describe", *config, "--all")
+    assert code == 0, err
+    assert "cleanup.policy=" in out
+    code, _, err = run("kafka.admin.ConfigCommand", *server, "--alter", *config, "--delete-config", "retention.ms")
+    assert code == 0, err
+    assert "retention.ms=" not in tools("TopicCommand", "--describe", "--topic", topic)
+    tools("TopicCommand", "--delete", "--topic", topic)
+    assert topic not in tools("TopicCommand", "--list").split()
+
+
+def test_groups(tools: Tools, topic: str) -> None:
+    tools.create(topic, 1)
+    group = f"group-{topic}"
+    tools("ConsoleProducer", "--topic", topic, text="a\nb\nc\n")
+    tools(
+        "consumer.ConsoleConsumer", "--topic", topic, "--from-beginning", "--max-messages", "2",
+        "--group", group, "--timeout-ms", "30000",
+    )  # fmt: skip
+    command = "consumer.group.ConsumerGroupCommand"
+    assert group in tools(command, "--list").split()
+    rows = tools(command, "--describe", "--group", group).splitlines()
+    row = next(line.split() for line in rows if line.startswith(group))
+    assert row[1:6] == [topic, "0", "2", "3", "1"]
+    assert "Empty" in tools(command, "--describe", "--group", group, "--state")
+    reset = ["--reset-offsets", "--group", group, "--topic", topic]
+    tools(command, *reset, "--to-earliest", "--execute")
+    rows = tools(command, "--describe", "--group", group).splitlines()
+    assert next(line.split() for line in rows if line.startswith(group))[3] == "0"
+    tools(command, "--delete", "--group", group)
+    assert group not in tools(command, "--list").split()
+    tools("GroupsCommand", "--list")
+
+
+def test_performance_tools(tools: Tools, topic: str) -> None:
+    tools.create(topic, 2)
+    code, out, err = tools.jvm.run(
+        TOOLS + "ProducerPerformance", "--topic", topic, "--num-records", "20000", "--record-size", "100",
+        "--throughput", "-1", "--producer-props", f"bootstrap.servers={tools.hub.kafka}",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "20000 records sent" in out
+    out = tools("ConsumerPerformance", "--topic", topic, "--num-records", "20000", "--timeout", "30000")
+    columns = [each.strip() for each in out.splitlines()[0].split(",")]
+    row = dict(zip(columns, out.splitlines()[1].split(","), strict=True))
+    assert float(row["data.consumed.in.nMsg"]) == 20000
+
+
+def test_api_versions_are_understood(tools: Tools) -> None:
+    shown = tools("BrokerApiVersionsCommand")
+    assert "Produce(0)" in shown
+    assert "Metadata(3)" in shown
