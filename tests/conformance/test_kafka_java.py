@@ -108,16 +108,20 @@ def test_every_codec_offsets_and_times(tools: Tools, topic: str) -> None:
     tools.case("codecs", topic)
 
 
-@pytest.mark.parametrize("protocol", ["classic"])
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_group_rebalances_and_commits(tools: Tools, topic: str, protocol: str) -> None:
     tools.create(topic, 6)
     tools.case("group", topic, f"group-{topic}", protocol)
 
 
-@pytest.mark.parametrize("protocol", ["classic"])
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_static_member_comes_back(tools: Tools, topic: str, protocol: str) -> None:
     tools.create(topic, 6)
     tools.case("fixed", topic, protocol)
+
+
+def test_pattern_finds_topics_that_come_later(tools: Tools, topic: str) -> None:
+    tools.case("pattern", topic)
 
 
 def test_administration(tools: Tools, topic: str) -> None:

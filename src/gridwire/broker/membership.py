@@ -17,9 +17,12 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+from gridwire.broker.consumer_groups import ConsumerGroups
 from gridwire.core.clock import Clock
 from gridwire.core.limits import NAME_MAX
-from gridwire.groups import classic
+from gridwire.groups import classic, consumer
+from gridwire.groups.consumer_model import Beat, BeatResult, ConsumerGroup, ConsumerGroupState, ConsumerLimits, Topology
+from gridwire.groups.consumer_protocol import CONSUMER, assignment_bytes
 from gridwire.groups.model import (
     Abandon,
     CheckCommit,
@@ -53,7 +56,7 @@ __all__ = [
     "SyncResult",
 ]
 
-Listing = list[tuple[str, str, GroupState]]
+Listing = list[tuple[str, str, GroupState | ConsumerGroupState]]
 Leavers = list[tuple[str, str | None, str | None]]
 LeaveAnswer = tuple[GroupError, list[GroupError]]
 
@@ -62,14 +65,26 @@ def _name_error(group: str) -> GroupError:
     return GroupError.NONE if 0 < len(group) <= NAME_MAX else GroupError.INVALID_GROUP_ID
 
 
+def _consumer_view(group: ConsumerGroup) -> GroupView:
+    members = tuple(
+        MemberView(m.member_id, m.instance, m.client_id, m.host, b"", assignment_bytes(m.assigned))
+        for m in group.members.values()
+    )
+    return GroupView(group.name, group.state, group.epoch, CONSUMER, group.assignor, "", members)
+
+
 class Membership:
     """All consumer groups of this hub. Not durable: after a restart members join again, positions are kept elsewhere.
 
     Every answer is a value with a `GroupError`; nothing here raises for what a peer does.
     """
 
-    def __init__(self, clock: Clock, limits: GroupLimits | None = None) -> None:
+    def __init__(
+        self, clock: Clock, limits: GroupLimits | None = None, consumer_limits: ConsumerLimits | None = None
+    ) -> None:
         self._clock = clock
+        self.consumers = ConsumerGroups(clock, consumer_limits)
+        """The groups of the new protocol; a name belongs to one kind of group, and may change it while nobody is in."""
         self._limits = limits or GroupLimits()
         self._groups: dict[str, Group] = {}
         self._tickets = itertools.count(1)
@@ -104,6 +119,8 @@ class Membership:
         error = self._refuse(group, creates=True)
         if error is not GroupError.NONE:
             return JoinResult(error, member_id=member_id)
+        if not self._leave_consumers(group):
+            return JoinResult(GroupError.INCONSISTENT_GROUP_PROTOCOL, member_id=member_id)
         ticket = next(self._tickets)
         command = Join(
             ticket=ticket,
@@ -148,6 +165,33 @@ class Membership:
         )
         return cast(SyncResult, await self._ask(group, command, SyncResult(GroupError.COORDINATOR_NOT_AVAILABLE)))
 
+    def beat(self, group: str, beat: Beat, topology: Topology) -> BeatResult:
+        """The heartbeat of the new protocol, which also joins and leaves."""
+        error = GroupError.COORDINATOR_NOT_AVAILABLE if self._closed else _name_error(group)
+        if error is not GroupError.NONE:
+            return BeatResult(error)
+        known = self._groups.get(group)
+        if known is not None and beat.epoch == 0:
+            if not known.unused:
+                return BeatResult(GroupError.GROUP_ID_NOT_FOUND, f"group {group!r} has members of the classic protocol")
+            self._forget(group)
+        return self.consumers.beat(group, beat, topology)
+
+    def check_position(self, group: str, member_id: str | None, epoch: int) -> GroupError:
+        """Whether positions may be fetched: a member of a new group must be at its epoch; anybody else may."""
+        found = self.consumers.get(group)
+        if found is None or not member_id or epoch < 0:
+            return GroupError.NONE
+        return consumer.check_position(found, member_id, epoch)
+
+    def _leave_consumers(self, group: str) -> bool:
+        """Whether the name may be used by a classic group: it is, or nobody is in the new one."""
+        found = self.consumers.get(group)
+        if found is not None and not found.members:
+            self.consumers.forget(group)
+            found = None
+        return found is None
+
     def heartbeat(self, group: str, generation: int, member_id: str, instance: str | None) -> GroupError:
         """Keep the session alive; REBALANCE_IN_PROGRESS tells the member to join again."""
         error = self._refuse(group)
@@ -160,6 +204,8 @@ class Membership:
     def leave(self, group: str, leavers: Leavers) -> LeaveAnswer:
         """Remove members at once: (member id, instance, reason) each. Returns the group's error and one a leaver."""
         error = self._refuse(group)
+        if error is GroupError.UNKNOWN_MEMBER_ID and self.consumers.get(group) is not None:
+            return GroupError.NONE, [*self.consumers.remove(group, tuple((who, where) for who, where, _ in leavers))]
         if error is GroupError.UNKNOWN_MEMBER_ID:
             return GroupError.NONE, [error] * len(leavers)
         if error is not GroupError.NONE:
@@ -172,6 +218,9 @@ class Membership:
     def check_commit(self, group: str, generation: int, member_id: str, instance: str | None) -> GroupError:
         """Whether positions may be committed; a simple consumer (generation -1, no id) may while the group is empty."""
         error = self._refuse(group)
+        found = self.consumers.get(group)
+        if error is GroupError.UNKNOWN_MEMBER_ID and found is not None:
+            return consumer.check_position(found, member_id, generation)
         if error is GroupError.UNKNOWN_MEMBER_ID:
             simple = generation < 0 and not member_id and instance is None
             return GroupError.NONE if simple else error
@@ -184,11 +233,16 @@ class Membership:
     def describe(self, group: str) -> GroupView | None:
         """The group and its members; None when no member ever came since the start of this hub."""
         found = self._groups.get(group)
+        other = self.consumers.get(group)
+        if other is not None:
+            return _consumer_view(other)
         return None if found is None else classic.view(found)
 
     def delete(self, group: str) -> GroupError:
         """Forget a group without members. GROUP_ID_NOT_FOUND is no reason not to delete its positions."""
         error = self._refuse(group)
+        if error is GroupError.UNKNOWN_MEMBER_ID and self.consumers.get(group) is not None:
+            return GroupError.NONE if self._leave_consumers(group) else GroupError.NON_EMPTY_GROUP
         if error is GroupError.UNKNOWN_MEMBER_ID:
             return GroupError.GROUP_ID_NOT_FOUND
         if error is not GroupError.NONE:
@@ -198,7 +252,9 @@ class Membership:
 
     def list(self) -> Listing:
         """(group, protocol type, state) of every group with or once with members, by name."""
-        return [(name, self._groups[name].protocol_type, self._groups[name].state) for name in sorted(self._groups)]
+        listing: Listing = [(name, group.protocol_type, group.state) for name, group in self._groups.items()]
+        listing += [(group.name, CONSUMER, group.state) for group in self.consumers]
+        return sorted(listing)
 
     def tick(self) -> None:
         """Do what is due at the clock's time. The timer calls this; a test with a clock of its own may."""
@@ -213,6 +269,7 @@ class Membership:
     async def close(self) -> None:
         """Answer everybody who waits with COORDINATOR_NOT_AVAILABLE and take no more commands."""
         self._closed = True
+        self.consumers.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -13,6 +13,7 @@ append fields.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 CONSUMER: Final = "consumer"
@@ -76,6 +77,19 @@ def assigned_partitions(assignment: bytes) -> dict[str, list[int]]:
     except _MalformedError:
         return {}
     return {hub: sorted(partitions) for hub, partitions in out.items()}
+
+
+def assignment_bytes(places: Iterable[tuple[str, int]]) -> bytes:
+    """An assignment as a leader would write it, version 0."""
+    by_hub: dict[str, list[int]] = {}
+    for hub, partition in sorted(places):
+        by_hub.setdefault(hub, []).append(partition)
+    out = [_INT16.pack(0), _INT32.pack(len(by_hub))]
+    for hub, partitions in by_hub.items():
+        name = hub.encode()
+        count = len(partitions)
+        out += [_INT16.pack(len(name)), name, struct.pack(f">i{count}i", count, *partitions)]
+    return b"".join([*out, _INT32.pack(-1)])
 
 
 def subscribed_hubs(metadata: bytes) -> frozenset[str] | None:

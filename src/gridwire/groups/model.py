@@ -37,6 +37,12 @@ class GroupError(enum.Enum):
     NON_EMPTY_GROUP = enum.auto()
     GROUP_ID_NOT_FOUND = enum.auto()
     COORDINATOR_NOT_AVAILABLE = enum.auto()
+    INVALID_REQUEST = enum.auto()
+    FENCED_MEMBER_EPOCH = enum.auto()
+    UNRELEASED_INSTANCE_ID = enum.auto()
+    UNSUPPORTED_ASSIGNOR = enum.auto()
+    STALE_MEMBER_EPOCH = enum.auto()
+    INVALID_REGULAR_EXPRESSION = enum.auto()
 
 
 class GroupState(enum.StrEnum):
@@ -117,7 +123,8 @@ class GroupView:
     """A group as status pages and DescribeGroups show it."""
 
     group: str
-    state: GroupState
+    state: enum.StrEnum
+    """Of this kind of group."""
     generation: int
     protocol_type: str
     protocol: str

@@ -12,6 +12,7 @@ from gridwire.broker.port import Broker, HubInfo
 from gridwire.core.clock import Clock
 from gridwire.core.errors import UnknownHub
 from gridwire.core.limits import MIB
+from gridwire.groups.consumer_model import Topology
 from gridwire.groups.model import GroupError
 from gridwire.wire.kafka.codec import RequestHeader
 from gridwire.wire.kafka.compiler import Struct
@@ -93,6 +94,8 @@ class Context:
     counters: Counters = field(default_factory=Counters)
     waits: set[asyncio.Task[None]] = field(default_factory=set)
     """Long polls; cancelled when the head stops, so that their fetches answer at once."""
+    topology: tuple[tuple[HubInfo, ...], Topology] | None = None
+    """The hubs as consumer groups see them, and what they were made of."""
     metadata_frames: dict[Hashable, tuple[tuple[HubInfo, ...], bytes]] = field(default_factory=dict)
     """Encoded Metadata answers and the hubs they show."""
 

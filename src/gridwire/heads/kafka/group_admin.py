@@ -5,6 +5,7 @@ Missing: nothing. A group of which only positions are known, because its members
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
 from gridwire.core.errors import GridwireError
@@ -20,6 +21,7 @@ GROUP_OPERATIONS: Final = sum(1 << bit for bit in (3, 6, 8))
 CONSUMER: Final = "consumer"
 CLASSIC: Final = "classic"
 _NOT_FOUND_FROM: Final = 6
+_DEAD: Final[Struct] = {"GroupState": GroupState.DEAD.value}
 
 
 async def describe(context: Context, request: Request) -> Answer:
@@ -29,12 +31,17 @@ async def describe(context: Context, request: Request) -> Answer:
     groups = []
     for name in request.body["Groups"]:
         view = context.membership.describe(name)
-        if view is not None:
+        if context.membership.consumers.get(name) is not None:
+            answer = dict(_DEAD)
+            if request.header.version >= _NOT_FOUND_FROM:
+                message = f"group {name!r} is not a classic group"
+                answer |= {"ErrorCode": ErrorCode.GROUP_ID_NOT_FOUND, "ErrorMessage": message}
+        elif view is not None:
             answer = _view(view)
         elif name in with_positions:
             answer = {"GroupState": GroupState.EMPTY.value, "ProtocolType": CONSUMER}
         else:
-            answer = {"GroupState": GroupState.DEAD.value}
+            answer = dict(_DEAD)
             if request.header.version >= _NOT_FOUND_FROM:
                 answer |= {"ErrorCode": ErrorCode.GROUP_ID_NOT_FOUND, "ErrorMessage": f"there is no group {name!r}"}
         groups.append(answer | {"GroupId": name, "AuthorizedOperations": operations})
@@ -65,17 +72,21 @@ async def list_groups(context: Context, request: Request) -> Answer:
     """Answer ListGroups: groups with members, and groups with positions only."""
     states = {state.lower() for state in request.body.get("StatesFilter", ())}
     types = {kind.lower() for kind in request.body.get("TypesFilter", ())}
-    if types and CLASSIC not in types:
-        return {"Groups": []}
-    found = {name: (protocol_type, state) for name, protocol_type, state in context.membership.list()}
+    found: dict[str, tuple[str, StrEnum]] = {
+        name: (protocol_type, state) for name, protocol_type, state in context.membership.list()
+    }
     for name in await context.broker.group_names():
         found.setdefault(name, (CONSUMER, GroupState.EMPTY))
     groups = [
-        {"GroupId": name, "ProtocolType": protocol_type, "GroupState": state.value, "GroupType": CLASSIC}
+        {"GroupId": name, "ProtocolType": protocol_type, "GroupState": state.value, "GroupType": _type(context, name)}
         for name, (protocol_type, state) in sorted(found.items())
-        if not states or state.value.lower() in states
+        if (not states or state.value.lower() in states) and (not types or _type(context, name) in types)
     ]
     return {"Groups": groups}
+
+
+def _type(context: Context, name: str) -> str:
+    return CLASSIC if context.membership.consumers.get(name) is None else CONSUMER
 
 
 async def delete(context: Context, request: Request) -> Answer:

@@ -1,6 +1,6 @@
 """JoinGroup 0 to 9, SyncGroup 0 to 5, Heartbeat 0 to 4 and LeaveGroup 0 to 5 served.
 
-Missing: nothing of these. The new consumer group protocol (ConsumerGroupHeartbeat) is not offered.
+Missing: nothing of these. The new consumer group protocol is in `consumer_groups`.
 """
 
 from __future__ import annotations

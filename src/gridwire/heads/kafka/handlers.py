@@ -11,6 +11,7 @@ from typing import Final
 from gridwire.heads.kafka import (
     cluster,
     configs,
+    consumer_groups,
     fetch,
     group_admin,
     groups,
@@ -76,5 +77,7 @@ HANDLERS: Final[dict[int, Handler]] = {
     47: records.delete_positions,
     60: cluster.describe,
     75: log_dirs.describe_partitions,
+    68: consumer_groups.heartbeat,
+    69: consumer_groups.describe,
 }
 """By API key; Produce has its own path in `gridwire.heads.kafka.connection`."""

@@ -77,7 +77,16 @@ async def fetch(context: Context, request: Request) -> Answer:
         answer = await _fetch_group(context, body["GroupId"], body["Topics"])
         answer.pop("GroupId")
         return answer
-    return {"Groups": [await _fetch_group(context, group["GroupId"], group["Topics"]) for group in body["Groups"]]}
+    return {"Groups": [await _fetch_for(context, group) for group in body["Groups"]]}
+
+
+async def _fetch_for(context: Context, group: Struct) -> Struct:
+    """Positions for whoever asks; a member of the new protocol must be at its epoch (v9)."""
+    name = group["GroupId"]
+    error = context.membership.check_position(name, group.get("MemberId"), group.get("MemberEpoch", -1))
+    if error is not GroupError.NONE:
+        return {"GroupId": name, "ErrorCode": code_of_group(error), "Topics": []}
+    return await _fetch_group(context, name, group["Topics"])
 
 
 async def _fetch_group(context: Context, group: str, topics: Sequence[Struct] | None) -> dict[str, Any]:

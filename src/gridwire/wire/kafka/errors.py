@@ -54,11 +54,17 @@ class ErrorCode(IntEnum):
     GROUP_SUBSCRIBED_TO_TOPIC = 86
     INVALID_RECORD = 87
     UNKNOWN_TOPIC_ID = 100
+    FENCED_MEMBER_EPOCH = 110
+    UNRELEASED_INSTANCE_ID = 111
+    UNSUPPORTED_ASSIGNOR = 112
+    STALE_MEMBER_EPOCH = 113
     MISMATCHED_ENDPOINT_TYPE = 114
     UNSUPPORTED_ENDPOINT_TYPE = 115
+    INVALID_REGULAR_EXPRESSION = 128
 
 
 _CODES: Final[tuple[tuple[type[errors.GridwireError], ErrorCode], ...]] = (
+    (errors.InvalidRecord, ErrorCode.INVALID_RECORD),
     (errors.InvalidBatch, ErrorCode.CORRUPT_MESSAGE),
     (errors.MessageTooLarge, ErrorCode.MESSAGE_TOO_LARGE),
     (errors.InvalidName, ErrorCode.INVALID_TOPIC_EXCEPTION),

@@ -28,12 +28,13 @@ _GAPS: Final[dict[int, str]] = {
     32: "topics and broker 1",
     44: "topics only; SET and DELETE",
     60: "brokers only",
+    68: "a group with members does not change between the classic and the new protocol; an empty one does",
 }
 
 NOT_SERVED: Final[dict[int, str]] = {
     17: "SaslHandshake", 24: "AddPartitionsToTxn", 25: "AddOffsetsToTxn", 26: "EndTxn",
     28: "TxnOffsetCommit", 29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls",
-    36: "SaslAuthenticate", 68: "ConsumerGroupHeartbeat",
+    36: "SaslAuthenticate",
     76: "ShareGroupHeartbeat",
 }  # fmt: skip
 """APIs clients may look for and do not find in ApiVersions."""

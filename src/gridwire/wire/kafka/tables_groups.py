@@ -177,6 +177,68 @@ Groups []
     MemberAssignment bytes
   AuthorizedOperations int32 3+ = -2147483648
 
+68 ConsumerGroupHeartbeat 0-1 flexible 0
+>
+GroupId string
+MemberId string
+MemberEpoch int32
+InstanceId string null = null
+RackId string null = null
+RebalanceTimeoutMs int32 = -1
+SubscribedTopicNames []string null = null
+SubscribedTopicRegex string 1+ null = null
+ServerAssignor string null = null
+TopicPartitions [] null = null
+  TopicId uuid
+  Partitions []int32
+<
+ThrottleTimeMs int32
+ErrorCode int16
+ErrorMessage string null = null
+MemberId string null = null
+MemberEpoch int32
+HeartbeatIntervalMs int32
+Assignment {} null = null
+  TopicPartitions []
+    TopicId uuid
+    Partitions []int32
+
+69 ConsumerGroupDescribe 0-1 flexible 0
+>
+GroupIds []string
+IncludeAuthorizedOperations bool
+<
+ThrottleTimeMs int32
+Groups []
+  ErrorCode int16
+  ErrorMessage string null = null
+  GroupId string
+  GroupState string
+  GroupEpoch int32
+  AssignmentEpoch int32
+  AssignorName string
+  Members []
+    MemberId string
+    InstanceId string null = null
+    RackId string null = null
+    MemberEpoch int32
+    ClientId string
+    ClientHost string
+    SubscribedTopicNames []string
+    SubscribedTopicRegex string null = null
+    Assignment {}
+      TopicPartitions []
+        TopicId uuid
+        TopicName string
+        Partitions []int32
+    TargetAssignment {}
+      TopicPartitions []
+        TopicId uuid
+        TopicName string
+        Partitions []int32
+    MemberType int8 1+ = -1
+  AuthorizedOperations int32 = -2147483648
+
 16 ListGroups 0-5 flexible 3
 >
 StatesFilter []string 4+
