@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import shutil
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ from gridwire.core.errors import (
     GridwireError,
     HubExists,
     InvalidBatch,
+    InvalidRecord,
     InvalidSetting,
     MessageTooLarge,
     OffsetOutOfRange,
@@ -58,7 +59,7 @@ from gridwire.core.errors import (
 )
 from gridwire.core.limits import PARTITIONS_PER_HUB_MAX, check_name
 from gridwire.core.settings import UNLIMITED, HubSettings, with_changes
-from gridwire.log import disk
+from gridwire.log import compaction, disk
 from gridwire.log.partition import PartitionLog, Span, Stored
 from gridwire.log.writer import Durability, LogWriter, Outcome, Request
 
@@ -696,6 +697,14 @@ class EmbeddedBroker:
 
     # -- journal ------------------------------------------------------------------------------------------------
 
+    async def change(self, changes: Changes) -> None:
+        """Write keyed changes to the control journal; durable when it returns. For parts with records of their own."""
+        await self._change(changes)
+
+    def kept(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """Journal entries below a prefix, the rest of the key first."""
+        return self._control.under(prefix)
+
     async def _change(self, changes: Changes) -> None:
         """Append a change set to the journal; apply it once it is durable. Survives being cancelled half-way."""
         while self._compacting is not None:
@@ -755,8 +764,28 @@ class EmbeddedBroker:
                 freed = await asyncio.to_thread(partition.expire, now_ms)
                 if freed:
                     log.info("retention", hub=partition.hub, partition=partition.partition, freed_bytes=freed)
+                if "compact" in partition.settings.cleanup:
+                    await self._compact(partition, now_ms)
                 partition.close_idle()
         await self._compact_journal()
+
+
+    async def _compact(self, partition: PartitionLog, now_ms: int) -> None:
+        """One pass of compaction; what stops it is reported and tried again next time."""
+        try:
+            done = await asyncio.to_thread(compaction.compact, partition, now_ms)
+        except GridwireError as error:
+            log.error("compaction stopped", hub=partition.hub, partition=partition.partition, reason=str(error))
+            return
+        if done is not None:
+            log.info(
+                "compacted",
+                hub=partition.hub,
+                partition=partition.partition,
+                events_removed=done.events_removed,
+                bytes_before=done.bytes_before,
+                bytes_after=done.bytes_after,
+            )
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -782,10 +811,20 @@ def _check_produced(target: PartitionLog, headers: Sequence[BatchHeader]) -> Non
 
 
 def _check_compressed(request: Request) -> GridwireError | None:
-    """Refuse batches that do not decompress, or to more than any reader would take. Runs in the writer thread."""
+    """Refuse batches that do not decompress, or to more than any reader would take. Runs in the writer thread.
+
+    A hub that keeps the last event of every key takes only events with one.
+    """
     at = 0
+    keyed = "compact" in request.partition.settings.cleanup
     for header in request.headers:
-        if header.codec:
+        if keyed:
+            try:
+                if compaction.keyless(header, request.buffer, at):
+                    return InvalidRecord(f"hub {request.partition.hub!r} keeps the last event of every key: send keys")
+            except GridwireError as error:
+                return error
+        elif header.codec:
             try:
                 compression.decompress(header.codec, request.buffer[at + HEADER_BYTES : at + header.size])
             except GridwireError as error:

@@ -186,7 +186,10 @@ class LocalSource:
 
     def _columns(self, place: Place, spans: list[SegmentSpan]) -> list[ColumnBatch]:
         hub, number = place
-        read = self._reader.read_all(spans, from_offset=self._positions[place], hub=hub, partition=number)
+        try:
+            read = self._reader.read_all(spans, from_offset=self._positions[place], hub=hub, partition=number)
+        except errors.OffsetOutOfRange:  # retention or compaction removed a file meanwhile: the hub knows what is there
+            return []
         self._positions[place] = read.next_offset
         return [
             ColumnBatch(hub, number, columns, int(columns.offsets[-1]) + 1 if not last else read.next_offset)

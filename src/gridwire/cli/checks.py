@@ -170,15 +170,16 @@ def _hub_names(data: Path) -> dict[str, str]:
 
 def _verify_partition(directory: Path, hub: str) -> dict[str, Any]:
     from gridwire.log.scan import Damage, scan
+    from gridwire.log.segment import covered, current_files
 
     row: dict[str, Any] = {"hub": hub, "partition": int(directory.name) if directory.name.isdigit() else 0}
     row |= {"batches": 0, "events": 0, "bytes": 0, "damaged": 0, "torn_bytes": 0, "places": []}
-    segments = sorted(directory.glob("*.log"))
+    segments, _ = current_files(directory)
     for path in segments:
         descriptor = disk.open_read(path)
         try:
             end = 0
-            for found in scan(descriptor, 0, int(path.stem)):
+            for found in scan(descriptor, 0, covered(path)[0]):
                 if isinstance(found, Damage):
                     row["damaged"] += 1
                     row["places"].append(f"segment {path.name}, position {found.start} to {found.end}")

@@ -295,16 +295,41 @@ def assemble(
     producer_epoch: int = -1,
     base_sequence: int = NO_SEQUENCE,
     attributes: int = 0,
+    last_offset_delta: int | None = None,
 ) -> bytearray:
     """Put a header with its CRC before an encoded (and already compressed) records section."""
     out = bytearray(HEADER_BYTES + len(records))
     _HEADER.pack_into(
-        out, 0, base_offset, len(out) - LENGTH_END, 0, MAGIC, 0, attributes, record_count - 1,
+        out, 0, base_offset, len(out) - LENGTH_END, 0, MAGIC, 0, attributes,
+        record_count - 1 if last_offset_delta is None else last_offset_delta,
         base_timestamp, max_timestamp, producer_id, producer_epoch, base_sequence, record_count,
     )  # fmt: skip
     out[HEADER_BYTES:] = records
     _CRC.pack_into(out, 17, crc32.iscsi(memoryview(out)[CRC_START:]))
     return out
+
+
+def rebuilt(header: BatchHeader, records: bytes, record_count: int, max_timestamp: int) -> bytearray:
+    """A batch with other records (already compressed) under the same header: offsets, producer and times stay."""
+    return assemble(
+        records,
+        record_count=record_count,
+        base_timestamp=header.base_timestamp,
+        max_timestamp=max_timestamp,
+        base_offset=header.base_offset,
+        producer_id=header.producer_id,
+        producer_epoch=header.producer_epoch,
+        base_sequence=header.base_sequence,
+        attributes=header.attributes,
+        last_offset_delta=header.last_offset_delta,
+    )
+
+
+def empty(base_offset: int, offsets: int) -> bytearray:
+    """A batch without records that covers offsets whose events are gone."""
+    return assemble(
+        b"", record_count=0, base_timestamp=-1, max_timestamp=-1, base_offset=base_offset, last_offset_delta=offsets - 1
+    )
 
 
 class _Cursor:

@@ -27,6 +27,10 @@ class InvalidBatch(RemoteProtocolError):
     """A record batch that is malformed, of an unknown format, or fails its CRC-32C."""
 
 
+class InvalidRecord(RemoteProtocolError):
+    """A sound batch with an event that its hub cannot take."""
+
+
 class MessageTooLarge(RemoteProtocolError):
     """A frame, batch, record or decompressed payload above its limit."""
 

@@ -23,6 +23,9 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     segment_ms: int = 7 * 24 * 3600 * 1000
     message_bytes_max: int = 8 * MIB
     cleanup: str = "delete"
+    compact_dirty_percent: int = 50
+    compact_lag_ms: int = 0
+    tombstone_retention_ms: int = 24 * 3600 * 1000
     timestamp_type: str = "create"
     capture: str = "off"
 
@@ -45,7 +48,25 @@ HUB_SETTINGS: Final = (
     SettingRow("segment_bytes", "segment.bytes", "start a new segment file after this many bytes", 64 * 1024, 2**30),
     SettingRow("segment_ms", "segment.ms", "start a new segment file after this many milliseconds", 1000),
     SettingRow("message_bytes_max", "max.message.bytes", "largest record batch accepted", 1024, BATCH_BYTES_MAX),
-    SettingRow("cleanup", "cleanup.policy", "what retention does", choices=("delete",)),
+    SettingRow(
+        "cleanup",
+        "cleanup.policy",
+        "delete: drop old segments; compact: keep the last event of every key; or both",
+        choices=("delete", "compact", "compact,delete"),
+    ),
+    SettingRow(
+        "compact_dirty_percent",
+        "min.cleanable.dirty.ratio",
+        "compact once this share of a partition's sealed bytes was not compacted yet; in percent, a ratio in Kafka",
+        0,
+        100,
+    ),
+    SettingRow("compact_lag_ms", "min.compaction.lag.ms", "leave events alone until they are this old"),
+    SettingRow(
+        "tombstone_retention_ms",
+        "delete.retention.ms",
+        "keep an event without a value, which deletes its key, this long after it was compacted",
+    ),
     SettingRow("timestamp_type", "message.timestamp.type", "whose clock stamps events", choices=("create", "append")),
     SettingRow(
         "capture",

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from gridwire.core.batch import (
+    CONTROL,
     LOG_APPEND_TIME,
+    TRANSACTIONAL,
     BatchHeader,
     decode,
     iter_headers,
@@ -32,7 +34,8 @@ from gridwire.core.settings import UNLIMITED, HubSettings
 from gridwire.log import disk
 from gridwire.log.producers import Producer, ProducerTable
 from gridwire.log.scan import Damage, scan
-from gridwire.log.segment import INDEX_INTERVAL_BYTES, Segment
+from gridwire.log.segment import INDEX_INTERVAL_BYTES, Segment, covered, current_files
+from gridwire.log.transactions import Aborted, TransactionTable, is_aborted, is_commit
 
 HINTS_MAX: Final = 256
 """Ends of recent groups whose position is remembered: where readers at the tail ask next."""
@@ -72,6 +75,7 @@ class _Undo:
     next_offset: int
     max_timestamp: int
     producers: dict[int, Producer | None]
+    transactions: tuple[dict[int, int], int]
 
 
 class PartitionLog:
@@ -100,26 +104,40 @@ class PartitionLog:
         self._sync = sync
         self._lock = threading.Lock()
         self._producers = ProducerTable()
+        self._transactions = TransactionTable()
+        self._closed = False
+        self.cleaning = threading.Lock()
         self._damage: dict[int, tuple[Damage, ...]] = {}
         self._hints: dict[int, tuple[Segment, int]] = {}
         self._segments = self._open_segments(now_ms)
         self.recovery = self._recover()
         self.end_offset = self._active.next_offset
         self._active.readable = self._active.size
+        self.stable_offset = self._transactions.stable(self.end_offset)
         self._log_start = min(log_start, self.end_offset)
 
     # -- opening ------------------------------------------------------------------------------------------------
 
     def _open_segments(self, now_ms: int) -> list[Segment]:
         self.directory.mkdir(parents=True, exist_ok=True)
-        bases = sorted(int(path.stem) for path in self.directory.glob("*.log"))
-        if not bases:
+        files = self._tidy()
+        if not files:
             segment = Segment(self.directory, 0, now_ms)
             segment.create()
             if self._sync:
                 disk.sync_directory(self.directory)
             return [segment]
-        return [Segment(self.directory, base, now_ms) for base in bases]
+        return [Segment(self.directory, covered(path)[0], now_ms, path.name) for path in files]
+
+    def _tidy(self) -> list[Path]:
+        """The segment files in order; what an interrupted compaction left behind is removed."""
+        files, replaced = current_files(self.directory)
+        for path in replaced:
+            path.with_suffix(".meta").unlink(missing_ok=True)
+            path.unlink()
+        for path in self.directory.glob("*.cleaning"):
+            path.unlink()
+        return files
 
     def _recover(self) -> Recovery:
         truncated, damage = 0, []
@@ -143,7 +161,8 @@ class PartitionLog:
         """Take the sidecar and scan what it does not cover. Producers carry over from segment to segment."""
         saved = segment.load_meta()
         if saved is not None:
-            self._producers = ProducerTable.load(saved)
+            self._producers = ProducerTable.load(saved[0])
+            self._transactions = TransactionTable.load(saved[1])
             if segment is not self._active and segment.size == segment.path.stat().st_size:
                 return []
         damage = []
@@ -154,9 +173,18 @@ class PartitionLog:
             segment.note(found.header, found.position)
             if found.header.idempotent:
                 self._producers.record(found.header, found.header.base_offset)
+            if found.header.attributes & (TRANSACTIONAL | CONTROL):
+                batch = disk.read_at(segment.descriptor, found.header.size, found.position)
+                self._note_transaction(found.header, batch)
         if damage:
             self._damage[segment.base_offset] = tuple(damage)
         return damage
+
+    def _note_transaction(self, header: BatchHeader, buffer: bytes | memoryview, position: int = 0) -> None:
+        control = bool(header.attributes & CONTROL)
+        self._transactions.note(header, commit=control and is_commit(buffer, position))
+        if control:
+            self._producers.fence(header.producer_id, header.producer_epoch)
 
     @property
     def _active(self) -> Segment:
@@ -199,7 +227,7 @@ class PartitionLog:
         if self.failed is not None:
             return [self.failed] * len(requests)
         active = self._active
-        undo = _Undo(active.size, active.next_offset, active.max_timestamp, {})
+        undo = _Undo(active.size, active.next_offset, active.max_timestamp, {}, self._transactions.keep())
         results: list[Stored | GridwireError] = []
         pending: list[memoryview] = []
         start = active.size
@@ -209,7 +237,8 @@ class PartitionLog:
                     self._write(pending, start)
                     self._roll(now_ms)
                     pending, start = [], 0
-                    undo = _Undo(0, self._active.next_offset, self._active.max_timestamp, {})
+                    kept = self._transactions.keep()
+                    undo = _Undo(0, self._active.next_offset, self._active.max_timestamp, {}, kept)
                 if headers:
                     results.append(self._plan(buffer, headers, pending, undo))
                 else:
@@ -246,6 +275,9 @@ class PartitionLog:
             if header.idempotent:
                 undo.producers.setdefault(header.producer_id, self._producers.remembered(header.producer_id))
                 self._producers.record(placed, offset)
+            if header.attributes & (TRANSACTIONAL | CONTROL):
+                undo.producers.setdefault(header.producer_id, self._producers.remembered(header.producer_id))
+                self._note_transaction(placed, buffer, at)
             at += header.size
         pending.append(buffer)
         return Stored(first)
@@ -260,6 +292,7 @@ class PartitionLog:
         self._active.rewind(undo.size, undo.next_offset, undo.max_timestamp)
         for producer_id, entry in undo.producers.items():
             self._producers.restore(producer_id, entry)
+        self._transactions.undo(undo.transactions)
         try:
             os.ftruncate(self._active.descriptor, undo.size)
         except OSError as second:
@@ -271,7 +304,8 @@ class PartitionLog:
         old = self._active
         if self._sync:
             disk.sync_data(old.descriptor)
-        old.save_meta(self._producers.dump(), sync=False)
+        self._transactions.forget_before(self.start_offset)
+        old.save_meta(self._producers.dump(), self._transactions.dump(), sync=False)
         segment = Segment(self.directory, old.next_offset, now_ms)
         segment.create()
         if self._sync:
@@ -305,6 +339,7 @@ class PartitionLog:
         if len(self._hints) > HINTS_MAX:
             del self._hints[next(iter(self._hints))]
         self.end_offset = active.next_offset
+        self.stable_offset = self._transactions.stable(active.next_offset)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -320,37 +355,90 @@ class PartitionLog:
         return segments[row], segments[row + 1 :]
 
     def spans(self, offset: int, bytes_max: int) -> list[Span]:
-        """Where the bytes from `offset` on lie, for a reader that maps them; the first batch may start before it.
+        """Where the committed bytes from `offset` on lie, for a reader that maps them.
+
+        The first batch may start before the offset. Batches of aborted transactions are left out. There is always a
+        batch that ends after the offset unless there is nothing committed after it, so that the reader moves on.
 
         Raises:
             OffsetOutOfRange.
         """
+        stable = self.stable_offset
         if offset == self.end_offset:
             return []
         segment, later = self._segment_of(offset)
+        if offset >= stable:
+            return []
+        aborted = self._transactions.overlapping(offset, stable)
         start = self._near(segment, offset)
         spans: list[Span] = []
         for current in (segment, *later):
-            end = current.boundary(start + bytes_max)
-            if end <= start and current.readable > start:
-                end = self._walk_end(current, start, bytes_max)
-            if end > start:
-                spans.append(Span(str(current.path), current.base_offset, start, end))
-                bytes_max -= end - start
-            if bytes_max <= 0 or end < current.readable:
+            limit = self._committed_end(current, stable)
+            if aborted:
+                found = self._spans_without(current, start, limit, bytes_max, offset, aborted)
+            else:
+                found = self._span(current, start, limit, bytes_max, offset)
+            spans += found
+            bytes_max -= sum(span.end - span.start for span in found)
+            if bytes_max <= 0 or limit < current.readable or (found and found[-1].end < current.readable):
                 break
             start = 0
         return spans
 
-    def read(self, offset: int, bytes_max: int) -> bytes | memoryview:
+    def _span(self, segment: Segment, start: int, limit: int, bytes_max: int, offset: int) -> list[Span]:
+        end = min(segment.boundary(start + bytes_max), limit)
+        if end <= start < limit:
+            start = self._position_of(segment, offset) if offset > segment.base_offset else start
+            end = self._walk_end(segment, start, bytes_max)
+        return [Span(str(segment.path), segment.base_offset, start, end)] if end > start else []
+
+    def _spans_without(
+        self, segment: Segment, start: int, limit: int, bytes_max: int, offset: int, aborted: Sequence[Aborted]
+    ) -> list[Span]:
+        """The bytes between batches of aborted transactions, up to about `bytes_max` of them."""
+        spans: list[Span] = []
+        path, base = str(segment.path), segment.base_offset
+        taken = 0
+        for position, header in self._headers(segment, start):
+            if position >= limit or taken >= bytes_max:
+                break
+            if header.next_offset <= offset or is_aborted(header, aborted):
+                continue
+            end = position + header.size
+            taken += header.size
+            if spans and spans[-1].end == position:
+                spans[-1] = Span(path, base, spans[-1].start, end)
+            else:
+                spans.append(Span(path, base, position, end))
+        return spans
+
+    def _committed_end(self, segment: Segment, stable: int) -> int:
+        """Where in a segment the first undecided batch starts, or what is readable ends."""
+        if stable >= self.end_offset or stable >= segment.next_offset:
+            return segment.readable
+        if stable <= segment.base_offset:
+            return 0
+        return min(self._position_of(segment, stable), segment.readable)
+
+    def aborted(self, start: int, end: int) -> list[Aborted]:
+        """Aborted transactions with something in [start, end)."""
+        return self._transactions.overlapping(start, end)
+
+    def read(self, offset: int, bytes_max: int, *, committed: bool = False) -> bytes | memoryview:
         """Whole batches from the one that holds `offset` on: at least one if there is any, about `bytes_max` otherwise.
+
+        Args:
+            committed: end before the first batch of a transaction that is not decided.
 
         Raises:
             OffsetOutOfRange, Corruption.
         """
+        stable = self.stable_offset
         if offset == self.end_offset:
             return b""
         segment, later = self._segment_of(offset)
+        if committed and offset >= stable:
+            return b""
         while segment.readable <= (start := self._position_of(segment, offset)):
             if not later:
                 return b""
@@ -358,7 +446,9 @@ class PartitionLog:
         end = segment.boundary(start + bytes_max)
         if end <= start:
             end = self._walk_end(segment, start, bytes_max)
-        return self._fetch(segment, start, end)
+        if committed:
+            end = min(end, self._committed_end(segment, stable))
+        return self._fetch(segment, start, end) if end > start else b""
 
     def _fetch(self, segment: Segment, start: int, end: int) -> bytes:
         for damage in self._damage.get(segment.base_offset, ()):
@@ -486,7 +576,7 @@ class PartitionLog:
         with self._lock:
             segments = self._segments
             kept = self.size_bytes
-            for segment in segments[:-1]:
+            for segment in segments[:-1] if "delete" in self.settings.cleanup else ():
                 too_old = (
                     self.settings.retention_ms != UNLIMITED
                     and segment.max_timestamp < now_ms - self.settings.retention_ms
@@ -522,7 +612,8 @@ class PartitionLog:
     def wants_roll(self, now_ms: int) -> bool:
         """Whether the active segment holds events that retention would drop were it sealed."""
         active = self._active
-        expired = self.settings.retention_ms != UNLIMITED and active.max_timestamp < now_ms - self.settings.retention_ms
+        deletes = "delete" in self.settings.cleanup and self.settings.retention_ms != UNLIMITED
+        expired = deletes and active.max_timestamp < now_ms - self.settings.retention_ms
         return active.size > 0 and (expired or now_ms - active.created_ms > self.settings.segment_ms)
 
     def drop_before(self, segment_base: int) -> None:
@@ -532,6 +623,44 @@ class PartitionLog:
             self._segments = self._segments[len(doomed) :]
         self._drop(doomed)
 
+    # -- compaction ---------------------------------------------------------------------------------------------
+
+    def sealed(self) -> list[Segment]:
+        """Segments that nothing is appended to any more and whose transactions are all decided, up to damage."""
+        found = []
+        for segment in self._segments[:-1]:
+            if segment.next_offset > self.stable_offset or segment.base_offset in self._damage:
+                break
+            found.append(segment)
+        return found
+
+    def last_batches(self) -> dict[int, int]:
+        """Base offset of the last batch of every producer the log remembers."""
+        return self._producers.last_batches()
+
+    def report_damage(self, segment: Segment, damage: Damage) -> None:
+        """Refuse a batch that turned out to be damaged; its segment is not compacted any more."""
+        self._damage[segment.base_offset] = (*self._damage.get(segment.base_offset, ()), damage)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the log is closed, or about to be: long work should end."""
+        return self._closed
+
+    def replace(self, group: Sequence[Segment], compacted: Segment) -> bool:
+        """Let readers see a compacted segment instead of a run of sealed ones; False if these are gone meanwhile."""
+        with self._lock:
+            segments = self._segments
+            first = next((row for row, each in enumerate(segments) if each is group[0]), len(segments))
+            if self._closed or segments[first : first + len(group)] != list(group):
+                return False
+            self._segments = [*segments[:first], compacted, *segments[first + len(group) :]]
+        for offset, (segment, _) in list(self._hints.items()):
+            if segment in group:
+                self._hints.pop(offset, None)
+        self._drop(group)
+        return True
+
     def close_idle(self) -> None:
         """Close sealed segments' files; they reopen when read."""
         for segment in self._segments[:-1]:
@@ -539,15 +668,23 @@ class PartitionLog:
 
     def close(self) -> None:
         """Sync, save the index and close. Opening again then scans nothing."""
+        self._closed = True
+        with self.cleaning:
+            self._close()
+
+    def _close(self) -> None:
         if self.failed is None and self._active.size:
             disk.sync_data(self._active.descriptor)
-            self._active.save_meta(self._producers.dump(), sync=False)
+            self._active.save_meta(self._producers.dump(), self._transactions.dump(), sync=False)
         for segment in self._segments:
             segment.close()
 
     def delete(self) -> None:
         """Remove all files of this partition."""
-        with self._lock:
+        self._closed = True
+        with self.cleaning, self._lock:
             for segment in self._segments:
                 segment.delete()
+            for path in self.directory.iterdir():
+                path.unlink()
         self.directory.rmdir()

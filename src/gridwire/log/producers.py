@@ -69,6 +69,12 @@ class ProducerTable:
         return self._check_sequence(header, known)
 
     def _check_sequence(self, header: BatchHeader, known: Producer) -> int | None:
+        if not known.batches:  # the epoch is known from a marker only
+            if header.base_sequence != 0:
+                raise OutOfOrderSequence(
+                    f"producer {header.producer_id} starts an epoch at sequence {header.base_sequence}"
+                )
+            return None
         for first, last, offset in known.batches:
             if first == header.base_sequence and last == header.last_sequence:
                 return offset
@@ -91,6 +97,16 @@ class ProducerTable:
         self._producers[header.producer_id] = Producer(known.epoch, batches)
         if len(self._producers) > PRODUCERS_MAX:
             del self._producers[next(iter(self._producers))]
+
+    def fence(self, producer_id: int, epoch: int) -> None:
+        """Refuse earlier epochs from now on: a marker with a newer one was appended."""
+        known = self._producers.get(producer_id)
+        if known is None or known.epoch < epoch:
+            self._producers[producer_id] = Producer(epoch)
+
+    def last_batches(self) -> dict[int, int]:
+        """Base offset of the last batch of every producer, for those who must not remove it."""
+        return {pid: known.batches[-1][2] for pid, known in list(self._producers.items()) if known.batches}
 
     def remembered(self, producer_id: int) -> Producer | None:
         """The entry to hand to `restore` should the write fail."""

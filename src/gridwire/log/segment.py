@@ -1,8 +1,9 @@
 """One segment file and its sparse index.
 
-    00000000000000012345.log     record batches back to back, verbatim
-    00000000000000012345.meta    derived: sparse index + producers, as of `size` bytes; rebuilt from the log if it is
-                                 missing, damaged or behind
+    00000000000000012345.log             record batches back to back, verbatim
+    00000000000000012345.meta            derived: sparse index, producers and transactions as of `size` bytes; rebuilt
+                                         from the log if it is missing, damaged or behind
+    000...12345-000...23456-7.log        what compaction number 7 kept of the offsets [12345, 23456)
 
 The index has an entry for a batch every `INDEX_INTERVAL_BYTES`: (offset, position, largest timestamp before it), so
 one table answers "where is offset o" and "where do timestamps >= t begin".
@@ -26,7 +27,7 @@ from gridwire.log import disk
 INDEX_INTERVAL_BYTES: Final = 64 * 1024
 """A lookup reads at most this much too much; 24 bytes of memory an entry, 40 MB for 100 GB of log."""
 
-_META_MAGIC: Final = b"GWM1"
+_META_MAGIC: Final = b"GWM2"
 _NO_TIME: Final = -(2**62)
 
 
@@ -38,6 +39,33 @@ class _Meta(msgspec.Struct, array_like=True):
     positions: bytes
     times: bytes
     producers: bytes
+    transactions: bytes
+
+
+def covered(path: Path) -> tuple[int, int | None, int]:
+    """(base offset, end, compaction) of a segment file by its name; end None and compaction 0 as it was written."""
+    base, *rest = path.stem.split("-")
+    return (int(base), int(rest[0]), int(rest[1])) if rest else (int(base), None, 0)
+
+
+def current_files(directory: Path) -> tuple[list[Path], list[Path]]:
+    """Segment files in order of offsets, and those that a finished compaction has replaced.
+
+    A compacted file gets its name when it is whole and on disk, so it is right about what it covers.
+    """
+    files = sorted(directory.glob("*.log"), key=lambda path: -covered(path)[2])
+    kept: list[Path] = []
+    replaced: list[Path] = []
+    ranges: list[tuple[int, int]] = []
+    for path in files:
+        base, end, _ = covered(path)
+        if any(start <= base < stop for start, stop in ranges):
+            replaced.append(path)
+            continue
+        kept.append(path)
+        if end is not None:
+            ranges.append((base, end))
+    return sorted(kept, key=lambda path: covered(path)[0]), replaced
 
 
 class Segment:
@@ -61,8 +89,8 @@ class Segment:
         "times",
     )  # fmt: skip
 
-    def __init__(self, directory: Path, base_offset: int, created_ms: int) -> None:
-        self.path = directory / f"{base_offset:020d}.log"
+    def __init__(self, directory: Path, base_offset: int, created_ms: int, name: str | None = None) -> None:
+        self.path = directory / (name or f"{base_offset:020d}.log")
         self.base_offset = base_offset
         self.next_offset = base_offset
         self.size = 0
@@ -137,7 +165,7 @@ class Segment:
         row = bisect_right(self.positions, position) - 1
         return self.positions[row] if row >= 0 else 0
 
-    def save_meta(self, producers: bytes, *, sync: bool) -> None:
+    def save_meta(self, producers: bytes, transactions: bytes, *, sync: bool) -> None:
         """Write the sidecar as of the present size."""
         body = msgspec.msgpack.encode(
             _Meta(
@@ -148,12 +176,17 @@ class Segment:
                 self.positions.tobytes(),
                 self.times.tobytes(),
                 producers,
+                transactions,
             )
         )
         disk.write_atomic(self.meta_path, _META_MAGIC + crc32.iscsi(body).to_bytes(4, "big") + body, sync=sync)
 
-    def load_meta(self) -> bytes | None:
-        """Take over the sidecar if it is whole and not ahead of the file; returns the producers in it."""
+    def saved_tables(self) -> tuple[bytes, bytes] | None:
+        """Producers and transactions in the sidecar, if it is whole."""
+        meta = self._read_meta()
+        return None if meta is None else (meta.producers, meta.transactions)
+
+    def _read_meta(self) -> _Meta | None:
         try:
             data = self.meta_path.read_bytes()
             file_size = self.path.stat().st_size
@@ -163,7 +196,12 @@ class Segment:
         if data[:4] != _META_MAGIC or crc32.iscsi(body) != int.from_bytes(data[4:8], "big"):
             return None
         meta = msgspec.msgpack.decode(body, type=_Meta)
-        if meta.size > file_size:
+        return None if meta.size > file_size else meta
+
+    def load_meta(self) -> tuple[bytes, bytes] | None:
+        """Take over the sidecar if it is whole and not ahead of the file; returns producers and transactions in it."""
+        meta = self._read_meta()
+        if meta is None:
             return None
         self._clear_index()
         self.offsets.frombytes(meta.offsets)
@@ -171,7 +209,7 @@ class Segment:
         self.times.frombytes(meta.times)
         self._indexed_to = self.positions[-1] if self.positions else -INDEX_INTERVAL_BYTES
         self.size, self.next_offset, self.max_timestamp = meta.size, meta.next_offset, meta.max_timestamp
-        return meta.producers
+        return meta.producers, meta.transactions
 
     def retire(self) -> None:
         """Remove the files while others may be about to read them: the descriptor goes with the last of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gridwire.broker.port import HubInfo
@@ -53,13 +53,35 @@ def settings_of(configs: Mapping[str, str | None]) -> dict[str, Any]:
         if value is None:
             changes[row.name] = getattr(_DEFAULTS, row.name)
         else:
-            changes[row.name] = _TIMESTAMP_TYPES.get(value, value) if row.name == "timestamp_type" else value
+            changes[row.name] = _FROM_KAFKA.get(row.name, str)(value)
     return changes
 
 
+def _percent(ratio: str) -> int:
+    try:
+        return round(float(ratio) * 100)
+    except (ValueError, OverflowError):
+        raise InvalidSetting(f"min.cleanable.dirty.ratio must be a number from 0 to 1, not {ratio!r}") from None
+
+
+def _policy(value: str) -> str:
+    """Both at once may come in any order."""
+    return ",".join(sorted({each.strip() for each in value.split(",")}))
+
+
+_FROM_KAFKA: Final[dict[str, Callable[[str], Any]]] = {
+    "timestamp_type": lambda value: _TIMESTAMP_TYPES.get(value, value),
+    "compact_dirty_percent": _percent,
+    "cleanup": _policy,
+}
+_TO_KAFKA: Final[dict[str, Callable[[Any], str]]] = {
+    "timestamp_type": lambda value: _SHOWN_TYPES[value],
+    "compact_dirty_percent": lambda value: str(value / 100),
+}
+
+
 def _shown(row: SettingRow, settings: HubSettings) -> str:
-    value = str(getattr(settings, row.name))
-    return _SHOWN_TYPES[value] if row.name == "timestamp_type" else value
+    return _TO_KAFKA.get(row.name, str)(getattr(settings, row.name))
 
 
 def describe(hub: HubInfo, wanted: set[str] | None, *, synonyms: bool, documentation: bool) -> list[Struct]:
