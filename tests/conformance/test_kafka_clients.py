@@ -394,7 +394,7 @@ def test_aiokafka_administration(hub: Hub) -> None:
 # -- kafka-python
 
 
-@pytest.mark.parametrize("codec", [None, "gzip"])  # it needs further packages for the others
+@pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
 def test_kafka_python(hub: Hub, topic: str, codec: str | None) -> None:
     producer = kafka.KafkaProducer(bootstrap_servers=hub.address, compression_type=codec, acks="all")
     sent = [producer.send(topic, f"{number}".encode(), partition=1) for number in range(200)]

@@ -1,4 +1,4 @@
-"""Unmodified JavaScript clients from npm, kafkajs and @platformatic/kafka, against a hub that runs as a user runs it."""
+"""Unmodified JavaScript clients from npm against a hub that runs as a user runs it: kafkajs and @platformatic/kafka."""
 
 from __future__ import annotations
 

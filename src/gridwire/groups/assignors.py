@@ -58,16 +58,17 @@ def _readers(members: Iterable[Subscriber], partitions: Mapping[str, int]) -> di
 
 
 def _level(shares: dict[str, set[Place]], readers: Mapping[str, Sequence[str]]) -> None:
-    """Move single places from who has more to who may have them and has at least two less, until there is none."""
-    moved = True
-    while moved:
-        moved = False
+    """Move single places from the fullest member to one that may have them and has at least two less, while there is."""
+    while True:
         for owner in sorted(shares, key=lambda member_id: -len(shares[member_id])):
-            while (found := _move(owner, shares, readers)) is not None:
-                place, taker = found
-                shares[owner].remove(place)
-                shares[taker].add(place)
-                moved = True
+            found = _move(owner, shares, readers)
+            if found is not None:
+                break
+        else:
+            return
+        place, taker = found
+        shares[owner].remove(place)
+        shares[taker].add(place)
 
 
 def _move(

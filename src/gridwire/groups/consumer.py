@@ -24,7 +24,7 @@ Source: KIP-848; Apache Kafka protocol guide.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -102,15 +102,16 @@ class _Turn:
         self.changed = False
         """Whether the target must be computed anew."""
         if topology is not group.topology:
-            self._follow_topology(group.topology.partitions)
+            self._follow_topology(group.topology)
 
-    def _follow_topology(self, before: Mapping[str, int]) -> None:
+    def _follow_topology(self, before: Topology) -> None:
         now = self.topology.partitions
+        gone = {hub for hub in before.partitions if not self.topology.same(hub, before)}
         for member in list(self.members.values()):
             hubs = meant(member.wish, now)
-            if hubs != member.hubs or any(before.get(hub) != now[hub] for hub in hubs):
-                self.put(replace(member, hubs=hubs))
-                self.changed = True
+            news = any(before.partitions.get(hub) != now[hub] or hub in gone for hub in hubs)
+            self.changed |= news or hubs != member.hubs
+            self.put(_without(replace(member, hubs=hubs), gone))
 
     def put(self, member: ConsumerMember) -> None:
         self.members[member.member_id] = member
@@ -162,6 +163,18 @@ class _Turn:
         )
 
 
+def _without(member: ConsumerMember, gone: set[str]) -> ConsumerMember:
+    """Places of hubs that are no more are nobody's: a hub that comes with the name of one is another."""
+    if not any(hub in gone for hub, _ in member.held | member.target):
+        return member
+    assigned, revoking, target = (
+        frozenset(place for place in places if place[0] not in gone)
+        for places in (member.assigned, member.revoking, member.target)
+    )
+    until_s = member.revoke_deadline_s if revoking else math.inf
+    return replace(member, assigned=assigned, revoking=revoking, target=target, untold=True, revoke_deadline_s=until_s)
+
+
 def meant(wish: Subscription, partitions: Iterable[str]) -> frozenset[str]:
     """The hubs there are that a subscription means."""
     named = wish.names.intersection(partitions)
@@ -188,8 +201,10 @@ def _beat(turn: _Turn, beat: Beat) -> BeatResult:
     turn.put(member)
     turn.retarget()
     after = _reconcile(turn, turn.members[member.member_id], beat)
-    turn.put(after)
     tell = before is None or beat.epoch == JOINS or beat.owned is not None or before.assigned != after.assigned
+    tell |= after.untold
+    after = replace(after, untold=False)
+    turn.put(after)
     unsettled = after.waits or after.revoking
     return BeatResult(
         GroupError.NONE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -49,6 +49,13 @@ class Topology:
     """{hub: partitions}. Whether it changed is told by its identity: whoever makes it keeps it until it does."""
 
     partitions: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    ids: Mapping[str, Hashable] = field(default_factory=lambda: MappingProxyType({}))
+    """{hub: what tells it from an earlier one of that name}."""
+
+    def same(self, hub: str, before: Topology) -> bool:
+        """Whether it is the hub it was before."""
+        there = hub in self.partitions and hub in before.partitions
+        return there and self.ids.get(hub) == before.ids.get(hub)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,8 @@ class ConsumerMember:
     waits: bool = False
     """Some of its target is still held by others."""
     revoke_deadline_s: float = math.inf
+    untold: bool = False
+    """A hub it reads is gone or is another one now: the next answer must say what it has."""
 
     @property
     def held(self) -> frozenset[Place]:

@@ -65,7 +65,8 @@ def _topology(context: Context, hubs: tuple[HubInfo, ...]) -> Topology:
     known = context.topology
     if known is None or known[0] != hubs:
         partitions = MappingProxyType({hub.name: hub.partitions for hub in hubs})
-        known = context.topology = (hubs, Topology(partitions))
+        ids = MappingProxyType({hub.name: hub.id for hub in hubs})
+        known = context.topology = (hubs, Topology(partitions, ids))
     return known[1]
 
 
