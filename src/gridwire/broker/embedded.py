@@ -39,6 +39,7 @@ from gridwire.broker.control import (
     pack,
 )
 from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Read
+from gridwire.broker.identity import cluster_id
 from gridwire.core import compression
 from gridwire.core.batch import CONTROL, HEADER_BYTES, TRANSACTIONAL, BatchHeader, check_produced, set_append_time
 from gridwire.core.clock import Clock, SystemClock
@@ -63,7 +64,6 @@ from gridwire.log import compaction, disk
 from gridwire.log.partition import PartitionLog, Span, Stored
 from gridwire.log.writer import Durability, LogWriter, Outcome, Request
 
-FORMAT_VERSION: Final = 1
 MAINTENANCE_S: Final = 15.0
 PRODUCER_ID_BLOCK: Final = 1000
 """Producer ids reserved by one journal entry; a crash skips the rest of a block."""
@@ -167,30 +167,19 @@ class EmbeddedBroker:
 
     def _prepare_directory(self) -> None:
         try:
-            (self.directory / "hubs").mkdir(parents=True, exist_ok=True)
+            for name in ("hubs", "control"):
+                (self.directory / name).mkdir(parents=True, exist_ok=True)
             self._lock = disk.DirectoryLock(self.directory)
-            self.cluster_id = self._identity()
+            self.cluster_id = cluster_id(self.directory)
+            if self._durability.interval_ms is not None:
+                disk.sync_directory(self.directory)
+                with contextlib.suppress(PermissionError):
+                    disk.sync_directory(self.directory.absolute().parent)
         except OSError as error:
             raise GridwireError(
                 f"data directory {self.directory} cannot be used: {error.strerror or error}. "
                 "Check its owner and mode, or choose another with --data"
             ) from None
-
-    def _identity(self) -> str:
-        path = self.directory / "gridwire.json"
-        if not path.exists():
-            identity = {"format": FORMAT_VERSION, "cluster_id": uuid4().hex[:22]}
-            disk.write_atomic(path, msgspec.json.encode(identity))
-        try:
-            known = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-            version, cluster_id = int(known["format"]), str(known["cluster_id"])
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-            raise GridwireError(f"{path} is damaged: restore it from a backup of the data directory") from None
-        if version > FORMAT_VERSION:
-            raise GridwireError(
-                f"data directory has format {version}, this gridwire knows {FORMAT_VERSION}: use a newer one"
-            )
-        return cluster_id
 
     def _start(self) -> None:
         now_ms = self.clock.now_ms()
@@ -203,12 +192,7 @@ class EmbeddedBroker:
             now_ms=now_ms,
         )
         self._report_recovery(self._journal)
-        if self._journal.recovery.damage:
-            place = self._journal.recovery.damage[0]
-            raise Corruption(
-                "damaged control journal", hub=JOURNAL, partition=0, segment="control", position=place.start
-            )
-        self._control.replay(self._journal)
+        self._replay_journal()
         self._journal_segment = self._journal.active_base
         for name, value in self._control.under("hub/"):
             record = msgspec.msgpack.decode(value, type=HubRecord)
@@ -218,11 +202,17 @@ class EmbeddedBroker:
 
     def _open_hub(self, name: str, record: HubRecord) -> _Hub:
         info = HubInfo(name, UUID(record.id), record.partitions, record.settings, record.internal, record.created_ms)
-        hub = _Hub(info)
-        for number in range(record.partitions):
-            partition = self._open_partition(info, number)
-            hub.logs.append(partition)
-        return hub
+        return _Hub(info, self._open_partitions(info, range(record.partitions)))
+
+    def _open_partitions(self, info: HubInfo, numbers: Sequence[int]) -> list[PartitionLog]:
+        """Open or create partitions; the names of new ones are durable."""
+        directory = self.directory / "hubs" / info.id.hex
+        new = any(not (directory / str(number)).is_dir() for number in numbers)
+        logs = [self._open_partition(info, number) for number in numbers]
+        if new and self._durability.interval_ms is not None:
+            disk.sync_directory(directory)
+            disk.sync_directory(directory.parent)
+        return logs
 
     def _open_partition(self, info: HubInfo, number: int) -> PartitionLog:
         partition = PartitionLog(
@@ -232,6 +222,17 @@ class EmbeddedBroker:
         )  # fmt: skip
         self._report_recovery(partition)
         return partition
+
+    def _replay_journal(self) -> None:
+        try:
+            for place in self._journal.recovery.damage:
+                raise Corruption("damaged batch", hub=JOURNAL, partition=0, segment="control", position=place.start)
+            self._control.replay(self._journal)
+        except Corruption as error:
+            raise GridwireError(
+                f"the control journal is damaged: {error}. Restore the directory `control` from a backup, or go on with "
+                f"what is whole of it: `gridwire salvage --data {self.directory}`"
+            ) from None
 
     def _saved_start(self, info: HubInfo, number: int) -> int:
         return int.from_bytes(self._control.entries.get(f"start/{info.id}/{number}", b"\0"), "big")
@@ -263,11 +264,19 @@ class EmbeddedBroker:
             )
 
     def _drop_orphans(self) -> None:
-        """Directories of hubs whose creation or deletion was cut short by a crash."""
+        """Directories of hubs whose creation or deletion was cut short by a crash.
+
+        Events that an empty journal knows nothing of are no such thing: the journal is missing.
+        """
         known = {hub.info.id.hex for hub in self._hubs.values()}
-        for path in (self.directory / "hubs").iterdir():
-            if path.name not in known and path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+        orphans = [path for path in (self.directory / "hubs").iterdir() if path.name not in known and path.is_dir()]
+        if not self._journal.end_offset and any(file.stat().st_size for p in orphans for file in p.glob("*/*.log")):
+            raise GridwireError(
+                f"{self.directory / 'hubs'} has events but the control journal is empty: restore `control` from a backup, "
+                f"or take the events over with `gridwire salvage --data {self.directory}`"
+            )
+        for path in orphans:
+            shutil.rmtree(path, ignore_errors=True)
 
     async def close(self) -> None:
         """Write and sync what is queued, save indexes, release the directory."""
@@ -347,9 +356,6 @@ class EmbeddedBroker:
     def _make_hub(self, name: str, record: HubRecord) -> _Hub:
         try:
             hub = self._open_hub(name, record)
-            if self._durability.interval_ms is not None:
-                disk.sync_directory(self.directory / "hubs" / hub.info.id.hex)
-                disk.sync_directory(self.directory / "hubs")
         except OSError as error:
             raise disk.storage_error(error, f"creating hub {name}") from None
         return hub
@@ -399,9 +405,7 @@ class EmbeddedBroker:
 
     async def _replace(self, name: str, hub: _Hub, record: HubRecord) -> HubInfo:
         info = HubInfo(name, hub.info.id, record.partitions, record.settings, record.internal, record.created_ms)
-        fresh = [
-            await asyncio.to_thread(self._open_partition, info, n) for n in range(len(hub.logs), record.partitions)
-        ]
+        fresh = await asyncio.to_thread(self._open_partitions, info, range(len(hub.logs), record.partitions))
         await self._change({f"hub/{name}": pack(record)})
         hub.logs += fresh
         hub.info = info

@@ -175,7 +175,12 @@ def _verify_partition(directory: Path, hub: str) -> dict[str, Any]:
     row: dict[str, Any] = {"hub": hub, "partition": int(directory.name) if directory.name.isdigit() else 0}
     row |= {"batches": 0, "events": 0, "bytes": 0, "damaged": 0, "torn_bytes": 0, "places": []}
     segments, _ = current_files(directory)
+    expected: int | None = None
     for path in segments:
+        if expected not in (None, covered(path)[0]):
+            row["damaged"] += 1
+            row["places"].append(f"offsets {expected} to {covered(path)[0] - 1} are missing before segment {path.name}")
+        expected = covered(path)[0]
         descriptor = disk.open_read(path)
         try:
             end = 0
@@ -187,6 +192,7 @@ def _verify_partition(directory: Path, hub: str) -> dict[str, Any]:
                 row["batches"] += 1
                 row["events"] += found.header.record_count
                 end = found.position + found.header.size
+                expected = found.header.next_offset
             size = os.fstat(descriptor).st_size
             row["bytes"] += end
             if end < size and path is not segments[-1]:

@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",
     "bench": "gridwire.cli.bench:bench",
+    "salvage": "gridwire.cli.salvage:salvage",
 }
 for _name, _place in _COMMANDS.items():  # imported when called: `up` must be ready within a second
     app.command(_place, name=_name)

@@ -39,6 +39,9 @@ LOG_APPEND_TIME: Final = 0x08
 TRANSACTIONAL: Final = 0x10
 CONTROL: Final = 0x20
 
+LEADER_EPOCH: Final = 0
+"""The leader epoch of every batch that is stored: there is one hub. The field lies outside the CRC."""
+
 NO_PRODUCER: Final = -1
 NO_SEQUENCE: Final = -1
 
@@ -204,7 +207,31 @@ def iter_headers(buffer: bytes | bytearray | memoryview) -> Iterator[tuple[int, 
         position += size
 
 
-def stamp(buffer: bytearray | memoryview, base_offset: int, leader_epoch: int = 0, position: int = 0) -> None:
+def sound_headers(
+    buffer: bytes | bytearray | memoryview, expected: int | None = None, *, crc: bool = True
+) -> Iterator[BatchHeader]:
+    """Headers of stored batches that lie back to back, up to the first that is cut off or damaged.
+
+    Args:
+        expected: base offset of the first, if that is known; every other one continues its predecessor's.
+        crc: also check each batch's bytes. The base offset and the leader epoch lie outside the CRC.
+    """
+    position = 0
+    while position < len(buffer):
+        try:
+            header = read_header(buffer, position)
+        except (InvalidBatch, MessageTooLarge):
+            return
+        if expected is not None and header.base_offset != expected:
+            return
+        if crc and (header.leader_epoch != LEADER_EPOCH or not crc_matches(buffer, header, position)):
+            return
+        yield header
+        position += header.size
+        expected = header.next_offset
+
+
+def stamp(buffer: bytearray | memoryview, base_offset: int, leader_epoch: int = LEADER_EPOCH, position: int = 0) -> None:
     """Write the assigned base offset and leader epoch in place; both lie outside the CRC."""
     _INT64.pack_into(buffer, position, base_offset)
     _LENGTH.pack_into(buffer, position + LENGTH_END, leader_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,8 @@ from gridwire.core.batch import (
     TRANSACTIONAL,
     BatchHeader,
     decode,
-    iter_headers,
     read_header,
+    sound_headers,
     stamp,
     whole_size,
 )
@@ -26,6 +27,7 @@ from gridwire.core.errors import (
     FencedEpoch,
     GridwireError,
     InvalidBatch,
+    MessageTooLarge,
     OffsetOutOfRange,
     OutOfOrderSequence,
     StorageFailed,
@@ -33,7 +35,7 @@ from gridwire.core.errors import (
 from gridwire.core.settings import UNLIMITED, HubSettings
 from gridwire.log import disk
 from gridwire.log.producers import Producer, ProducerTable
-from gridwire.log.scan import Damage, scan
+from gridwire.log.scan import Damage, Found, scan
 from gridwire.log.segment import INDEX_INTERVAL_BYTES, Segment, covered, current_files
 from gridwire.log.transactions import Aborted, TransactionTable, is_aborted, is_commit
 
@@ -140,13 +142,16 @@ class PartitionLog:
         return files
 
     def _recover(self) -> Recovery:
-        truncated, damage = 0, []
-        for segment in self._segments[:-1]:
-            self._load(segment)
+        truncated, damage = 0, list[Damage]()
+        for segment, after in zip(self._segments, self._segments[1:], strict=False):
+            damage += self._load(segment)
+            damage += self._expect_end(segment, after.base_offset)
             segment.readable = segment.size
             segment.close()
+            segment.distrust()
         active = self._active
-        damage = self._load(active)
+        damage += self._load(active)
+        active.distrust()
         file_size = active.path.stat().st_size
         truncated = file_size - active.size
         if truncated:
@@ -157,10 +162,21 @@ class PartitionLog:
                 disk.sync_data(active.descriptor)
         return Recovery(truncated, tuple(damage))
 
+    def _expect_end(self, segment: Segment, next_base: int) -> list[Damage]:
+        """A sealed segment reaches to where the next begins: what is missing at its end is damage, no torn tail."""
+        if segment.next_offset == next_base:
+            return []
+        found = Damage(segment.size, max(segment.size, segment.path.stat().st_size))
+        self._damage[segment.base_offset] = (*self._damage.get(segment.base_offset, ()), found)
+        segment.size, segment.next_offset = found.end, next_base
+        return [found]
+
     def _load(self, segment: Segment) -> list[Damage]:
         """Take the sidecar and scan what it does not cover. Producers carry over from segment to segment."""
         saved = segment.load_meta()
-        if saved is not None:
+        if saved is None:  # one that is ahead of the file must not fit it by chance later
+            segment.meta_path.unlink(missing_ok=True)
+        else:
             self._producers = ProducerTable.load(saved[0])
             self._transactions = TransactionTable.load(saved[1])
             if segment is not self._active and segment.size == segment.path.stat().st_size:
@@ -222,7 +238,7 @@ class PartitionLog:
         A request without batches seals the active segment.
 
         Returns:
-            One result a request. After a failed write nothing of the group remains: neither in memory nor in the file.
+            One result a request. After a failed write nothing that failed remains: neither in memory nor in the file.
         """
         if self.failed is not None:
             return [self.failed] * len(requests)
@@ -231,12 +247,13 @@ class PartitionLog:
         results: list[Stored | GridwireError] = []
         pending: list[memoryview] = []
         start = active.size
+        sealed = 0
         try:
             for buffer, headers in requests:
                 if self._must_roll(len(buffer), now_ms) or (not headers and self._active.size):
                     self._write(pending, start)
                     self._roll(now_ms)
-                    pending, start = [], 0
+                    pending, start, sealed = [], 0, len(results)
                     kept = self._transactions.keep()
                     undo = _Undo(0, self._active.next_offset, self._active.max_timestamp, {}, kept)
                 if headers:
@@ -245,7 +262,8 @@ class PartitionLog:
                     results.append(Stored(self._active.next_offset))
             self._write(pending, start)
         except OSError as error:
-            return self._undo(undo, disk.storage_error(error, f"writing {self.hub}/{self.partition}"), len(requests))
+            failure = disk.storage_error(error, f"writing {self.hub}/{self.partition}")
+            return [*results[:sealed], *self._undo(undo, failure, len(requests) - sealed)]
         return results
 
     def _must_roll(self, size: int, now_ms: int) -> bool:
@@ -300,18 +318,23 @@ class PartitionLog:
         return [error] * count
 
     def _roll(self, now_ms: int) -> None:
-        """Seal the active segment and start the next one."""
+        """Seal the active segment and start the next one. Its sidecar comes last: it must not shrink after that."""
         old = self._active
-        if self._sync:
-            disk.sync_data(old.descriptor)
-        self._transactions.forget_before(self.start_offset)
-        old.save_meta(self._producers.dump(), self._transactions.dump(), sync=False)
         segment = Segment(self.directory, old.next_offset, now_ms)
-        segment.create()
         if self._sync:
-            disk.sync_directory(self.directory)
+            self._sync_or_fail(old)
+        try:
+            segment.create()
+            if self._sync:
+                disk.sync_directory(self.directory)
+        except OSError:
+            segment.retire()
+            raise
+        self._transactions.forget_before(self.start_offset)
         with self._lock:
             self._segments = [*self._segments, segment]
+        with contextlib.suppress(OSError):
+            old.save_meta(self._producers.dump(), self._transactions.dump(), sync=False)
 
     def sync(self) -> None:
         """Bring what was written to the disk.
@@ -321,12 +344,20 @@ class PartitionLog:
         Raises:
             StorageFailed: nothing that waits for this sync may be acknowledged.
         """
+        if self.failed is not None:
+            raise self.failed
+        with contextlib.suppress(OSError):
+            self._sync_or_fail(self._active)
+        if self.failed is not None:
+            raise self.failed
+
+    def _sync_or_fail(self, segment: Segment) -> None:
         try:
-            disk.sync_data(self._active.descriptor)
+            disk.sync_data(segment.descriptor)
         except OSError as error:
             failure = disk.storage_error(error, f"syncing {self.hub}/{self.partition}")
             self.failed = StorageFailed(f"{failure}; the partition is read-only until the hub restarts")
-            raise self.failed from None
+            raise
 
     def publish(self) -> None:
         """Let readers see everything written so far."""
@@ -455,44 +486,89 @@ class PartitionLog:
             if damage.start <= start < damage.end:
                 raise self._corrupt("damaged batch", segment, damage.start)
             if start < damage.start < end:
+        """Bytes of whole batches; those this process did not write are checked before they are handed out."""
                 end = damage.start
         try:
-            return disk.read_at(segment.descriptor, end - start, start)
+            data = disk.read_at(segment.descriptor, end - start, start)
         except OSError as error:
             raise disk.storage_error(error, f"reading {self.hub}/{self.partition}") from None
 
     def _corrupt(self, reason: str, segment: Segment, position: int) -> Corruption:
         return Corruption(reason, hub=self.hub, partition=self.partition, segment=segment.path.name, position=position)
 
+        return data if segment.is_known(start, end) else self._checked(segment, start, end, data)
+
+    def _checked(self, segment: Segment, start: int, end: int, data: bytes) -> bytes:
+        """The sound batches at the beginning of what was read. Raises Corruption if there is none."""
+        good, expected = 0, segment.indexed_offset(start)
+        for header in sound_headers(data, expected):
+            good += header.size
+            expected = header.next_offset
+        segment.learn(start, start + good)
+        if start + good < end:
+            self._find_damage(segment, start + good, expected)
+        if not good:
+            raise self._corrupt("damaged batch", segment, start)
+        return data if good == len(data) else data[:good]
+
+    def _find_damage(self, segment: Segment, position: int, expected: int | None) -> None:
+        """What lies at `position` is no sound batch: find out where the next one is, and refuse the bytes up to it."""
+        end = segment.readable
+        low = segment.offset_before(position) if expected is None else expected
+        for found in scan(segment.descriptor, position, low):
+            if isinstance(found, Found):
+                raise self._corrupt("batch changed while it was read", segment, position)
+            end = min(found.end, end)
+            break
+        with self._lock:
+            if all(not damage.start <= position < damage.end for damage in self._damage.get(segment.base_offset, ())):
+                self.report_damage(segment, Damage(position, end))
     def _headers(self, segment: Segment, position: int) -> Iterator[tuple[int, BatchHeader]]:
-        """Batches of a segment from `position` on, read in small windows; damage is stepped over."""
-        damages = self._damage.get(segment.base_offset, ())
-        while position < segment.readable:
-            stop = segment.readable
-            for damage in damages:
-                if damage.start <= position < damage.end:
-                    position = damage.end
-                elif position < damage.start < stop:
-                    stop = damage.start
-            window = disk.read_at(segment.descriptor, min(4 * INDEX_INTERVAL_BYTES, stop - position), position)
-            try:
-                size = whole_size(window)
-                if size is not None and len(window) < size <= stop - position:
-                    window = disk.read_at(segment.descriptor, size, position)
-                taken = 0
-                for at, header in iter_headers(window):
-                    yield position + at, header
-                    taken = at + header.size
-            except InvalidBatch as error:
-                raise self._corrupt(str(error), segment, position) from None
+        """Batches of a segment from `position` on, read in small windows; damage is noticed and stepped over."""
+        expected = segment.indexed_offset(position)
+        while True:
+            clear, stop = self._clear_of_damage(segment, position)
+            if clear >= stop:
+                return
+            expected = expected if clear == position else None
+            position = clear
+            taken = 0
+            window = self._window(segment, position, stop)
+            for header in sound_headers(window, expected, crc=position < segment.written_from):
+                yield position + taken, header
+                taken += header.size
+                expected = header.next_offset
             if taken == 0:
-                raise self._corrupt("segment ends inside a batch", segment, position)
+                self._find_damage(segment, position, expected)
             position += taken
 
     def _position_of(self, segment: Segment, offset: int) -> int:
         """Position of the batch that holds `offset`, or of the next one after a gap."""
         hint = self._hints.get(offset)
         if hint is not None and hint[0] is segment:
+    def _clear_of_damage(self, segment: Segment, position: int) -> tuple[int, int]:
+        """(`position` or the end of the damage it lies in, start of the next damage or the end of what is readable)."""
+        stop = segment.readable
+        for damage in sorted(self._damage.get(segment.base_offset, ()), key=lambda damage: damage.start):
+            if damage.start <= position < damage.end:
+                position = damage.end
+            elif position < damage.start < stop:
+                stop = damage.start
+        return position, stop
+
+    def _window(self, segment: Segment, position: int, stop: int) -> bytes:
+        """Some batches, at least one whole one."""
+        try:
+            window = disk.read_at(segment.descriptor, min(4 * INDEX_INTERVAL_BYTES, stop - position), position)
+            size = whole_size(window)
+            if size is not None and len(window) < size <= stop - position:
+                return disk.read_at(segment.descriptor, size, position)
+        except (InvalidBatch, MessageTooLarge):
+            return window
+        except OSError as error:
+            raise disk.storage_error(error, f"reading {self.hub}/{self.partition}") from None
+        return window
+
             return hint[1]
         for position, header in self._headers(segment, segment.position_before(offset)):
             if header.next_offset > offset:
@@ -502,6 +578,8 @@ class PartitionLog:
 
     def _refuse_damaged(self, segment: Segment, position: int, header: BatchHeader, offset: int) -> None:
         """An offset whose batch is damaged must not be answered with the batch after it."""
+        if offset < segment.next_offset and segment is not self._active:
+            raise self._corrupt("damaged or missing end", segment, segment.readable)
         for damage in self._damage.get(segment.base_offset, ()):
             if damage.end == position and header.base_offset > offset:
                 raise self._corrupt("damaged batch", segment, damage.start)
@@ -599,6 +677,9 @@ class PartitionLog:
 
     def advance_start(self, offset: int) -> int:
         """Let nobody read below `offset` any more and delete sealed segments that lie below it; returns bytes freed.
+            if self._sync:  # in order also after a power cut: no gap before segments that are kept
+                with contextlib.suppress(OSError):
+                    disk.sync_directory(self.directory)
 
         The caller has made the new start durable, and hands it in again when the partition is opened.
         """

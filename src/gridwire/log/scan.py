@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gridwire.core.batch import HEADER_BYTES, LENGTH_END, BatchHeader, crc_matches, read_header, whole_size
+from gridwire.core.batch import (
+    HEADER_BYTES,
+    LEADER_EPOCH,
+    LENGTH_END,
+    BatchHeader,
+    crc_matches,
+    read_header,
+    whole_size,
+)
 from gridwire.core.errors import GridwireError
 from gridwire.core.limits import BATCH_BYTES_MAX
 from gridwire.log import disk
@@ -45,7 +53,7 @@ def scan(descriptor: int, start: int, next_offset: int) -> Iterator[Found | Dama
         if found is not None and found.header.base_offset != next_offset:
             found = None  # the base offset lies outside the CRC; offsets are dense, so this one is damaged
         if found is None:
-            found = _next_whole(descriptor, position + 1, next_offset)
+            found = _after(descriptor, position, next_offset) or _next_whole(descriptor, position + 1, next_offset)
             if found is None:
                 return
             yield Damage(position, found.position)
@@ -64,9 +72,18 @@ def _batch_at(descriptor: int, position: int, next_offset: int) -> Found | None:
         header = read_header(data)
     except GridwireError:
         return None
-    if header.base_offset < next_offset or not crc_matches(data, header):
+    if header.base_offset < next_offset or header.leader_epoch != LEADER_EPOCH or not crc_matches(data, header):
         return None
     return Found(position, header)
+
+
+def _after(descriptor: int, position: int, next_offset: int) -> Found | None:
+    """The batch behind a damaged one whose length is intact: no need to look for it inside what events carry."""
+    try:
+        size = whole_size(disk.read_at(descriptor, LENGTH_END, position))
+    except GridwireError:
+        return None
+    return None if size is None else _batch_at(descriptor, position + size, next_offset)
 
 
 def _read_whole(descriptor: int, size: int, position: int) -> bytes:

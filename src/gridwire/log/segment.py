@@ -78,6 +78,7 @@ class Segment:
         "_descriptor",
         "_indexed_to",
         "base_offset",
+        "checked",
         "created_ms",
         "max_timestamp",
         "next_offset",
@@ -87,6 +88,7 @@ class Segment:
         "readable",
         "size",
         "times",
+        "written_from",
     )  # fmt: skip
 
     def __init__(self, directory: Path, base_offset: int, created_ms: int, name: str | None = None) -> None:
@@ -98,6 +100,8 @@ class Segment:
         self.max_timestamp = _NO_TIME
         self.created_ms = created_ms
         self._descriptor = -1
+        self.written_from = 0
+        self.checked = (0, 0)
         self._clear_index()
 
     def _clear_index(self) -> None:
@@ -123,10 +127,24 @@ class Segment:
         self._descriptor = disk.open_file(self.path)
 
     def close(self) -> None:
-        """Close the file; it reopens on the next use."""
+        """Close the file; it reopens on the next use, and what is read then is checked again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+            self.distrust()
+
+    def distrust(self) -> None:
+        """Take nothing on the disk for sound that was not looked at since now."""
+        self.written_from, self.checked = self.size, (0, 0)
+
+    def is_known(self, start: int, end: int) -> bool:
+        """Whether this process wrote these bytes, or checked them since the file was opened."""
+        return start >= self.written_from or (self.checked[0] <= start and end <= self.checked[1])
+
+    def learn(self, start: int, end: int) -> None:
+        """Remember that these bytes were found sound: one stretch, that of a reader who goes on."""
+        low, high = self.checked
+        self.checked = (min(start, low), max(end, high)) if start <= high and end >= low else (start, end)
 
     def note(self, header: BatchHeader, position: int) -> None:
         """Take a batch that lies (or is about to lie) at `position` into the index."""
@@ -147,6 +165,18 @@ class Segment:
             self.times.pop()
         self._indexed_to = self.positions[-1] if self.positions else -INDEX_INTERVAL_BYTES
         self.size, self.next_offset, self.max_timestamp = size, next_offset, max_timestamp
+
+    def indexed_offset(self, position: int) -> int | None:
+        """Base offset of the batch at an indexed position."""
+        row = bisect_left(self.positions, position)
+        if row < len(self.positions) and self.positions[row] == position:
+            return self.offsets[row]
+        return self.base_offset if position == 0 else None
+
+    def offset_before(self, position: int) -> int:
+        """An offset at or below that of the batch at `position`."""
+        row = bisect_right(self.positions, position) - 1
+        return self.offsets[row] if row >= 0 else self.base_offset
 
     def position_before(self, offset: int) -> int:
         """Position of an indexed batch at or before `offset`."""
