@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+import kafka_clients
+
 from gridwire import config
 from gridwire.cli.main import app
 from gridwire.core.settings import HUB_SETTINGS, HubSettings
@@ -83,7 +85,21 @@ def kafka() -> str:
     )
 
 
-PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka}
+def clients() -> str:
+    if missing := kafka_clients.missing_tests():
+        sys.exit(f"the ledger of Kafka clients names tests that are not there: {', '.join(missing)}")
+    rows = [[client.name, client.version, client.passes, f"`{client.file}`"] for client in kafka_clients.CLIENTS]
+    gaps = [[gap.what, gap.clients, gap.instead] for gap in kafka_clients.GAPS]
+    return (
+        "# Kafka clients\n\nUnmodified clients that the tests in `tests/conformance` run against the hub. "
+        "What of each API is served is in [kafka.md](kafka.md).\n\n"
+        + table(["client", "version", "what passes", "tests"], rows)
+        + "\n## What does not work, most harmful first\n\n"
+        + table(["what", "with", "instead"], gaps)
+    )
+
+
+PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients}
 
 
 def main() -> None:

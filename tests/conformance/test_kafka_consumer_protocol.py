@@ -165,3 +165,15 @@ def test_a_group_with_members_does_not_change_its_protocol(shared_hub: Any) -> N
         error = until("the second is told", lambda: two.poll(0.2))
         assert error.error().code() == ck.KafkaError.INCONSISTENT_GROUP_PROTOCOL
         assert shares([one]) == [1]
+
+
+def test_a_pattern_finds_topics_that_come_later(shared_hub: Any) -> None:
+    address = shared_hub.kafka
+    first = create(address, 2)
+    with member(address, f"pattern-{first}") as one:
+        one.subscribe([f"^{first}.*"])
+        until("the first topic", lambda: one.poll(0.1) is None and shares([one]) == [2])
+        ask(address, lambda client: client.create_topics([ck_admin.NewTopic(f"{first}-more", 3, 1)]))
+        until("both topics", lambda: one.poll(0.1) is None and shares([one]) == [5])
+        described = ask(address, lambda client: client.describe_consumer_groups([f"pattern-{first}"]))
+        assert sum(len(each.assignment.topic_partitions) for each in described.members) == 5

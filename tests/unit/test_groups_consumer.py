@@ -270,7 +270,7 @@ def test_uniform_covers_levels_and_keeps(seed: int) -> None:
 
 def test_patterns_agree_with_another_engine() -> None:
     rng = random.Random(7)
-    parts = [*"ab.*+?|()", "[ab]", "[^a]", "a{2}", "{1,2}", r"\d", "{2,}", "(?:", "[a-b]"]
+    parts = [*"ab.*+?|()^$", "[ab]", "[^a]", "a{2}", "{1,2}", r"\d", "{2,}", "(?:", "[a-b]"]
     compared = 0
     for _ in range(20_000):
         expression = "".join(rng.choice(parts) for _ in range(rng.randrange(1, 7)))
@@ -289,7 +289,7 @@ def test_patterns_agree_with_another_engine() -> None:
 @pytest.mark.parametrize(
     "expression",
     ["(", ")", "a**", "[a", "a{2", "a{3,2}", "a{1001}", r"\p{L}", r"\bx", "(?i)a", "(?=a)", "[[:alpha:]]", "x" * 1001,
-     "(((a{100}){100}){100})", "*a", "a^b", "\\"],
+     "(((a{100}){100}){100})", "*a", "\\"],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused(expression: str) -> None:
     with pytest.raises(InvalidPattern):
@@ -299,4 +299,6 @@ def test_what_is_not_understood_is_refused(expression: str) -> None:
 def test_no_pattern_goes_back() -> None:
     assert not Pattern("(a|a)*(a|a)*(a|a)*(a|a)*b").matches("a" * 240)
     assert Pattern("^grid\\.(feeders|transformers)$").matches("grid.feeders")
+    assert Pattern("(^grid.*)|(^demo$)").matches("demo")
+    assert not Pattern("a^b|(^a$)b").matches("ab")
     assert not Pattern("grid.feeders").matches("grid.feeders2")

@@ -58,7 +58,7 @@ def _readers(members: Iterable[Subscriber], partitions: Mapping[str, int]) -> di
 
 
 def _level(shares: dict[str, set[Place]], readers: Mapping[str, Sequence[str]]) -> None:
-    """Move single places from the fullest member to one that may have them and has at least two less, while there is."""
+    """Move single places from the fullest member to one that may have them and has at least two less."""
     while True:
         for owner in sorted(shares, key=lambda member_id: -len(shares[member_id])):
             found = _move(owner, shares, readers)

@@ -6,7 +6,7 @@ hub.
 
 Understood: literals, `.`, classes (`[a-z]`, `[^...]`), `\\d \\w \\s` and their opposites, escaped punctuation, groups
 `(...)` and `(?:...)`, `|`, `* + ?` (lazy too: it makes no difference to whether the whole name matches), `{m,n}`, and
-`^` and `$` at the ends. Anything else is refused, not guessed.
+`^` and `$` (begin and end of the name). Anything else is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ class Pattern:
     def __init__(self, expression: str) -> None:
         if len(expression) > EXPRESSION_MAX:
             raise InvalidPattern(f"longer than {EXPRESSION_MAX} characters")
-        self._text = expression.removeprefix("^")
-        if self._text.endswith("$") and not self._text.endswith("\\$"):
-            self._text = self._text[:-1]
+        self._text = expression
         self._at = 0
         self._tests: list[Test | None] = []
         self._next: list[list[int]] = []
+        self._anchors: dict[int, str] = {}
         try:
             start, end = self._choice()
         except RecursionError:
@@ -55,21 +54,22 @@ class Pattern:
 
     def matches(self, name: str) -> bool:
         """Whether the whole of `name` matches."""
-        states = self._closure({self._start})
-        for char in name:
+        states = self._closure({self._start}, "^" if name else "^$")
+        for index, char in enumerate(name, 1):
             onward = set()
             for state in states:
                 test = self._tests[state]
                 if test is not None and test(char):
                     onward.update(self._next[state])
-            states = self._closure(onward)
+            states = self._closure(onward, "$" if index == len(name) else "")
         return self._end in states
 
-    def _closure(self, states: set[int]) -> set[int]:
+    def _closure(self, states: set[int], edges: str) -> set[int]:
+        """What is reached without a character. `edges`: which anchors hold here."""
         todo = list(states)
         while todo:
             state = todo.pop()
-            if self._tests[state] is None:
+            if self._tests[state] is None and self._anchors.get(state, "") in edges:
                 fresh = [each for each in self._next[state] if each not in states]
                 states.update(fresh)
                 todo += fresh
@@ -118,6 +118,8 @@ class Pattern:
         atom_end = self._at
         if self._peek() not in ("*", "+", "?", "{"):
             return part
+        if part[0] in self._anchors:
+            raise InvalidPattern(f"an anchor is not repeated: {self._text[begun:atom_end]!r} at {begun}")
         least, most = self._bounds()
         if self._peek() == "?":
             self._take()
@@ -178,7 +180,11 @@ class Pattern:
             if self._take() != ")":
                 raise InvalidPattern("( without )")
             return part
-        if char in "*+?{^$)":
+        if char in "^$":
+            anchor = self._state(None)
+            self._anchors[anchor] = char
+            return anchor, anchor
+        if char in "*+?{)":
             raise InvalidPattern(f"unexpected {char!r} at {self._at - 1}")
         test = self._class() if char == "[" else _any if char == "." else self._escaped(char)
         end = self._state(None)
