@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -21,7 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 import gridwire
+from gridwire.auth.bearer import BearerRules
 from gridwire.broker.embedded import EmbeddedBroker
+from gridwire.broker.identities import Identities, TokenIssuer
+from gridwire.broker.issuer_keys import issuer_keys
 from gridwire.broker.local_server import LocalServer
 from gridwire.broker.membership import Membership
 from gridwire.config import OFF, Settings
@@ -30,6 +34,7 @@ from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import FEEDERS, NETWORK, QUARANTINE, READINGS, SINGLE_PARTITION, TEMPLATES, TRANSFORMERS
 from gridwire.heads.http.server import HttpHead
 from gridwire.heads.kafka import KafkaHead
+from gridwire.heads.tls import Certificates
 from gridwire.log import disk
 from gridwire.supervisor import Supervisor
 from gridwire.web import static_directory
@@ -53,6 +58,10 @@ class Hub:
         self.supervisor = Supervisor()
         self.kafka: KafkaHead | None = None
         self.http: HttpHead | None = None
+        self.access: Identities | None = None
+        self.certificates: Certificates | None = None
+        self.root_key_file: Path | None = None
+        """Where a first start with sign-in put the root policy's connection string."""
         self._started_ms = self.clock.now_ms()
         self._ready = False
         self._reconcile = asyncio.Event()
@@ -73,6 +82,7 @@ class Hub:
         self.membership = Membership(self.clock)
         self.local = LocalServer(self.broker)
         try:
+            await self._open_doors()
             await self.local.start()
             await self._start_heads()
         except BaseException:
@@ -82,6 +92,19 @@ class Hub:
         self._reconcile.set()
         self._reconciler = asyncio.create_task(self._keep_workers())
         self._ready = True
+
+    async def _open_doors(self) -> None:
+        """Certificates and identities, where they are asked for."""
+        settings = self.settings
+        if settings.tls_cert:
+            client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
+            self.certificates = Certificates(
+                Path(settings.tls_cert), Path(settings.tls_key), client_ca, require=not settings.auth
+            )
+            self.certificates.watch()
+        if settings.auth:
+            self.access = Identities(self.broker, self.directory, self.clock, _token_issuer(settings))
+            self.root_key_file = await self.access.open()
 
     async def _start_heads(self) -> None:
         settings = self.settings
@@ -95,6 +118,8 @@ class Hub:
                 auto_create=settings.auto_create,
                 default_partitions=settings.partitions,
                 clock=self.clock,
+                access=self.access,
+                tls=self._tls,
             )
             await _bind(self.kafka.start(), "Kafka", "--kafka-port", settings.host, settings.kafka_port)
         if settings.http_port != OFF:
@@ -115,7 +140,13 @@ class Hub:
             clock=self.clock,
             counters=counters,
             static_dir=static_directory(),
+            access=self.access,
+            tls=self._tls,
         )
+
+    @property
+    def _tls(self) -> ssl.SSLContext | None:
+        return None if self.certificates is None else self.certificates.context
 
     async def stop(self) -> None:
         """Drain: heads first, then workers, then the log."""
@@ -129,6 +160,10 @@ class Hub:
         for head in (self.kafka, self.http):
             if head is not None:
                 await head.stop()
+        if self.certificates is not None:
+            await self.certificates.close()
+        if self.access is not None:
+            await self.access.close()
         await self.local.stop()
         await self.broker.close()
 
@@ -138,7 +173,8 @@ class Hub:
         if self.kafka is not None:
             found["kafka"] = f"{_shown(self.settings.host)}:{self.kafka.port}"
         if self.http is not None:
-            found["http"] = f"http://{_shown(self.settings.host)}:{self.http.port}"
+            scheme = "http" if self.certificates is None else "https"
+            found["http"] = f"{scheme}://{_shown(self.settings.host)}:{self.http.port}"
         return found
 
     def status(self) -> dict[str, Any]:
@@ -150,12 +186,18 @@ class Hub:
             "durability": self.broker.durability,
             "data_dir": str(self.directory),
             "ready": self._ready,
-            "auth": "off (loopback only)" if not self.settings.insecure_i_understand else "off",
+            "auth": self._auth_text(),
+            "tls": self.certificates is not None,
             "endpoints": self.endpoints(),
             "memory_bytes": disk.resident_bytes(),
             "disk_free_bytes": disk.free_bytes(self.directory),
             "workers": self.supervisor.describe(),
         }
+
+    def _auth_text(self) -> str:
+        if self.settings.auth:
+            return "on"
+        return "off" if self.settings.insecure_i_understand else "off (loopback only)"
 
     def _log_counters(self) -> dict[str, int]:
         return {
@@ -200,6 +242,13 @@ class Hub:
             flush = ["--flush-s", str(self.settings.lake_flush)]
             wanted["capture"] = (CAPTURE_GROUP, [*base, "capture", *data, *flush, "--table", *tables])
         return wanted
+
+
+def _token_issuer(settings: Settings) -> TokenIssuer | None:
+    if not settings.oauth_jwks:
+        return None
+    rules = BearerRules(settings.oauth_issuer, settings.oauth_audience, settings.oauth_claim)
+    return TokenIssuer(rules, issuer_keys(settings.oauth_jwks))
 
 
 def _kafka_counters(head: KafkaHead) -> dict[str, int]:

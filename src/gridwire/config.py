@@ -23,7 +23,7 @@ OFF: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One setting. `kind` is text, port, count, seconds or switch."""
+    """One setting. `kind` is text, path (may be empty), port, count, seconds or switch."""
 
     name: str
     default: Any
@@ -45,10 +45,18 @@ SETTINGS: Final = (
     Row("workers", True, "switch", "on or off", "run the grid and capture workers when there is work for them"),
     Row("lake_flush", 5, "seconds", "seconds", "longest time captured events wait before they are a row of the lake"),
     Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
+    Row("auth", False, "switch", "on or off", "let in only who signs in: keys, SCRAM, tokens, certificates"),
+    Row("tls_cert", "", "path", "file", "certificate chain (PEM) of both heads; read again when it changes"),
+    Row("tls_key", "", "path", "file", "its private key (PEM)"),
+    Row("tls_client_ca", "", "path", "file", "authorities (PEM) whose client certificates are taken"),
+    Row("oauth_jwks", "", "path", "file or https address", "public keys of the issuer whose JSON Web Tokens are taken"),
+    Row("oauth_issuer", "", "path", "text", "what such a token's iss must be"),
+    Row("oauth_audience", "", "path", "text", "what such a token's aud must name"),
+    Row("oauth_claim", "roles", "text", "name", "claim of such a token that names policies"),
     Row("insecure_i_understand", False, "switch", "on or off", "listen on any address although nothing asks who calls"),
 )
 
-ELSEWHERE: Final = ("GRIDWIRE_URL", "GRIDWIRE_CONFIG")
+ELSEWHERE: Final = ("GRIDWIRE_URL", "GRIDWIRE_CONFIG", "GRIDWIRE_CONNECTION_STRING", "GRIDWIRE_CA_FILE")
 """Environment variables of the command line that are no settings of the hub. `GRIDWIRE_TEST_*` belongs to the tests."""
 
 _ROWS: Final = {row.name: row for row in SETTINGS}
@@ -78,6 +86,14 @@ class Settings:
     workers: bool
     lake_flush: int
     grid_window: int
+    auth: bool
+    tls_cert: str
+    tls_key: str
+    tls_client_ca: str
+    oauth_jwks: str
+    oauth_issuer: str
+    oauth_audience: str
+    oauth_claim: str
     insecure_i_understand: bool
 
 
@@ -166,7 +182,13 @@ def _text(value: Any) -> str:
     return value
 
 
-_CHECKS: Final = {"port": _port, "count": _count, "seconds": _count, "switch": _switch, "text": _text}
+def _path(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+_CHECKS: Final = {"port": _port, "count": _count, "seconds": _count, "switch": _switch, "text": _text, "path": _path}
 
 
 def is_loopback(host: str) -> bool:
@@ -181,7 +203,20 @@ def is_loopback(host: str) -> bool:
 
 def _check_host(settings: Settings) -> None:
     if not is_loopback(settings.host) and not settings.insecure_i_understand:
-        raise InvalidSetting(
-            f"host {settings.host} can be reached from other machines, and this version has no sign-in or TLS yet: "
-            "listen on 127.0.0.1, or put a proxy with TLS and sign-in in front and say --insecure-i-understand"
-        )
+        missing = [
+            flag
+            for flag, there in (("--auth on", settings.auth), ("--tls-cert and --tls-key", settings.tls_cert))
+            if not there
+        ]
+        if missing:
+            raise InvalidSetting(
+                f"host {settings.host} can be reached from other machines and takes sign-in and TLS: "
+                f"add {' and '.join(missing)}, or listen on 127.0.0.1. "
+                "(--insecure-i-understand does without, for a network nobody else is in)"
+            )
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise InvalidSetting("--tls-cert and --tls-key go together")
+    if settings.tls_client_ca and not settings.tls_cert:
+        raise InvalidSetting("--tls-client-ca takes --tls-cert and --tls-key as well")
+    if settings.oauth_jwks and not (settings.auth and settings.oauth_issuer and settings.oauth_audience):
+        raise InvalidSetting("--oauth-jwks takes --auth on, --oauth-issuer and --oauth-audience as well")

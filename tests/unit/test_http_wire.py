@@ -89,7 +89,7 @@ def every_error(kind=errors.GridwireError):
 @pytest.mark.parametrize("kind", sorted(set(every_error()) - {problems.HttpError}, key=lambda kind: kind.__name__))
 def test_every_error_has_an_answer(kind):
     problem = problems.problem_of(kind("why"))
-    assert problem.status in (400, 403, 404, 409, 413, 415, 500, 503, 507)
+    assert problem.status in (400, 401, 403, 404, 409, 413, 415, 500, 503, 507)
     assert msgspec.json.decode(problem.body()) == {
         "type": problem.type,
         "title": problem.title,

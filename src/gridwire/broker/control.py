@@ -13,6 +13,7 @@ when they are durable, the older segments are deleted. A crash in between leaves
     producer                            next producer id
     owner/<group>                       OwnerRecord
     outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub
+    identity/<kind>/<name>              policies, users, certificates: see `gridwire.broker.identities`
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +13,13 @@ from urllib.parse import quote
 
 import httpx
 
+from gridwire.auth import sas
+from gridwire.auth.plain import parse_connection_string
 from gridwire.core.batch import Event, encode
 from gridwire.core.errors import GridwireError, Unavailable
 
 DEFAULT_URL = "http://127.0.0.1:8700"
+SIGNED_S = 600
 
 
 class HubClient:
@@ -22,13 +27,28 @@ class HubClient:
 
     Args:
         url: where; else `GRIDWIRE_URL`, else the default port on this machine.
+        connection_string: policy and key to sign with; else `GRIDWIRE_CONNECTION_STRING`.
     """
 
-    def __init__(self, url: str | None = None, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str | None = None, timeout_s: float = 30.0, connection_string: str | None = None) -> None:
         self.url = (url or os.environ.get("GRIDWIRE_URL") or DEFAULT_URL).rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise GridwireError(f"--url must start with http:// or https://, not {self.url!r}")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+        text = connection_string or os.environ.get("GRIDWIRE_CONNECTION_STRING")
+        self._key = parse_connection_string(text) if text else None
+        authorities = os.environ.get("GRIDWIRE_CA_FILE")
+        verify = ssl.create_default_context(cafile=authorities) if authorities else True
+        self._http = httpx.Client(
+            base_url=self.url, timeout=timeout_s, trust_env=False, auth=self._sign if self._key else None, verify=verify
+        )
+
+    def _sign(self, request: httpx.Request) -> httpx.Request:
+        """Add a signature for this hub, good for a few minutes; the key itself is not sent."""
+        if self._key is not None:
+            resource = self.url + (f"/v1/hubs/{self._key.hub}" if self._key.hub else "/")
+            token = sas.sign(resource, self._key.name, self._key.key, int(time.time()) + SIGNED_S)
+            request.headers["authorization"] = token
+        return request
 
     def get(self, path: str, **query: Any) -> Any:
         """GET, answer parsed from JSON."""

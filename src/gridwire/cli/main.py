@@ -24,13 +24,14 @@ _COMMANDS: Final = {
     "send": "gridwire.cli.events:send",
     "tail": "gridwire.cli.events:tail",
     "group": "gridwire.cli.groups:group",
+    "policy": "gridwire.cli.policy:policy",
     "ingest": "gridwire.cli.grid:ingest",
     "network": "gridwire.cli.grid:network",
     "sql": "gridwire.cli.lake:sql",
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",
-    "bench": "gridwire.cli.bench:bench",
     "salvage": "gridwire.cli.salvage:salvage",
+    "bench": "gridwire.cli.bench:bench",
 }
 for _name, _place in _COMMANDS.items():  # imported when called: `up` must be ready within a second
     app.command(_place, name=_name)

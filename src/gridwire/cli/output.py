@@ -21,11 +21,14 @@ class Common:
     url: Annotated[
         str | None, Parameter(help="the hub's HTTP address [default: GRIDWIRE_URL or http://127.0.0.1:8700]")
     ] = None
+    connection_string: Annotated[
+        str | None, Parameter(help="policy and key to sign in with [default: GRIDWIRE_CONNECTION_STRING]")
+    ] = None
     output: Annotated[Literal["table", "json"], Parameter(name=["-o", "--output"], help="how to print")] = "table"
 
     def client(self) -> HubClient:
         """A client of the hub meant."""
-        return HubClient(self.url)
+        return HubClient(self.url, connection_string=self.connection_string)
 
     @property
     def json(self) -> bool:

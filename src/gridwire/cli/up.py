@@ -58,6 +58,8 @@ def up(**flags: Any) -> None:
 def announce(hub: Any) -> None:
     """Say that every head serves, and where."""
     lines = ["ready", *(f"{name} {address}" for name, address in hub.endpoints().items())]
+    if hub.root_key_file is not None:
+        lines.append(f"root policy made; its connection string, shown nowhere else, is in {hub.root_key_file}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 

@@ -108,3 +108,19 @@ class Corruption(GridwireError):
 
 class Unavailable(GridwireError):
     """The hub cannot be reached, is starting or is shutting down: try again."""
+
+
+class NotAuthenticated(GridwireError):
+    """Nobody proved to be anybody: a wrong key, an expired token, an unknown name. The message never says which."""
+
+
+class NotAllowed(GridwireError):
+    """Somebody known lacks the right.
+
+    Args:
+        kind: `hub`, `group` or `namespace`: what the right is missing on.
+    """
+
+    def __init__(self, message: str, kind: str = "namespace") -> None:
+        super().__init__(message)
+        self.kind = kind

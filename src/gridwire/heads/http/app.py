@@ -8,18 +8,29 @@ from typing import Final
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
+from gridwire.auth.model import Action
 from gridwire.broker.port import Broker
 from gridwire.core.errors import GridwireError, RemoteProtocolError
 from gridwire.heads.http import metrics, tail
-from gridwire.heads.http.admin import Admin
+from gridwire.heads.http.admin import Admin, CreateHub, ResetGroup
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
 from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.overview import Overview
 from gridwire.heads.http.pages import Pages
-from gridwire.heads.http.request import BodyMemory, ClientGone, header, read_body, respond, respond_problem
+from gridwire.heads.http.policies import Policies
+from gridwire.heads.http.request import (
+    BodyMemory,
+    ClientGone,
+    header,
+    parse_json,
+    read_body,
+    respond,
+    respond_problem,
+)
 from gridwire.heads.http.routes import Answer, Call, Route, Table, json_answer
+from gridwire.heads.http.sign_in import IDENTITY, Doorman
 from gridwire.heads.http.streams import Streams
 from gridwire.wire.http.problems import HttpError, problem_of
 
@@ -45,6 +56,7 @@ class App:
         parts: metrics.Counters,
         limits: HttpLimits,
         counters: HttpCounters,
+        doorman: Doorman | None = None,
     ) -> None:
         self._broker = broker
         self._guard = guard
@@ -58,6 +70,8 @@ class App:
         self._limits = limits
         self._counters = counters
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
+        self._doorman = doorman
+        self._policies = None if doorman is None else Policies(doorman.access)
         self._table = Table(self._routes())
 
     def _routes(self) -> list[Route]:
@@ -69,6 +83,12 @@ class App:
             Route("groups", "/v1/groups", {"GET": self._groups}),
             Route("group", "/v1/groups/{group}", {"GET": self._group}),
             Route("reset", "/v1/groups/{group}/reset", {"POST": self._reset}),
+            Route("policies", "/v1/policies", {"GET": self._list_policies, "POST": self._create_policy}),
+            Route("policy", "/v1/policies/{policy}", {"DELETE": self._delete_policy}),
+            Route("rotate", "/v1/policies/{policy}/rotate", {"POST": self._rotate_policy}),
+            Route("users", "/v1/users", {"POST": self._set_user}),
+            Route("user", "/v1/users/{user}", {"DELETE": self._delete_user}),
+            Route("certificates", "/v1/certificates", {"POST": self._set_certificate}),
             Route("live", "/v1/live", {"GET": self._live_stream}),
             Route("status", "/v1/status", {"GET": self._status}),
             Route("metrics", "/metrics", {"GET": self._metrics}),
@@ -81,27 +101,42 @@ class App:
         if scope["type"] != "http":
             raise RemoteProtocolError(f"{scope['type']} is not served")
         status = 0
+        doorman = self._doorman
 
         async def counting_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif doorman is not None:
+                doorman.used(scope, 0, len(message.get("body", b"")))
             await send(message)
 
-        label = "page"
+        label, name = "page", ""
         try:
             self._guard.check(scope)
             found = self._table.find(scope)
+            if found is not None:
+                label, name = found[0].label, found[1]
+            if doorman is not None:
+                self._admit(doorman, scope, label, name)
+                receive = _charged(doorman, scope, receive)
             if found is None:
                 await self._page(scope, receive, counting_send)
             else:
-                label = found[0].label
                 await self._call(found[0], Call(scope, receive, counting_send, found[1]))
         except ClientGone:
             status = 499
         except Exception as error:
             await self._fail(error, scope, counting_send, begun=status != 0)
         self._counters.requests[label, status] += 1
+        if doorman is not None:
+            doorman.done(scope, label, name, status)
+
+    def _admit(self, doorman: Doorman, scope: Scope, label: str, name: str) -> None:
+        """Let a request in, or not. Raises HttpError 401, 403, 429."""
+        doorman.check(scope, label, name)
+        if label == "events" and scope["method"] == "POST" and name not in {hub.name for hub in self._broker.hubs()}:
+            doorman.require(scope, Action.CREATE_HUB, name)
 
     async def _call(self, route: Route, call: Call) -> None:
         if call.scope["method"] == "OPTIONS":
@@ -157,10 +192,16 @@ class App:
         await self._streams.serve(call.receive, call.send, self._live.frames())
 
     async def _hubs(self, call: Call) -> Answer:
-        return json_answer({"hubs": await self._overview.hubs()})
+        hubs = await self._overview.hubs()
+        if self._doorman is not None:
+            hubs = self._doorman.visible(call.scope, Action.DESCRIBE_HUB, hubs, "name")
+        return json_answer({"hubs": hubs})
 
     async def _create_hub(self, call: Call) -> Answer:
-        return json_answer(await self._admin.create_hub(await self._body(call)), 201)
+        body = await self._body(call)
+        if self._doorman is not None:
+            self._doorman.require(call.scope, Action.CREATE_HUB, parse_json(body, CreateHub).name)
+        return json_answer(await self._admin.create_hub(body), 201)
 
     async def _hub(self, call: Call) -> Answer:
         return json_answer(await self._admin.show_hub(call.name))
@@ -173,13 +214,54 @@ class App:
         return Answer(204, b"", [])
 
     async def _groups(self, call: Call) -> Answer:
-        return json_answer({"groups": await self._overview.groups()})
+        groups = await self._overview.groups()
+        if self._doorman is not None:
+            groups = self._doorman.visible(call.scope, Action.USE_GROUP, groups, "group")
+        return json_answer({"groups": groups})
 
     async def _group(self, call: Call) -> Answer:
         return json_answer(await self._overview.group(call.name))
 
     async def _reset(self, call: Call) -> Answer:
-        return json_answer(await self._admin.reset(call.name, await self._body(call)))
+        body = await self._body(call)
+        if self._doorman is not None:
+            self._doorman.require(call.scope, Action.READ, parse_json(body, ResetGroup).hub)
+        return json_answer(await self._admin.reset(call.name, body))
+
+    def _rules(self, call: Call) -> tuple[Policies, str]:
+        """The policies, and who asks. Raises HttpError 409 where nobody signs in."""
+        if self._policies is None:
+            raise HttpError(409, "sign-in is off: start the hub with --auth on")
+        return self._policies, call.scope[IDENTITY].name
+
+    async def _list_policies(self, call: Call) -> Answer:
+        return json_answer(self._rules(call)[0].list())
+
+    async def _create_policy(self, call: Call) -> Answer:
+        policies, who = self._rules(call)
+        return json_answer(await policies.create(who, await self._body(call)), 201)
+
+    async def _rotate_policy(self, call: Call) -> Answer:
+        policies, who = self._rules(call)
+        return json_answer(await policies.rotate(who, call.name, await self._body(call)))
+
+    async def _delete_policy(self, call: Call) -> Answer:
+        policies, who = self._rules(call)
+        await policies.delete(who, call.name)
+        return Answer(204, b"", [])
+
+    async def _set_user(self, call: Call) -> Answer:
+        policies, who = self._rules(call)
+        return json_answer(await policies.set_user(who, await self._body(call)))
+
+    async def _delete_user(self, call: Call) -> Answer:
+        policies, who = self._rules(call)
+        await policies.delete_user(who, call.name)
+        return Answer(204, b"", [])
+
+    async def _set_certificate(self, call: Call) -> Answer:
+        policies, who = self._rules(call)
+        return json_answer(await policies.set_certificate(who, await self._body(call)))
 
     async def _status(self, call: Call) -> Answer:
         return json_answer(self._overview.status())
@@ -195,6 +277,17 @@ class App:
         points = await metrics.snapshot(self._overview, self._counters, self._parts)
         body = metrics.exposition(points, self._counters)
         return Answer(200, body, [(b"content-type", metrics.CONTENT_TYPE), (b"cache-control", b"no-store")])
+
+
+def _charged(doorman: Doorman, scope: Scope, receive: Receive) -> Receive:
+    """Count what a request brings against its sender's quota."""
+
+    async def receiving() -> Message:
+        message = await receive()
+        doorman.used(scope, len(message.get("body", b"")), 0)
+        return message
+
+    return receiving
 
 
 def _no_head(call: Call) -> None:

@@ -12,6 +12,8 @@ from typing import ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gridwire.heads.http.options import HttpCounters, HttpLimits
+from gridwire.heads.http.sign_in import CERTIFICATE
+from gridwire.heads.tls import certificate_names
 
 
 class HubConnection(HttpToolsProtocol):
@@ -20,6 +22,7 @@ class HubConnection(HttpToolsProtocol):
     limits: ClassVar[HttpLimits]
     counters: ClassVar[HttpCounters]
 
+    _certificate: tuple[str, ...] = ()
     _heading = True
     _heads = 0
     _head_bytes = 0
@@ -35,6 +38,8 @@ class HubConnection(HttpToolsProtocol):
         if self.counters.connections > self.limits.connections_max:
             transport.abort()
             return
+        certificate = transport.get_extra_info("peercert")
+        self._certificate = tuple(certificate_names(certificate)) if certificate else ()
         self._head_timer = self.loop.call_later(self.limits.head_timeout_s, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -68,6 +73,12 @@ class HubConnection(HttpToolsProtocol):
                 b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             )
             self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """A request begins: whatever the client's certificate says goes with it."""
+        super().on_message_begin()
+        if self._certificate:
+            self.scope[CERTIFICATE] = self._certificate  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         """The head is whole."""

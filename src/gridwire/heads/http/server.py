@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import uvicorn
 
+from gridwire.broker.identities import Identities
 from gridwire.broker.membership import Membership
 from gridwire.broker.port import Broker
 from gridwire.core.clock import Clock, SystemClock
@@ -28,6 +30,7 @@ from gridwire.heads.http.metrics import Counters
 from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.overview import Overview, Status
 from gridwire.heads.http.pages import Pages
+from gridwire.heads.http.sign_in import Doorman
 from gridwire.heads.http.streams import Streams
 
 BACKLOG: Final = 2048
@@ -47,6 +50,8 @@ class HttpHead:
         counters: what other parts of the hub count, by part name; shown in /metrics.
         auto_create: whether sending to a hub that does not exist creates it; None means only when bound to loopback.
         hosts_allowed: names besides loopback's that a hub bound to loopback answers to.
+        access: who is known; None lets everybody do everything.
+        tls: how connections are encrypted; None for not at all.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class HttpHead:
         hosts_allowed: Iterable[str] = (),
         clock: Clock | None = None,
         limits: HttpLimits | None = None,
+        access: Identities | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -86,7 +93,9 @@ class HttpHead:
             parts=counters or {},
             limits=self._limits,
             counters=self.counters,
+            doorman=None if access is None else Doorman(access),
         )
+        self._tls = tls
         self._server: uvicorn.Server | None = None
         self._date: asyncio.Task[None] | None = None
 
@@ -110,6 +119,7 @@ class HttpHead:
             timeout_keep_alive=self._limits.keep_alive_s,
         )
         config.load()
+        config.ssl = self._tls
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)
         await server.on_tick(0)

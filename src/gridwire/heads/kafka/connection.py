@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, cast
 import structlog
 
 from gridwire.core.errors import GridwireError, RemoteProtocolError
-from gridwire.heads.kafka import produce
+from gridwire.heads.kafka import produce, rights
 from gridwire.heads.kafka.context import (
     CONNECTION_BYTES_MAX,
     CONNECTION_REQUESTS_MAX,
@@ -32,6 +32,8 @@ from gridwire.heads.kafka.context import (
     Request,
 )
 from gridwire.heads.kafka.handlers import HANDLERS, unsupported_api_versions
+from gridwire.heads.kafka.sasl import OPEN_TO_ALL, SIGN_IN_S
+from gridwire.heads.kafka.sign_in import Admission, raw_frame_size
 from gridwire.wire.kafka import codec
 from gridwire.wire.kafka.primitives import Buffer
 
@@ -96,6 +98,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._peer = self._peer_host = self._local_host = ""
         self._reading: dict[Any, int] = {}
+        self._admission: Admission | None = None
+        self._muted: asyncio.TimerHandle | None = None
         self.moved_s = self._context.clock.monotonic()
 
     # -- transport callbacks
@@ -113,11 +117,20 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        if self._context.access is not None:
+            certificate = self._transport.get_extra_info("peercert")
+            self._admission = Admission(self._context.access, self._peer, self.moved_s, certificate)
+            if self._admission.gate.failed:
+                self.abort("too many connections of this identity")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; pending appends finish on their own."""
         self._closing = True
         self._cancel_wait()
+        if self._muted is not None:
+            self._muted.cancel()
+        if self._admission is not None:
+            self._admission.close()
         self._slots.clear()
         self._release_reserved()
         self._owner.closed(self)
@@ -127,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         self._eof = True
         self._cancel_wait()
         self.proceed()
-        return True
+        return self._transport.get_extra_info("sslcontext") is None  # TLS cannot be half closed
 
     def pause_writing(self) -> None:
         """The client reads too slowly: take no further request."""
@@ -161,6 +174,14 @@ class Connection(asyncio.BufferedProtocol):
         return self._ready() and self._end > self._start and self._room() > 0
 
     @property
+    def stranger(self) -> bool:
+        """Whether it should have signed in by now and has not."""
+        admission = self._admission
+        if admission is None or admission.gate.identity is not None:
+            return False
+        return self._context.clock.monotonic() - admission.since_s > SIGN_IN_S
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is pending."""
         return not self._slots and not self._inflight and self._task is None
@@ -185,6 +206,7 @@ class Connection(asyncio.BufferedProtocol):
         return not (
             self._closing
             or self._task is not None
+            or self._muted is not None
             or self._writing_paused
             or self._unsent_bytes >= WRITE_BUFFER_BYTES
             or self._inflight_bytes >= CONNECTION_BYTES_MAX
@@ -193,7 +215,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take_frame(self) -> bool:
         """Dispatch the next frame if it is whole; otherwise see to room for the rest of it."""
-        size = codec.frame_size(self._buffer, self._start, self._end)
+        size = self._frame_size()
         if size is None or self._end - self._start < size:
             self._make_room(codec.HEADER_LEAST_BYTES if size is None else size)
             return False
@@ -215,6 +237,16 @@ class Connection(asyncio.BufferedProtocol):
             self._release(size)
             raise
         return True
+
+    def _frame_size(self) -> int | None:
+        admission = self._admission
+        if admission is None:
+            return codec.frame_size(self._buffer, self._start, self._end)
+        if admission.gate.raw:
+            return raw_frame_size(self._buffer, self._start, self._end)
+        size = codec.frame_size(self._buffer, self._start, self._end)
+        admission.check_size(size)
+        return size
 
     def _make_room(self, size: int) -> None:
         have = self._end - self._start
@@ -261,7 +293,15 @@ class Connection(asyncio.BufferedProtocol):
     # -- frames to handlers
 
     def _dispatch(self, frame: bytearray, size: int) -> None:
+        admission = self._admission
+        if admission is not None and admission.gate.raw:
+            answer = admission.raw(frame)
+            self._answer(self._open_slot(), [answer], size)
+            self._end_if_refused()
+            return
         key, version, correlation_id = codec.read_fixed_header(frame)
+        if admission is not None and key not in OPEN_TO_ALL and admission.gate.current() is None:
+            raise RemoteProtocolError("nobody signed in, or the time of whoever did is up")
         api = codec.APIS.get(key)
         if api is not None:
             requests = self._context.counters.requests
@@ -282,19 +322,26 @@ class Connection(asyncio.BufferedProtocol):
         def finish(response: bytearray | None) -> None:
             if response is None and not self._closing:
                 self._stop_reading("a produce without acknowledgement failed")
-            self._answer(slot, [response or b""], size)
+            self._answer(slot, [self._throttled(header, response or b"", size)], size)
 
-        produce.start(self._context, header, request, finish)
+        gate = None if self._admission is None else self._admission.gate
+        produce.start(self._context, header, request, finish, gate)
 
     def _handle(self, header: codec.RequestHeader, frame: bytearray, size: int) -> None:
         body = codec.decode_request(header.key, header.version, frame, header.body_at)
-        request = Request(header, body, self._peer_host, self._local_host, self._reading)
+        gate = None if self._admission is None else self._admission.gate
+        request = Request(header, body, self._peer_host, self._local_host, self._reading, gate)
         slot = self._open_slot()
         try:
-            result = HANDLERS[header.key](self._context, request)
+            handler = HANDLERS[header.key]
+            if gate is None or header.key in OPEN_TO_ALL:
+                result = handler(self._context, request)
+            else:
+                result = rights.guarded(handler, self._context, request)
             if not inspect.iscoroutine(result):
                 assert isinstance(result, dict | list)
                 self._answer(slot, self._encode(header, result), size)
+                self._end_if_refused()
                 return
         except Exception as error:
             self._broken(header, error, slot, size)
@@ -312,9 +359,37 @@ class Connection(asyncio.BufferedProtocol):
             self._broken(header, error, slot, size)
         else:
             try:
-                self._answer(slot, self._encode(header, task.result()), size)
+                self._answer(slot, self._metered(header, self._encode(header, task.result()), size), size)
             except GridwireError as problem:
                 self._broken(header, problem, slot, size)
+
+    # -- whose they are
+
+    def _end_if_refused(self) -> None:
+        """A refused sign-in is answered, and the connection ends."""
+        if self._admission is not None and not self._admission.settle():
+            self._stop_reading("sign-in failed")
+
+    def _throttled(self, header: codec.RequestHeader, frame: bytes | bytearray, size: int) -> bytes | bytearray:
+        """A produce's answer, with the pause its sender is asked for if he used too much."""
+        if self._admission is not None and isinstance(frame, bytearray):
+            self._mute(self._admission.used(header, frame, size, len(frame)))
+        return frame
+
+    def _metered(self, header: codec.RequestHeader, buffers: list[Buffer], size: int) -> list[Buffer]:
+        if self._admission is not None:
+            first = buffers[0] if buffers and isinstance(buffers[0], bytearray) else None
+            self._mute(self._admission.used(header, first, size, sum(map(len, buffers))))
+        return buffers
+
+    def _mute(self, wait_s: float) -> None:
+        """Take no request for a while: whoever does not heed the pause he is told is paused all the same."""
+        if wait_s > 0 and self._muted is None and not self._closing:
+            self._muted = asyncio.get_running_loop().call_later(wait_s, self._unmute)
+
+    def _unmute(self) -> None:
+        self._muted = None
+        self.proceed()
 
     def _cancel_wait(self) -> None:
         """Nobody is there to be answered: end a long poll or a join. Anything else runs to its end."""

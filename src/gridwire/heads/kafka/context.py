@@ -7,6 +7,8 @@ from collections.abc import Coroutine, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gridwire.auth.model import Action
+from gridwire.broker.identities import Identities
 from gridwire.broker.membership import Membership
 from gridwire.broker.port import Broker, HubInfo
 from gridwire.core.clock import Clock
@@ -14,6 +16,7 @@ from gridwire.core.errors import UnknownHub
 from gridwire.core.limits import MIB
 from gridwire.groups.consumer_model import Topology
 from gridwire.groups.model import GroupError
+from gridwire.heads.kafka.sasl import Gate
 from gridwire.wire.kafka.codec import RequestHeader
 from gridwire.wire.kafka.compiler import Struct
 from gridwire.wire.kafka.errors import ErrorCode
@@ -99,6 +102,9 @@ class Context:
     metadata_frames: dict[Hashable, tuple[tuple[HubInfo, ...], bytes]] = field(default_factory=dict)
     """Encoded Metadata answers and the hubs they show."""
 
+    access: Identities | None = None
+    """Who is known; None when nobody has to sign in."""
+
     def hub(self, name: str) -> HubInfo | None:
         """The hub of that name, if there is one."""
         try:
@@ -117,6 +123,12 @@ class Request:
     local_host: str
     reading: dict[Any, int]
     """Per connection: offset last answered with records by topic and partition; counts the events that went out."""
+    gate: Gate | None = None
+    """Who sent it; None when nobody has to sign in."""
+
+    def may(self, action: Action, resource: str | None = None) -> bool:
+        """Whether whoever sent it may do something."""
+        return self.gate is None or self.gate.may(action, resource)
 
 
 def code_of_group(error: GroupError) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from gridwire.auth.model import Action
 from gridwire.broker.port import HubInfo
 from gridwire.core.errors import GridwireError, OffsetOutOfRange
 from gridwire.core.limits import FETCH_BYTES_MAX
@@ -35,7 +36,7 @@ async def handle(context: Context, request: Request) -> Answer:
     """Answer Fetch: at once when there is enough, or anything to complain about; else when there is, or time is up."""
     version, body = request.header.version, request.body
     refusal = _session_error(body)
-    asks = [] if refusal else _asks(context, version, body)
+    asks = [] if refusal else _asks(context, request)
     wait_s = max(body["MaxWaitMs"], 0) / 1000
     deadline_s = context.clock.monotonic() + wait_s
     while asks:
@@ -53,7 +54,8 @@ def _session_error(body: dict[str, Any]) -> int:
     return ErrorCode.INVALID_FETCH_SESSION_EPOCH if body.get("SessionEpoch", -1) > 0 else 0
 
 
-def _asks(context: Context, version: int, body: dict[str, Any]) -> list[_Ask]:
+def _asks(context: Context, request: Request) -> list[_Ask]:
+    version, body = request.header.version, request.body
     by_id = {hub.id: hub for hub in context.broker.hubs()} if version >= TOPIC_ID_FROM else {}
     asks = []
     for topic in body["Topics"]:
@@ -63,8 +65,10 @@ def _asks(context: Context, version: int, body: dict[str, Any]) -> list[_Ask]:
         else:
             key = topic["Topic"]
             hub = context.hub(topic["Topic"])
+        name = hub.name if hub is not None else key
+        refused = isinstance(name, str) and not request.may(Action.READ, name)
         for part in topic["Partitions"]:
-            data = PartData(part["Partition"])
+            data = PartData(part["Partition"], ErrorCode.TOPIC_AUTHORIZATION_FAILED if refused else 0)
             epoch = part.get("CurrentLeaderEpoch", -1)
             asks.append(_Ask(key, hub, part["FetchOffset"], epoch, part["PartitionMaxBytes"], data))
     return asks
@@ -98,6 +102,8 @@ def _code(ask: _Ask, error: GridwireError) -> int:
 
 async def _read(context: Context, ask: _Ask, room: int, *, first: bool) -> None:
     """Read one partition. The first with data gets a whole batch even above the limits, so that everybody moves on."""
+    if ask.data.error == ErrorCode.TOPIC_AUTHORIZATION_FAILED:
+        return
     if ask.hub is None:
         is_id = isinstance(ask.topic, UUID)
         ask.data.error = ErrorCode.UNKNOWN_TOPIC_ID if is_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION

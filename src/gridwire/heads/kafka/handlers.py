@@ -25,6 +25,7 @@ from gridwire.heads.kafka import (
 )
 from gridwire.heads.kafka.context import Answer, Context, Handled, Request
 from gridwire.wire.kafka import codec
+from gridwire.heads.kafka.sasl import AUTHENTICATE, HANDSHAKE
 from gridwire.wire.kafka.compiler import Struct
 from gridwire.wire.kafka.errors import ErrorCode
 
@@ -36,7 +37,7 @@ def _versions(error: ErrorCode) -> Struct:
         {"ApiKey": key, "MinVersion": api.versions[0], "MaxVersion": api.versions[1]}
         for key, api in sorted(codec.APIS.items())
     ]
-    return {"ErrorCode": error, "ApiKeys": keys}
+    return {"ErrorCode": error, "ApiKeys": keys, **_FEATURES}
 
 
 def api_versions(context: Context, request: Request) -> Answer:
@@ -58,6 +59,20 @@ HANDLERS: Final[dict[int, Handler]] = {
     10: cluster.find_coordinator,
     11: groups.join,
     12: groups.heartbeat,
+def sasl_handshake(context: Context, request: Request) -> Answer:
+    """Answer SaslHandshake."""
+    if request.gate is None:
+        return {"ErrorCode": ErrorCode.ILLEGAL_SASL_STATE, "Mechanisms": []}
+    return request.gate.handshake(request.body["Mechanism"], request.header.version)
+
+
+def sasl_authenticate(context: Context, request: Request) -> Answer:
+    """Answer SaslAuthenticate."""
+    if request.gate is None:
+        return {"ErrorCode": ErrorCode.ILLEGAL_SASL_STATE, "ErrorMessage": "nobody has to sign in here"}
+    return request.gate.authenticate(bytes(request.body["AuthBytes"]))
+
+
     13: groups.leave,
     14: groups.sync,
     15: group_admin.describe,
@@ -71,6 +86,7 @@ HANDLERS: Final[dict[int, Handler]] = {
     32: configs.describe,
     33: configs.replace,
     35: log_dirs.describe,
+    HANDSHAKE: sasl_handshake,
     37: topics.create_partitions,
     42: group_admin.delete,
     44: configs.alter,
@@ -81,3 +97,4 @@ HANDLERS: Final[dict[int, Handler]] = {
     69: consumer_groups.describe,
 }
 """By API key; Produce has its own path in `gridwire.heads.kafka.connection`."""
+    AUTHENTICATE: sasl_authenticate,

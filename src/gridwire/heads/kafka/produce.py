@@ -14,10 +14,12 @@ from typing import Final
 
 import structlog
 
+from gridwire.auth.model import Action
 from gridwire.broker.port import Appended
 from gridwire.core.batch import CONTROL, HEADER_BYTES, LENGTH_END, TRANSACTIONAL
 from gridwire.core.errors import GridwireError, RemoteProtocolError, Unavailable
 from gridwire.heads.kafka.context import Context
+from gridwire.heads.kafka.sasl import Gate
 from gridwire.wire.kafka.codec import RequestHeader
 from gridwire.wire.kafka.errors import ErrorCode, code_of
 from gridwire.wire.kafka.ledger import PRODUCE_SERVED_FROM
@@ -86,7 +88,9 @@ def decode(header: RequestHeader, frame: bytearray) -> ProduceRequest:
     return decode_produce(header.version, memoryview(frame), header.body_at)
 
 
-def start(context: Context, header: RequestHeader, request: ProduceRequest, finish: Finish) -> None:
+def start(
+    context: Context, header: RequestHeader, request: ProduceRequest, finish: Finish, gate: Gate | None = None
+) -> None:
     """Append everything asked, in order and at once; `finish` is called when all is settled."""
     pending = _Pending(context, header, request.acks == 0, finish)
     refusal = _refusal(header, request)
@@ -101,6 +105,8 @@ def start(context: Context, header: RequestHeader, request: ProduceRequest, fini
             elif hub is None:
                 pending.refuse(result, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no hub {name!r}")
             elif hub.internal:
+            elif gate is not None and not gate.may(Action.SEND, name):
+                pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"sending to {name!r} takes Send")
                 pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"hub {name!r} is internal")
             else:
                 _append(pending, name, result, records)

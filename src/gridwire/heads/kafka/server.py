@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from typing import Final
 
 import structlog
 
+from gridwire.broker.identities import Identities
 from gridwire.broker.membership import Membership
 from gridwire.broker.port import Broker
 from gridwire.core.clock import Clock, SystemClock
@@ -23,11 +25,14 @@ BACKLOG: Final = 1024
 SWEEP_S: Final = 10.0
 """How often stalled and idle connections are looked for."""
 
+HANDSHAKE_S: Final = 10.0
+"""How long a TLS handshake may take."""
+
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
 
 
 class KafkaHead:
-    """Serves the Kafka protocol on one plaintext listener.
+    """Serves the Kafka protocol on one listener.
 
     Args:
         host, port: where to listen; port 0 picks a free one, found in `.port` after `start`.
@@ -36,6 +41,8 @@ class KafkaHead:
         auto_create: create a hub that a client asks metadata for, when the client allows it.
         default_partitions: partitions of hubs created without a number.
         connections_max: connections served at a time; above it a new one is closed at once.
+        access: who is known; None lets everybody do everything.
+        tls: how connections are encrypted; None for not at all.
     """
 
     def __init__(
@@ -51,11 +58,15 @@ class KafkaHead:
         default_partitions: int = 4,
         clock: Clock | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        access: Identities | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         advertised = advertised_host or ("" if host in _WILDCARDS else host)
         self.context = Context(
             broker, membership, clock or SystemClock(), cluster_id, advertised, port, auto_create, default_partitions
         )
+        self.context.access = access
+        self._tls = tls
         self.inflight_bytes = 0
         self._host = host
         self._connections_max = connections_max
@@ -84,7 +95,12 @@ class KafkaHead:
         """
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Connection(self), self._host or None, self.context.port, backlog=BACKLOG
+            lambda: Connection(self),
+            self._host or None,
+            self.context.port,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
         )
         self.context.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
@@ -148,7 +164,9 @@ class KafkaHead:
         now_s = self.context.clock.monotonic()
         for connection in list(self._connections):
             quiet_s = now_s - connection.moved_s
-            if connection.partial and quiet_s > FRAME_STALL_S:
+            if connection.stranger:
+                connection.abort("nobody signed in")
+            elif connection.partial and quiet_s > FRAME_STALL_S:
                 connection.abort(f"request stalled for {quiet_s:.0f} s")
             elif connection.idle and quiet_s > IDLE_S:
                 connection.abort("")

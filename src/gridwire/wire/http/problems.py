@@ -59,6 +59,8 @@ TABLE: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.MessageTooLarge: (413, "too large"),
     errors.RemoteProtocolError: (400, "malformed request"),
     errors.OffsetOutOfRange: (400, "offset out of range"),
+    errors.NotAuthenticated: (401, "sign in first"),
+    errors.NotAllowed: (403, "not allowed"),
     errors.UnknownHub: (404, "unknown hub"),
     errors.UnknownPartition: (404, "unknown partition"),
     errors.HubExists: (409, "hub exists"),
@@ -75,6 +77,7 @@ TABLE: Final[dict[type[Exception], tuple[int, str]]] = {
 
 _HTTP_TITLES: Final = {
     400: "malformed request",
+    401: "sign in first",
     403: "not allowed",
     404: "not found",
     405: "method not allowed",
@@ -82,6 +85,7 @@ _HTTP_TITLES: Final = {
     409: "conflict",
     413: "too large",
     415: "not supported",
+    429: "too much",
     431: "headers too large",
 }
 

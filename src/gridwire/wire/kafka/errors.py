@@ -48,6 +48,7 @@ class ErrorCode(IntEnum):
     KAFKA_STORAGE_ERROR = 56
     SASL_AUTHENTICATION_FAILED = 58
     NON_EMPTY_GROUP = 68
+    OPERATION_NOT_ATTEMPTED = 55
     GROUP_ID_NOT_FOUND = 69
     FETCH_SESSION_ID_NOT_FOUND = 70
     INVALID_FETCH_SESSION_EPOCH = 71
@@ -92,6 +93,8 @@ _CODES: Final[tuple[tuple[type[errors.GridwireError], ErrorCode], ...]] = (
 
 def code_of(error: BaseException) -> ErrorCode:
     """The code a peer sees for one of our errors; anything unforeseen is UNKNOWN_SERVER_ERROR."""
+    (errors.NotAuthenticated, ErrorCode.SASL_AUTHENTICATION_FAILED),
+    (errors.NotAllowed, ErrorCode.CLUSTER_AUTHORIZATION_FAILED),
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code

@@ -23,6 +23,8 @@ _GAPS: Final[dict[int, str]] = {
     35: "one directory",
     75: "no eligible leader replicas",
     API_VERSIONS: "no feature levels",
+    17: "answered ILLEGAL_SASL_STATE by a hub without sign-in; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER",
+    36: "as 17; no channel binding, no delegation tokens",
     19: "replication factor 1; topic configs of the settings table only",
     22: "idempotence only: a transactional id is refused",
     32: "topics and broker 1",
@@ -32,9 +34,8 @@ _GAPS: Final[dict[int, str]] = {
 }
 
 NOT_SERVED: Final[dict[int, str]] = {
-    17: "SaslHandshake", 24: "AddPartitionsToTxn", 25: "AddOffsetsToTxn", 26: "EndTxn",
+    24: "AddPartitionsToTxn", 25: "AddOffsetsToTxn", 26: "EndTxn",
     28: "TxnOffsetCommit", 29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls",
-    36: "SaslAuthenticate",
     76: "ShareGroupHeartbeat",
 }  # fmt: skip
 """APIs clients may look for and do not find in ApiVersions."""

@@ -1,0 +1,474 @@
+"""Who is known to the hub: policies, users and certificates in the control journal, and sign-in against them.
+
+    identity/policy/<name>          PolicyRecord: rights, scope, both keys sealed, SCRAM verifiers of both
+    identity/user/<name>            UserRecord: policies, SCRAM verifiers only; the password is nowhere
+    identity/certificate/<name>     CertificateRecord: policies of whoever shows a certificate of that CN or SAN
+
+Every method that signs somebody in raises NotAuthenticated, and takes about as long for an unknown name as for a
+wrong key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from gridwire.auth import bearer, sas, scram
+from gridwire.auth.keys import KEY_BYTES, Sealer, fingerprint, new_key, same
+from gridwire.auth.model import (
+    NO_QUOTA,
+    ROOT_POLICY,
+    Identity,
+    Policy,
+    Quota,
+    Right,
+    parse_rights,
+    right_names,
+)
+from gridwire.auth.plain import ConnectionString, NameAndKey
+from gridwire.auth.quota import Bucket
+from gridwire.broker.audit import Audit
+from gridwire.broker.control import Changes, pack
+from gridwire.broker.issuer_keys import IssuerKeys, KeyAddress
+from gridwire.broker.port import Broker
+from gridwire.core.clock import Clock
+from gridwire.core.errors import GridwireError, InvalidSetting, NotAuthenticated
+from gridwire.core.limits import check_name
+
+KEY_FILE: Final = "secret.key"
+ROOT_FILE: Final = "root.connection-string"
+PASSWORD_CHARS_MIN: Final = 12
+NAME_CHARS_MAX: Final = 1024
+WRONG: Final = "name or key is wrong, or its time is up"
+
+_POLICY: Final = "identity/policy/"
+_USER: Final = "identity/user/"
+_CERTIFICATE: Final = "identity/certificate/"
+_T = TypeVar("_T")
+log = structlog.get_logger("gridwire.auth")
+
+
+class Journal(Broker, Protocol):
+    """What identities need of the broker beyond the port."""
+
+    async def change(self, changes: Changes) -> None:
+        """Write keyed changes to the control journal; durable when it returns."""
+        ...
+
+    def kept(self, prefix: str) -> Iterable[tuple[str, bytes]]:
+        """Journal entries below a prefix."""
+        ...
+
+
+class ScramRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Verifiers of one mechanism: (stored key, server key) of each password."""
+
+    salt: bytes
+    iterations: int
+    pairs: list[tuple[bytes, bytes]]
+
+    def verifiers(self) -> list[scram.Verifier]:
+        """As the exchange wants them."""
+        return [scram.Verifier(self.salt, self.iterations, stored, server) for stored, server in self.pairs]
+
+
+class PolicyRecord(msgspec.Struct, frozen=True):
+    """A policy as the journal keeps it. Keys are sealed, see `gridwire.auth.keys`."""
+
+    rights: int
+    hub: str | None
+    group: str | None
+    primary: bytes
+    secondary: bytes
+    scram: dict[str, ScramRecord]
+    bytes_in_s: int = 0
+    bytes_out_s: int = 0
+    connections: int = 0
+    created_ms: int = 0
+
+
+class UserRecord(msgspec.Struct, frozen=True):
+    """A user with a password of his own."""
+
+    policies: list[str]
+    scram: dict[str, ScramRecord]
+
+
+class CertificateRecord(msgspec.Struct, frozen=True):
+    """Policies of a certificate's subject."""
+
+    policies: list[str]
+
+
+@dataclass(slots=True)
+class _Known:
+    """A policy with its keys opened."""
+
+    policy: Policy
+    record: PolicyRecord
+    keys: tuple[str, str]
+
+    @property
+    def quota(self) -> Quota:
+        return Quota(self.record.bytes_in_s, self.record.bytes_out_s, self.record.connections)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What all connections of one identity use together."""
+
+    inbound: Bucket
+    outbound: Bucket
+    connections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIssuer:
+    """Whose JSON Web Tokens are believed."""
+
+    rules: bearer.BearerRules
+    keys: IssuerKeys
+
+
+class Identities:
+    """See the module. `generation` grows with every change, so that heads know when to `renew`."""
+
+    def __init__(self, broker: Journal, directory: Path, clock: Clock, issuer: TokenIssuer | None = None) -> None:
+        self.generation = 0
+        self.audit = Audit(broker, clock)
+        self._broker = broker
+        self._directory = directory
+        self._clock = clock
+        self._issuer = issuer
+        self._policies: dict[str, _Known] = {}
+        self._users: dict[str, UserRecord] = {}
+        self._certificates: dict[str, CertificateRecord] = {}
+        self._usage: dict[str, Usage] = {}
+        self._lock = asyncio.Lock()
+
+    async def open(self) -> Path | None:
+        """Read what is known; a first start makes the root policy and returns the file its keys are in.
+
+        Raises:
+            GridwireError: the key file is missing or another one.
+        """
+        records = dict(self._broker.kept(_POLICY))
+        path = self._directory / KEY_FILE
+        if not path.exists() or path.stat().st_size == 0:
+            if records:
+                raise GridwireError(f"{path} is missing, and the policies' keys do not open without it: restore it")
+            _write_secret(path, secrets.token_bytes(KEY_BYTES))
+        secret = path.read_bytes()
+        self._sealer = Sealer(secret)
+        self._decoy = secret
+        for name, value in records.items():
+            self._take_policy(name, msgspec.msgpack.decode(value, type=PolicyRecord))
+        for name, value in self._broker.kept(_USER):
+            self._users[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=UserRecord)
+        for name, value in self._broker.kept(_CERTIFICATE):
+            self._certificates[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=CertificateRecord)
+        await self.audit.open()
+        if self._policies:
+            return None
+        made = await self.create_policy("first start", ROOT_POLICY, ["Manage"])
+        file = self._directory / ROOT_FILE
+        text = str(ConnectionString("sb://localhost/", ROOT_POLICY, made["primary_key"]))
+        _write_secret(file, text.encode() + b"\n")
+        return file
+
+    async def close(self) -> None:
+        """Stop what runs in the background."""
+        if self._issuer is not None and isinstance(self._issuer.keys, KeyAddress):
+            await self._issuer.keys.close()
+
+    def _take_policy(self, name: str, record: PolicyRecord) -> None:
+        keys = (self._sealer.open(record.primary, f"{name}/primary"),
+                self._sealer.open(record.secondary, f"{name}/secondary"))  # fmt: skip
+        self._policies[name] = _Known(Policy(name, Right(record.rights), record.hub, record.group), record, keys)
+
+    # -- administration -----------------------------------------------------------------------------------------
+
+    def policies(self) -> list[dict[str, Any]]:
+        """Every policy, without its keys."""
+        return [_shown(known) for _, known in sorted(self._policies.items())]
+
+    async def create_policy(
+        self, who: str, name: str, rights: Iterable[str], hub: str | None = None, group: str | None = None,
+        quota: Quota = NO_QUOTA,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Make a policy and show its keys. Raises InvalidSetting, InvalidName."""
+        policy = Policy(name, parse_rights(rights), hub, group)
+        if min(quota.bytes_in_s, quota.bytes_out_s, quota.connections) < 0:
+            raise InvalidSetting("a quota is 0 (none) or more")
+        async with self._lock:
+            if name in self._policies:
+                raise InvalidSetting(f"policy {name!r} exists: rotate its keys or delete it")
+            known = await self._write_policy(policy, (new_key(), new_key()), quota, self._clock.now_ms())
+        self.audit.record(who, "policy.create", name, rights=right_names(policy.rights), hub=hub, group=group)
+        return _with_keys(known)
+
+    async def rotate(self, who: str, name: str, key: str = "secondary") -> dict[str, Any]:
+        """Make `primary` or `secondary` anew; who signed in with the old one is out. Raises InvalidSetting."""
+        if key not in ("primary", "secondary"):
+            raise InvalidSetting("a policy has a primary and a secondary key")
+        async with self._lock:
+            known = self._policy(name)
+            primary, secondary = known.keys
+            keys = (new_key(), secondary) if key == "primary" else (primary, new_key())
+            known = await self._write_policy(known.policy, keys, known.quota, known.record.created_ms)
+        self.audit.record(who, "policy.rotate", name, key=key)
+        return _with_keys(known)
+
+    async def delete_policy(self, who: str, name: str) -> None:
+        """Forget a policy; who signed in with it is out. Raises InvalidSetting."""
+        async with self._lock:
+            known = self._policy(name)
+            if not any(_rules_all(other.policy) for other in self._policies.values() if other is not known):
+                raise InvalidSetting(f"{name!r} is the last policy with Manage on the namespace: make another first")
+            await self._broker.change({_POLICY + name: None})
+            del self._policies[name]
+            self.generation += 1
+        self.audit.record(who, "policy.delete", name)
+
+    async def set_user(self, who: str, name: str, password: str, policies: Sequence[str]) -> None:
+        """Make or change a user with a password of his own, of which only verifiers are kept. Raises InvalidSetting."""
+        check_name(name, "user")
+        if name in self._policies:
+            raise InvalidSetting(f"{name!r} is a policy: it signs in with its own keys")
+        if len(password) < PASSWORD_CHARS_MIN:
+            raise InvalidSetting(f"a password has at least {PASSWORD_CHARS_MIN} characters")
+        self._check_policies(policies)
+        made = await asyncio.to_thread(_scram_records, (password,))
+        async with self._lock:
+            record = UserRecord(list(policies), made)
+            await self._broker.change({_USER + name: pack(record)})
+            self._users[name] = record
+            self.generation += 1
+        self.audit.record(who, "user.set", name, policies=list(policies))
+
+    async def delete_user(self, who: str, name: str) -> None:
+        """Forget a user. Raises InvalidSetting."""
+        async with self._lock:
+            if name not in self._users:
+                raise InvalidSetting(f"there is no user {name!r}")
+            await self._broker.change({_USER + name: None})
+            del self._users[name]
+            self.generation += 1
+        self.audit.record(who, "user.delete", name)
+
+    async def set_certificate(self, who: str, subject: str, policies: Sequence[str]) -> None:
+        """Say whose policies a certificate of that CN or SAN carries; none forgets it. Raises InvalidSetting."""
+        if not 1 <= len(subject) <= NAME_CHARS_MAX:
+            raise InvalidSetting(f"a subject has 1 to {NAME_CHARS_MAX} characters")
+        self._check_policies(policies)
+        async with self._lock:
+            record = CertificateRecord(list(policies)) if policies else None
+            key = _CERTIFICATE + urllib.parse.quote(subject, safe="")
+            await self._broker.change({key: pack(record) if record else None})
+            if record is None:
+                self._certificates.pop(subject, None)
+            else:
+                self._certificates[subject] = record
+            self.generation += 1
+        self.audit.record(who, "certificate.set", subject, policies=list(policies))
+
+    def users(self) -> list[dict[str, Any]]:
+        """Users and their policies."""
+        return [{"user": name, "policies": record.policies} for name, record in sorted(self._users.items())]
+
+    def certificates(self) -> list[dict[str, Any]]:
+        """Certificate subjects and their policies."""
+        return [{"subject": name, "policies": each.policies} for name, each in sorted(self._certificates.items())]
+
+    def _policy(self, name: str) -> _Known:
+        known = self._policies.get(name)
+        if known is None:
+            raise InvalidSetting(f"there is no policy {name[:80]!r}: see `gridwire policy list`")
+        return known
+
+    def _check_policies(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._policy(name)
+
+    async def _write_policy(self, policy: Policy, keys: tuple[str, str], quota: Quota, created_ms: int) -> _Known:
+        name = policy.name
+        record = PolicyRecord(
+            policy.rights.value, policy.hub, policy.group,
+            self._sealer.seal(keys[0], f"{name}/primary"), self._sealer.seal(keys[1], f"{name}/secondary"),
+            await asyncio.to_thread(_scram_records, keys),
+            quota.bytes_in_s, quota.bytes_out_s, quota.connections, created_ms,
+        )  # fmt: skip
+        await self._broker.change({_POLICY + name: pack(record)})
+        self._take_policy(name, record)
+        self._usage.pop(name, None)
+        self.generation += 1
+        return self._policies[name]
+
+    # -- sign-in ------------------------------------------------------------------------------------------------
+
+    def by_key(self, claim: NameAndKey) -> Identity:
+        """Somebody who knows a policy's name and one of its keys. Users sign in with SCRAM only."""
+        known = self._policies.get(claim.name)
+        keys = known.keys if known is not None else ("", "")
+        found = [key for key in keys if same(key, claim.key)]
+        if known is not None and found:
+            return self._of_policy(known, "key", found[0], claim.hub)
+        raise NotAuthenticated(WRONG)
+
+    def by_sas(self, text: str) -> Identity:
+        """Somebody with a shared access signature."""
+        token = sas.parse(text)
+        known = self._policies.get(token.policy)
+        key = sas.verify(token, known.keys if known is not None else ("",), self._now_s())
+        if known is None or key is None:
+            raise NotAuthenticated(WRONG)
+        return self._of_policy(known, "sas", key, token.hub, token.expires_s)
+
+    def scram_verifiers(self, mechanism: str, name: str) -> list[scram.Verifier]:
+        """What an exchange checks a client against; a decoy for a name that is not known."""
+        record = self._scram_record(mechanism, name)
+        return record.verifiers() if record else [scram.unknown_verifier(mechanism, name, self._decoy)]
+
+    def by_scram(self, mechanism: str, name: str, index: int) -> Identity:
+        """Somebody whose exchange succeeded with verifier `index`."""
+        known = self._policies.get(name)
+        if known is not None:
+            return self._of_policy(known, "scram", known.keys[index])
+        record = self._scram_record(mechanism, name)
+        if record is None:
+            raise NotAuthenticated(WRONG)
+        stored = record.pairs[index][0].hex()
+        policies = self._named(self._users[name].policies)
+        return Identity(name, "scram", policies, credential=("user", name, mechanism, fingerprint(stored)))
+
+    def _scram_record(self, mechanism: str, name: str) -> ScramRecord | None:
+        known = self._policies.get(name)
+        if known is not None:
+            return known.record.scram.get(mechanism)
+        user = self._users.get(name)
+        return None if user is None else user.scram.get(mechanism)
+
+    def by_token(self, text: str) -> Identity:
+        """Somebody with a JSON Web Token of the issuer."""
+        if self._issuer is None:
+            raise NotAuthenticated("no token issuer is configured")
+        try:
+            subject = bearer.verify(text, self._issuer.keys.keys(), self._issuer.rules, self._now_s())
+        except NotAuthenticated:
+            self._issuer.keys.doubted()
+            raise
+        except GridwireError as error:
+            raise NotAuthenticated(str(error)) from None
+        policies = self._named(subject.policies)
+        credential = ("token", *subject.policies)
+        return Identity(subject.name, "jwt", policies, expires_s=subject.expires_s, credential=credential)
+
+    def by_certificate(self, names: Iterable[str]) -> Identity | None:
+        """Whoever shows a certificate with one of these names; None when none is known."""
+        for name in names:
+            record = self._certificates.get(name)
+            if record is not None:
+                policies = self._named(record.policies)
+                return Identity(name, "certificate", policies, credential=("certificate", name))
+        return None
+
+    def renew(self, identity: Identity) -> Identity | None:
+        """The identity as of now, after something changed; None when what proved it is no longer good."""
+        kind, *rest = identity.credential
+        policies: tuple[Policy, ...] | None = None
+        quota = identity.quota
+        if kind == "policy":
+            known = self._policies.get(rest[0])
+            if known is not None and any(fingerprint(key) == rest[1] for key in known.keys):
+                policies, quota = (known.policy,), known.quota
+        elif kind == "user":
+            user = self._users.get(rest[0])
+            pairs = user.scram[rest[1]].pairs if user is not None else []
+            if user is not None and any(fingerprint(stored.hex()) == rest[2] for stored, _ in pairs):
+                policies = self._named(user.policies)
+        elif kind == "certificate" and rest[0] in self._certificates:
+            policies = self._named(self._certificates[rest[0]].policies)
+        elif kind == "token":
+            policies = self._named(rest)
+        if policies is None:
+            return None
+        return Identity(
+            identity.name, identity.how, policies, quota, identity.resource, identity.expires_s, identity.credential
+        )
+
+    def usage(self, identity: Identity) -> Usage | None:
+        """What the identity's connections use together; None when nothing limits it."""
+        quota = identity.quota
+        if quota == NO_QUOTA:
+            return None
+        found = self._usage.get(identity.name)
+        if found is None:
+            found = self._usage[identity.name] = Usage(Bucket(quota.bytes_in_s), Bucket(quota.bytes_out_s))
+        return found
+
+    def monotonic(self) -> float:
+        """The clock quotas go by."""
+        return self._clock.monotonic()
+
+    def now_s(self) -> float:
+        """Wall time, against which expiry is checked."""
+        return self._now_s()
+
+    def _now_s(self) -> float:
+        return self._clock.now_ms() / 1000
+
+    def _named(self, names: Iterable[str]) -> tuple[Policy, ...]:
+        return tuple(self._policies[name].policy for name in names if name in self._policies)
+
+    def _of_policy(
+        self, known: _Known, how: str, key: str, resource: str | None = None, expires_s: float | None = None
+    ) -> Identity:
+        name = known.policy.name
+        credential = ("policy", name, fingerprint(key))
+        return Identity(name, how, (known.policy,), known.quota, resource, expires_s, credential)
+
+
+def _rules_all(policy: Policy) -> bool:
+    return policy.hub is None and Right.MANAGE in policy.rights
+
+
+def _shown(known: _Known) -> dict[str, Any]:
+    policy, record = known.policy, known.record
+    return {
+        "name": policy.name, "rights": right_names(policy.rights), "hub": policy.hub, "group": policy.group,
+        "bytes_in_s": record.bytes_in_s, "bytes_out_s": record.bytes_out_s, "connections": record.connections,
+        "created_ms": record.created_ms,
+    }  # fmt: skip
+
+
+def _with_keys(known: _Known) -> dict[str, Any]:
+    return {**_shown(known), "primary_key": known.keys[0], "secondary_key": known.keys[1]}
+
+
+def _scram_records(passwords: Sequence[str], random: Callable[[int], bytes] = os.urandom) -> dict[str, ScramRecord]:
+    records = {}
+    for mechanism in scram.HASHES:
+        salt = random(scram.SALT_BYTES)
+        made = [scram.make_verifier(mechanism, password, salt) for password in passwords]
+        records[mechanism] = ScramRecord(salt, scram.ITERATIONS, [(each.stored_key, each.server_key) for each in made])
+    return records
+
+
+def _write_secret(path: Path, data: bytes) -> None:
+    """A new file only its owner reads, there for good when this returns."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

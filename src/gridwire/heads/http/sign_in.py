@@ -1,0 +1,156 @@
+"""Who an HTTP request comes from and whether he may: shared access signature, bearer token, basic, or certificate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from starlette.types import Scope
+
+from gridwire.auth import plain, sas
+from gridwire.auth.model import Action, Identity, allowed, require
+from gridwire.broker.identities import Identities
+from gridwire.core.errors import NotAllowed, NotAuthenticated
+from gridwire.heads.http.request import header
+from gridwire.wire.http.problems import HttpError
+
+CERTIFICATE: Final = "gridwire.certificate"
+"""Where a request's scope has the names of the client's certificate."""
+
+IDENTITY: Final = "gridwire.identity"
+KNOWN_MAX: Final = 1024
+"""Credentials remembered with whom they stand for: a signature is checked once, not with every request."""
+
+CREDENTIALS_CHARS_MAX: Final = 32 * 1024
+CHALLENGE: Final = 'Basic realm="gridwire", charset="UTF-8", Bearer realm="gridwire", SharedAccessSignature'
+
+OPEN: Final = frozenset({"healthz", "readyz"})
+"""Asked by load balancers, which have no key; they tell nothing but up or down."""
+
+ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
+    ("events", "POST"): Action.SEND,
+    ("events", "GET"): Action.READ,
+    ("tail", "GET"): Action.READ,
+    ("hub", "GET"): Action.DESCRIBE_HUB,
+    ("hub", "PATCH"): Action.ALTER_HUB,
+    ("hub", "DELETE"): Action.DELETE_HUB,
+    ("hubs", "GET"): Action.LIST,
+    ("hubs", "POST"): Action.LIST,  # and creating the hub named in the body
+    ("groups", "GET"): Action.LIST,
+    ("group", "GET"): Action.USE_GROUP,
+    ("reset", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
+    ("live", "GET"): Action.OBSERVE,
+    ("metrics", "GET"): Action.OBSERVE,
+    ("status", "GET"): Action.LIST,
+    ("page", "GET"): Action.LIST,
+}
+"""By route and method; what is not here takes Manage on the namespace."""
+
+AUDITED: Final = frozenset({("hub", "PATCH"), ("hub", "DELETE"), ("hubs", "POST"), ("reset", "POST")})
+
+
+class Doorman:
+    """Stands before every HTTP request of a hub with sign-in."""
+
+    def __init__(self, access: Identities) -> None:
+        self.access = access
+        self._known: dict[str, Identity] = {}
+        self._generation = access.generation
+
+    def check(self, scope: Scope, label: str, name: str) -> Identity | None:
+        """Whoever asks, if he may; None for what is open to all. Raises HttpError 401, 403, 429."""
+        if label in OPEN:
+            return None
+        identity = self._identify(scope)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if method != "OPTIONS":
+            self._allow(scope, identity, ACTIONS.get((label, method), Action.OPERATE), name or None)
+        usage = self.access.usage(identity)
+        if usage is not None:
+            now_s = self.access.monotonic()
+            wait_s = max(usage.inbound.wait_s(now_s), usage.outbound.wait_s(now_s))
+            if wait_s > 0:
+                after = str(math.ceil(wait_s))
+                raise HttpError(429, f"{identity.name} used its quota: wait {after} s", (("retry-after", after),))
+        scope[IDENTITY] = identity
+        return identity
+
+    def require(self, scope: Scope, action: Action, resource: str) -> None:
+        """A further right a request turned out to need. Raises HttpError 403."""
+        self._allow(scope, scope[IDENTITY], action, resource)
+
+    def visible(self, scope: Scope, action: Action, rows: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+        """Those rows of a list whoever asks may know of."""
+        identity = scope[IDENTITY]
+        return [row for row in rows if allowed(identity, action, row[key])]
+
+    def done(self, scope: Scope, label: str, name: str, status: int) -> None:
+        """Write down what was changed."""
+        identity = scope.get(IDENTITY)
+        if identity is not None and (label, scope["method"]) in AUDITED and status < 400:
+            action = f"http.{scope['method']}.{label}"
+            self.access.audit.record(identity.name, action, name, peer=_peer(scope))
+
+    def used(self, scope: Scope, bytes_in: int, bytes_out: int) -> None:
+        """Charge what a request moved."""
+        identity = scope.get(IDENTITY)
+        usage = self.access.usage(identity) if identity is not None else None
+        if usage is not None:
+            now_s = self.access.monotonic()
+            usage.inbound.take(bytes_in, now_s)
+            usage.outbound.take(bytes_out, now_s)
+
+    def _allow(self, scope: Scope, identity: Identity, action: Action, resource: str | None) -> None:
+        try:
+            require(identity, action, resource)
+        except NotAllowed as error:
+            self.access.audit.failed(identity.name, action.value, _peer(scope), str(error))
+            raise HttpError(403, str(error)) from None
+
+    def _identify(self, scope: Scope) -> Identity:
+        text = header(scope, b"authorization").decode("latin-1")
+        try:
+            if not text:
+                identity = self.access.by_certificate(scope.get(CERTIFICATE, ()))
+                if identity is None:
+                    raise NotAuthenticated("sign in with a key, a token or a certificate")
+                return identity
+            return self._by_header(text)
+        except NotAuthenticated as error:
+            if text:
+                self.access.audit.failed("?", "sign-in", _peer(scope), f"http: {error}")
+            raise HttpError(401, str(error), (("www-authenticate", CHALLENGE),)) from None
+
+    def _by_header(self, text: str) -> Identity:
+        if len(text) > CREDENTIALS_CHARS_MAX:
+            raise NotAuthenticated("the credentials are too long")
+        if self._generation != self.access.generation:
+            self._generation = self.access.generation
+            self._known.clear()
+        identity = self._known.get(text)
+        if identity is None:
+            identity = self._verified(text)
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[text] = identity
+        elif identity.expired(self.access.now_s()):
+            del self._known[text]
+            raise NotAuthenticated("the time of this token is up")
+        return identity
+
+    def _verified(self, text: str) -> Identity:
+        scheme, _, rest = text.partition(" ")
+        kind = scheme.lower()
+        if kind == "basic":
+            return self.access.by_key(plain.parse_basic(rest))
+        if kind == "bearer":
+            return self.access.by_token(rest.strip())
+        if kind == sas.SCHEME.lower():
+            return self.access.by_sas(text)
+        raise NotAuthenticated("this way to sign in is not served")
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else "?"

@@ -1,0 +1,392 @@
+"""Who may ask what: each API's question to the one table of rights, and its way of saying no.
+
+A request is split: what is allowed goes on to the handler, what is not is answered with Kafka's own codes. Produce and
+Fetch ask by themselves, on their fast paths. An API without a row takes Manage on the namespace.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from gridwire.auth.model import Action
+from gridwire.core.errors import RemoteProtocolError
+from gridwire.heads.kafka.context import Answer, Context, Handled, Request
+from gridwire.wire.kafka import codec
+from gridwire.wire.kafka.compiler import Struct
+from gridwire.wire.kafka.errors import ErrorCode
+
+Handler = Callable[[Context, Request], Handled]
+Guard = Callable[[Handler, Context, Request], Handled]
+
+_NO_TOPIC: Final = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+_NO_GROUP: Final = ErrorCode.GROUP_AUTHORIZATION_FAILED
+_NO_CLUSTER: Final = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+_TOPIC: Final = 2
+
+_AUDITED: Final[dict[int, Callable[[Struct], Sequence[str]]]] = {
+    19: lambda body: [each["Name"] for each in body["Topics"]],
+    20: lambda body: [str(each["Name"] or each["TopicId"]) for each in body["Topics"]] + list(body["TopicNames"]),
+    21: lambda body: [each["Name"] for each in body["Topics"]],
+    33: lambda body: [each["ResourceName"] for each in body["Resources"]],
+    37: lambda body: [each["Name"] for each in body["Topics"]],
+    42: lambda body: body["GroupsNames"],
+    44: lambda body: [each["ResourceName"] for each in body["Resources"]],
+    47: lambda body: [body["GroupId"]],
+}
+"""What changes something for others is written down: the names it is done to."""
+
+
+async def guarded(handler: Handler, context: Context, request: Request) -> Answer:
+    """Answer a request as far as whoever sent it may ask it."""
+    guard = GUARDS.get(request.header.key, _operator)
+    audited = _AUDITED.get(request.header.key)
+    gate = request.gate
+    if audited is not None and gate is not None and gate.identity is not None:
+        name = codec.APIS[request.header.key].name
+        gate.access.audit.record(
+            gate.identity.name, f"kafka.{name}", ", ".join(audited(_complete(request))), peer=gate.peer
+        )
+    return await _settled(guard(handler, context, request))
+
+
+def _complete(request: Request) -> Struct:
+    """The body with the fields other versions have."""
+    return {"Topics": [], "TopicNames": [], **request.body}
+
+
+async def _settled(result: Handled) -> Answer:
+    return await result if inspect.iscoroutine(result) else result  # type: ignore[return-value]
+
+
+def _open(handler: Handler, context: Context, request: Request) -> Handled:
+    """For everybody who signed in."""
+    return handler(context, request)
+
+
+def _operator(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.OPERATE):
+        return handler(context, request)
+    return _whole(request, _NO_CLUSTER)
+
+
+def _whole(request: Request, code: ErrorCode) -> Answer:
+    """A refusal of the whole request; the connection ends where the API has no place for one."""
+    api = codec.APIS[request.header.key]
+    if not any(field.name == "ErrorCode" and field.exists(request.header.version) for field in api.response):
+        raise RemoteProtocolError(f"{api.name} takes Manage on the namespace")
+    return {"ErrorCode": code}
+
+
+def _anywhere(action: Action, code: ErrorCode) -> Guard:
+    def guard(handler: Handler, context: Context, request: Request) -> Handled:
+        return handler(context, request) if request.may(action) else {"ErrorCode": code, **_REFUSED_PRODUCER}
+
+    return guard
+
+
+_REFUSED_PRODUCER: Final[Struct] = {"ProducerId": -1, "ProducerEpoch": -1}
+
+
+def _group(action: Action) -> Guard:
+    """For requests of one group with one error."""
+
+    def guard(handler: Handler, context: Context, request: Request) -> Handled:
+        return handler(context, request) if request.may(action, request.body["GroupId"]) else {"ErrorCode": _NO_GROUP}
+
+    return guard
+
+
+def _join(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.USE_GROUP, request.body["GroupId"]):
+        return handler(context, request)
+    name = None if request.header.version >= 7 else ""
+    return {"ErrorCode": _NO_GROUP, "ProtocolName": name, "MemberId": request.body["MemberId"]}
+
+
+def _each(
+    asked: str, answered: str, may: Callable[[Context, Request, Any], bool], refuse: Callable[[Any, ErrorCode], Struct],
+    code: ErrorCode = _NO_TOPIC,
+) -> Guard:  # fmt: skip
+    """For requests about several things that are answered one by one."""
+
+    async def split(handler: Handler, context: Context, request: Request, items: list[Any]) -> Answer:
+        good = [item for item in items if may(context, request, item)]
+        bad = [refuse(item, code) for item in items if not may(context, request, item)]
+        answer: Answer = {answered: []}
+        if good or not bad:
+            answer = await _settled(handler(context, replace(request, body={**request.body, asked: good})))
+        if not bad:
+            return answer
+        body = _decoded(request, answer)
+        return {**body, answered: [*body.get(answered, ()), *bad]}
+
+    def guard(handler: Handler, context: Context, request: Request) -> Handled:
+        items = request.body.get(asked)
+        if items is None:
+            return handler(context, request)
+        return split(handler, context, request, items)
+
+    return guard
+
+
+def _decoded(request: Request, answer: Answer) -> Struct:
+    """A body; one that is encoded already is taken apart again."""
+    if isinstance(answer, dict):
+        return answer
+    return codec.decode_response(request.header.key, request.header.version, b"".join(answer))[1]
+
+
+def _named(action: Action, key: str = "Name") -> Callable[[Context, Request, Any], bool]:
+    return lambda _, request, item: request.may(action, item[key])
+
+
+def _of_group(action: Action) -> Callable[[Context, Request, Any], bool]:
+    return lambda _, request, name: request.may(action, name)
+
+
+def _parts(name: str = "Name", index: str = "PartitionIndex", answered: str = "") -> Callable[[Any, ErrorCode], Struct]:
+    """Refuse every partition of a topic."""
+
+    def refuse(topic: Struct, code: ErrorCode) -> Struct:
+        parts = [{answered or index: part[index], "ErrorCode": code} for part in topic["Partitions"]]
+        return {name: topic[name], "Partitions": parts}
+
+    return refuse
+
+
+def _topic(item: Struct, code: ErrorCode) -> Struct:
+    return {"Name": item["Name"], "ErrorCode": code, "Configs": None}
+
+
+def _grown(item: Struct, code: ErrorCode) -> Struct:
+    return {"Name": item["Name"], "ErrorCode": code}
+
+
+def _by_name_or_id(action: Action) -> Callable[[Context, Request, Any], bool]:
+    """Topics named by name or id; an id nobody has is nobody's secret."""
+
+    def may(context: Context, request: Request, item: Any) -> bool:
+        name = item if isinstance(item, str) else item["Name"]
+        if not name:
+            topic_id = item.get("TopicId")
+            name = next((hub.name for hub in context.broker.hubs() if hub.id == topic_id), "")
+        return not name or request.may(action, name)
+
+    return may
+
+
+def _deleted(item: Any, code: ErrorCode) -> Struct:
+    if isinstance(item, str):
+        return {"Name": item, "ErrorCode": code}
+    return {"Name": item["Name"], "TopicId": item["TopicId"], "ErrorCode": code}
+
+
+def _delete_topics(handler: Handler, context: Context, request: Request) -> Handled:
+    asked = "Topics" if request.header.version >= 6 else "TopicNames"
+    return _each(asked, "Responses", _by_name_or_id(Action.DELETE_HUB), _deleted)(handler, context, request)
+
+
+def _config(action: Action) -> Callable[[Context, Request, Any], bool]:
+    def may(_: Context, request: Request, item: Struct) -> bool:
+        if item["ResourceType"] == _TOPIC:
+            return request.may(action, item["ResourceName"])
+        return request.may(Action.OPERATE)
+
+    return may
+
+
+def _no_config(item: Struct, _: ErrorCode) -> Struct:
+    kind = item["ResourceType"]
+    code = _NO_TOPIC if kind == _TOPIC else _NO_CLUSTER
+    message = "not allowed"
+    return {"ResourceType": kind, "ResourceName": item["ResourceName"], "ErrorCode": code, "ErrorMessage": message}
+
+
+def _metadata(handler: Handler, context: Context, request: Request) -> Handled:
+    """Only what may be known; what is missing is only created by whom may create it."""
+    body, version = dict(request.body), request.header.version
+    if not request.may(Action.OPERATE):
+        body |= {"IncludeTopicAuthorizedOperations": False, "IncludeClusterAuthorizedOperations": False}
+    topics = body["Topics"]
+    if topics is None or (version == 0 and not topics):
+        names = [hub.name for hub in context.broker.hubs() if request.may(Action.DESCRIBE_HUB, hub.name)]
+        if len(names) < len(context.broker.hubs()):
+            if version == 0 and not names:  # an empty list means everything there
+                names = [""]
+            body["Topics"] = [{"Name": name} for name in names]
+            body["AllowAutoTopicCreation"] = False
+        return handler(context, replace(request, body=body))
+    missing = [topic["Name"] for topic in topics if topic["Name"] and context.hub(topic["Name"]) is None]
+    if not all(request.may(Action.CREATE_HUB, name) for name in missing):
+        body["AllowAutoTopicCreation"] = False
+    return _METADATA_TOPICS(handler, context, replace(request, body=body))
+
+
+def _no_metadata(item: Struct, code: ErrorCode) -> Struct:
+    unnamed = item["Name"] is None
+    return {"ErrorCode": code, "Name": item["Name"], "Partitions": []} | (
+        {"TopicId": item["TopicId"]} if unnamed else {}
+    )
+
+
+_METADATA_TOPICS: Final = _each("Topics", "Topics", _by_name_or_id(Action.DESCRIBE_HUB), _no_metadata)
+
+
+def _commit(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.USE_GROUP, request.body["GroupId"]):
+        return _COMMIT_TOPICS(handler, context, request)
+    return {"Topics": [_parts()(topic, _NO_GROUP) for topic in request.body["Topics"]]}
+
+
+_COMMIT_TOPICS: Final = _each("Topics", "Topics", _named(Action.READ), _parts())
+
+
+def _positions(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.header.version >= 8:
+        return _FETCH_GROUPS(handler, context, request)
+    if request.may(Action.USE_GROUP, request.body["GroupId"]):
+        return handler(context, request)
+    return {"ErrorCode": _NO_GROUP, "Topics": []}
+
+
+def _no_group(item: Struct, code: ErrorCode) -> Struct:
+    return {"GroupId": item["GroupId"], "ErrorCode": code, "Topics": []}
+
+
+_FETCH_GROUPS: Final = _each(
+    "Groups", "Groups", _named(Action.USE_GROUP, "GroupId"), _no_group, _NO_GROUP
+)  # fmt: skip
+
+
+def _coordinator(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.body.get("KeyType", 0) != 0:
+        return handler(context, request)
+    if request.header.version >= 4:
+        return _COORDINATORS(handler, context, request)
+    if request.may(Action.USE_GROUP, request.body["Key"]):
+        return handler(context, request)
+    return {"ErrorCode": _NO_GROUP, "NodeId": -1, "Host": "", "Port": -1}
+
+
+def _no_coordinator(name: str, code: ErrorCode) -> Struct:
+    return {"Key": name, "ErrorCode": code, "NodeId": -1, "Host": "", "Port": -1}
+
+
+_COORDINATORS: Final = _each(
+    "CoordinatorKeys", "Coordinators", _of_group(Action.USE_GROUP), _no_coordinator, _NO_GROUP
+)  # fmt: skip
+
+
+async def _list_groups(handler: Handler, context: Context, request: Request) -> Answer:
+    body = _decoded(request, await _settled(handler(context, request)))
+    return {**body, "Groups": [each for each in body["Groups"] if request.may(Action.USE_GROUP, each["GroupId"])]}
+
+
+def _described(name: str, code: ErrorCode) -> Struct:
+    return {"GroupId": name, "ErrorCode": code}
+
+
+def _log_dirs(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.OPERATE):
+        return handler(context, request)
+    return {"ErrorCode": _NO_CLUSTER, "Results": []}
+
+
+async def _partition_pages(handler: Handler, context: Context, request: Request) -> Answer:
+    """Only topics that may be known; asking for all of them means those."""
+    body = dict(request.body)
+    if not body["Topics"]:
+        names = [hub.name for hub in context.broker.hubs() if request.may(Action.DESCRIBE_HUB, hub.name)]
+        if not names:
+            return {"Topics": [], "NextCursor": None}
+        body["Topics"] = [{"Name": name} for name in names]
+    guard = _each("Topics", "Topics", _named(Action.DESCRIBE_HUB), _no_page)
+    return await _settled(guard(handler, context, replace(request, body=body)))
+
+
+def _no_page(item: Struct, code: ErrorCode) -> Struct:
+    return {"ErrorCode": code, "Name": item["Name"], "Partitions": []}
+
+
+def _forget_positions(handler: Handler, context: Context, request: Request) -> Handled:
+    if not request.may(Action.DELETE_GROUP, request.body["GroupId"]):
+        return {"ErrorCode": _NO_GROUP, "Topics": []}
+    return handler(context, request)
+
+
+def _epoch_ends(handler: Handler, context: Context, request: Request) -> Handled:
+    guard = _each("Topics", "Topics", _named(Action.READ, "Topic"), _parts("Topic", "Partition"))
+    return guard(handler, context, request)
+
+
+def _subscription(handler: Handler, context: Context, request: Request) -> Handled:
+    """ConsumerGroupHeartbeat. What is subscribed to must be readable; a pattern could name anything."""
+    body = request.body
+    if not request.may(Action.USE_GROUP, body["GroupId"]):
+        return {"ErrorCode": _NO_GROUP}
+    names = body.get("SubscribedTopicNames") or ()
+    if any(not request.may(Action.READ, name) for name in names):
+        return {"ErrorCode": _NO_TOPIC}
+    if body.get("SubscribedTopicRegex") and not request.may(Action.OBSERVE):
+        return {"ErrorCode": _NO_TOPIC, "ErrorMessage": "a pattern takes Listen on the namespace"}
+    return handler(context, request)
+
+
+def _join_transaction(handler: Handler, context: Context, request: Request) -> Handled:
+    """AddPartitionsToTxn: all or nothing, as the API has it."""
+    topics = request.body["V3AndBelowTopics"]
+    if all(request.may(Action.SEND, topic["Name"]) for topic in topics):
+        return handler(context, request)
+    results = []
+    for topic in topics:
+        code = ErrorCode.OPERATION_NOT_ATTEMPTED if request.may(Action.SEND, topic["Name"]) else _NO_TOPIC
+        parts = [{"PartitionIndex": index, "PartitionErrorCode": code} for index in topic["Partitions"]]
+        results.append({"Name": topic["Name"], "ResultsByPartition": parts})
+    return {"ResultsByTopicV3AndBelow": results}
+
+
+def _end_transaction(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.PRODUCE_IDEMPOTENTLY):
+        return handler(context, request)
+    return {"ErrorCode": ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED}
+
+
+GUARDS: Final[dict[int, Guard]] = {
+    1: _open,  # Fetch asks for each topic
+    2: _each("Topics", "Topics", _named(Action.READ), _parts()),
+    3: _metadata,
+    8: _commit,
+    9: _positions,
+    10: _coordinator,
+    11: _join,
+    12: _group(Action.USE_GROUP),
+    13: _group(Action.USE_GROUP),
+    14: _group(Action.USE_GROUP),
+    15: _each("Groups", "Groups", _of_group(Action.USE_GROUP), _described, _NO_GROUP),
+    16: _list_groups,
+    18: _open,
+    19: _each("Topics", "Topics", _named(Action.CREATE_HUB), _topic),
+    20: _delete_topics,
+    21: _each("Topics", "Topics", _named(Action.DELETE_EVENTS), _parts()),
+    22: _anywhere(Action.PRODUCE_IDEMPOTENTLY, _NO_CLUSTER),
+    23: _epoch_ends,
+    24: _join_transaction,
+    25: _group(Action.USE_GROUP),
+    26: _end_transaction,
+    28: _commit,
+    32: _each("Resources", "Results", _config(Action.DESCRIBE_HUB), _no_config),
+    33: _each("Resources", "Responses", _config(Action.ALTER_HUB), _no_config),
+    35: _log_dirs,
+    37: _each("Topics", "Results", _named(Action.ALTER_HUB), _grown),
+    42: _each("GroupsNames", "Results", _of_group(Action.DELETE_GROUP), _described, _NO_GROUP),
+    44: _each("Resources", "Responses", _config(Action.ALTER_HUB), _no_config),
+    47: _forget_positions,
+    60: _open,
+    68: _subscription,
+    69: _each("GroupIds", "Groups", _of_group(Action.USE_GROUP), _described, _NO_GROUP),
+    75: _partition_pages,
+}
+"""By API key."""
