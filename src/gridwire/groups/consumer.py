@@ -107,8 +107,10 @@ class _Turn:
     def _follow_topology(self, before: Topology) -> None:
         now = self.topology.partitions
         gone = {hub for hub in before.partitions if not self.topology.same(hub, before)}
+        wishes = {member.wish for member in self.members.values()}  # mostly one, and a pattern is dear
+        wanted = {wish: meant(wish, now) for wish in wishes}
         for member in list(self.members.values()):
-            hubs = meant(member.wish, now)
+            hubs = wanted[member.wish]
             news = any(before.partitions.get(hub) != now[hub] or hub in gone for hub in hubs)
             self.changed |= news or hubs != member.hubs
             self.put(_without(replace(member, hubs=hubs), gone))
