@@ -33,7 +33,7 @@ bench: setup
 	$(BIN)/python bench/run.py
 
 soak: setup
-	GRIDWIRE_TEST_KILL_CYCLES=1000 $(BIN)/python -m pytest -m "soak or not soak" --timeout 86400 tests/fault
+	GRIDWIRE_TEST_KILL_CYCLES=1000 GRIDWIRE_TEST_POWER_CUTS=200 GRIDWIRE_TEST_BIT_FLIPS=100000 $(BIN)/python -m pytest -m "soak or not soak" --timeout 86400 tests/fault
 
 docs: setup
 	$(BIN)/python scripts/generate_docs.py

@@ -1,4 +1,4 @@
-"""Install the programs that tests use as users do: a browser, kcat, curl. Without them their tests say so and skip."""
+"""Install the programs that tests use: a browser, kcat, curl, and FUSE for power cuts. Without them their tests say so and skip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-PROGRAMS = {"chromium": "chromium", "kcat": "kcat", "curl": "curl"}
+PROGRAMS = {"chromium": "chromium", "kcat": "kcat", "curl": "curl", "fusermount3": "fuse3"}
 
 
 def main() -> None:
