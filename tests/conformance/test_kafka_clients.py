@@ -308,15 +308,6 @@ def test_confluent_group_administration(hub: Hub, topic: str) -> None:
     assert group not in {each.group_id for each in listed.valid}
 
 
-def test_confluent_transactions_are_refused_at_once(hub: Hub) -> None:
-    producer = ck.Producer({"bootstrap.servers": hub.address, "transactional.id": "t", **_QUIET})
-    began_s = time.monotonic()
-    with pytest.raises(ck.KafkaException) as caught:
-        producer.init_transactions(DEADLINE_S)
-    assert time.monotonic() - began_s < DEADLINE_S / 2
-    assert not caught.value.args[0].retriable()
-
-
 def test_confluent_creates_topics_by_using_them(hub: Hub) -> None:
     name = f"auto-{next(_numbers)}"
     ck_produce(hub, name, ["a"], partition=1)

@@ -217,7 +217,7 @@ def test_events_lost_to_retention_are_told(hub, monkeypatch):
 
     async def moved(name, partition):
         found = await bounds(name, partition)
-        return type(found)(4, found.end)
+        return type(found)(4, found.end, found.stable)
 
     monkeypatch.setattr(hub.broker, "bounds", moved)
     with feed(hub, "/v1/hubs/r/tail", **{"last-event-id": "0:0"}) as tail:

@@ -469,7 +469,7 @@ def test_unknown_api_versions_version_is_answered_in_v0(tmp_path: Path) -> None:
             assert (correlation_id, answer["ErrorCode"]) == (77, ErrorCode.UNSUPPORTED_VERSION)
             ranges = {key["ApiKey"]: (key["MinVersion"], key["MaxVersion"]) for key in answer["ApiKeys"]}
             assert ranges[18] == (0, 4)
-            assert ranges[0] == (0, 11)
+            assert ranges[0] == (0, 12)
             assert (await client.call(18, 4, {}))["ErrorCode"] == 0, "the connection goes on"
 
     run(main())
@@ -528,7 +528,7 @@ def test_refused_produces(tmp_path: Path) -> None:
                 (9, produce("h", (-1, batch("a"))), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
                 (9, produce("__internal", good), ErrorCode.TOPIC_AUTHORIZATION_FAILED),
                 (9, produce("h", good, acks=2), ErrorCode.INVALID_REQUIRED_ACKS),
-                (9, produce("h", good, TransactionalId="t"), ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
+                (9, produce("h", good, acks=1, TransactionalId="t"), ErrorCode.INVALID_REQUIRED_ACKS),
                 (0, produce("h", good), ErrorCode.UNSUPPORTED_VERSION),
                 (1, produce("h", good), ErrorCode.UNSUPPORTED_VERSION),
                 (2, produce("h", good), ErrorCode.UNSUPPORTED_VERSION),
@@ -789,10 +789,11 @@ def test_coordinators(tmp_path: Path) -> None:
             here = "127.0.0.1"
             assert [(each["Key"], each["Host"]) for each in new["Coordinators"]] == [("a", here), ("b", here)]
             transaction = await client.call(10, 6, {"KeyType": 1, "CoordinatorKeys": ["t"]})
-            code = transaction["Coordinators"][0]["ErrorCode"]
-            assert code == ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-            refused = await client.call(22, 4, {"TransactionalId": "t", "TransactionTimeoutMs": 1})
-            assert refused["ErrorCode"] == code
+            assert (transaction["Coordinators"][0]["ErrorCode"], transaction["Coordinators"][0]["Host"]) == (0, here)
+            begun = await client.call(22, 4, {"TransactionalId": "t", "TransactionTimeoutMs": 1})
+            assert (begun["ErrorCode"], begun["ProducerEpoch"]) == (0, 0)
+            refused = await client.call(22, 4, {"TransactionalId": "t", "TransactionTimeoutMs": 2**31 - 1})
+            assert refused["ErrorCode"] == ErrorCode.INVALID_TRANSACTION_TIMEOUT
 
     run(main())
 

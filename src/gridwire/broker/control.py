@@ -11,9 +11,10 @@ when they are durable, the older segments are deleted. A crash in between leaves
     position/<group>/<hub id>/<part>    PositionRecord
     start/<hub id>/<part>               first offset kept, where events were deleted by request
     producer                            next producer id
+    transaction/<id>                    TransactionRecord (`gridwire.broker.transactions`)
     owner/<group>                       OwnerRecord
-    outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub
     identity/<kind>/<name>              policies, users, certificates: see `gridwire.broker.identities`
+    outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub
 """
 
 from __future__ import annotations

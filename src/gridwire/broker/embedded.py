@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import shutil
 import urllib.parse
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,8 +39,9 @@ from gridwire.broker.control import (
     change_batch,
     pack,
 )
-from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Read
 from gridwire.broker.identity import cluster_id
+from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Read
+from gridwire.broker.transactions import PREFIX, Services, Transactions, Where
 from gridwire.core import compression
 from gridwire.core.batch import CONTROL, HEADER_BYTES, TRANSACTIONAL, BatchHeader, check_produced, set_append_time
 from gridwire.core.clock import Clock, SystemClock
@@ -52,6 +54,7 @@ from gridwire.core.errors import (
     InvalidBatch,
     InvalidRecord,
     InvalidSetting,
+    InvalidTransaction,
     MessageTooLarge,
     OffsetOutOfRange,
     StorageFailed,
@@ -62,9 +65,13 @@ from gridwire.core.limits import PARTITIONS_PER_HUB_MAX, check_name
 from gridwire.core.settings import UNLIMITED, HubSettings, with_changes
 from gridwire.log import compaction, disk
 from gridwire.log.partition import PartitionLog, Span, Stored
+from gridwire.log.transactions import marker
 from gridwire.log.writer import Durability, LogWriter, Outcome, Request
 
 MAINTENANCE_S: Final = 15.0
+SWEEP_S: Final = 1.0
+"""How often transactions that take too long are looked for."""
+
 PRODUCER_ID_BLOCK: Final = 1000
 """Producer ids reserved by one journal entry; a crash skips the rest of a block."""
 
@@ -119,6 +126,12 @@ class EmbeddedBroker:
         self._templates: Mapping[str, Mapping[str, Any]] = {}
         self._single_partition: frozenset[str] = frozenset()
         self.generation = 0
+        self.transactions = Transactions(
+            clock,
+            Services(self._change, self.new_producer_id, self._append_marker, self._transaction_position, quote),
+        )
+        self._joining: Counter[tuple[str, str, int]] = Counter()
+        self._sweeper: asyncio.Task[None] | None = None
         self._lock: disk.DirectoryLock | None = None
         self.on_hubs_changed: Callable[[], None] = lambda: None
 
@@ -150,6 +163,8 @@ class EmbeddedBroker:
             broker._prepare_directory()
             broker._start()
             await broker._lower_starts()
+            await broker._end_hanging()
+            await broker.transactions.sweep()
             await broker._finish_outputs()
         except OSError as error:
             broker._let_go()
@@ -159,6 +174,7 @@ class EmbeddedBroker:
             broker._let_go()
             raise
         broker._maintenance = asyncio.create_task(broker._maintain())
+        broker._sweeper = asyncio.create_task(broker._sweep())
         return broker
 
     def _let_go(self) -> None:
@@ -194,11 +210,23 @@ class EmbeddedBroker:
         self._report_recovery(self._journal)
         self._replay_journal()
         self._journal_segment = self._journal.active_base
+        self.transactions.replay((unquote(name), value) for name, value in self._control.under(PREFIX))
         for name, value in self._control.under("hub/"):
             record = msgspec.msgpack.decode(value, type=HubRecord)
             self._hubs[name] = self._open_hub(name, record)
         self._drop_orphans()
         self._writer = LogWriter(self._durability, self.clock, self._on_group, _check_compressed)
+
+    def _replay_journal(self) -> None:
+        try:
+            for place in self._journal.recovery.damage:
+                raise Corruption("damaged batch", hub=JOURNAL, partition=0, segment="control", position=place.start)
+            self._control.replay(self._journal)
+        except Corruption as error:
+            raise GridwireError(
+                f"the control journal is damaged: {error}. Restore the directory `control` from a backup, or go on with "
+                f"what is whole of it: `gridwire salvage --data {self.directory}`"
+            ) from None
 
     def _open_hub(self, name: str, record: HubRecord) -> _Hub:
         info = HubInfo(name, UUID(record.id), record.partitions, record.settings, record.internal, record.created_ms)
@@ -222,17 +250,6 @@ class EmbeddedBroker:
         )  # fmt: skip
         self._report_recovery(partition)
         return partition
-
-    def _replay_journal(self) -> None:
-        try:
-            for place in self._journal.recovery.damage:
-                raise Corruption("damaged batch", hub=JOURNAL, partition=0, segment="control", position=place.start)
-            self._control.replay(self._journal)
-        except Corruption as error:
-            raise GridwireError(
-                f"the control journal is damaged: {error}. Restore the directory `control` from a backup, or go on with "
-                f"what is whole of it: `gridwire salvage --data {self.directory}`"
-            ) from None
 
     def _saved_start(self, info: HubInfo, number: int) -> int:
         return int.from_bytes(self._control.entries.get(f"start/{info.id}/{number}", b"\0"), "big")
@@ -280,10 +297,11 @@ class EmbeddedBroker:
 
     async def close(self) -> None:
         """Write and sync what is queued, save indexes, release the directory."""
-        if self._maintenance is not None:
-            self._maintenance.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._maintenance
+        for task in (self._maintenance, self._sweeper):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         await asyncio.to_thread(self._writer.stop)
         await asyncio.sleep(0)
         for waiting in list(self._waiters.values()):
@@ -432,6 +450,83 @@ class EmbeddedBroker:
             future.set_exception(error)
         return future
 
+    def append_transactional(
+        self, hub: str, partition: int, batches: bytearray | memoryview, transactional_id: str, *, add: bool
+    ) -> asyncio.Future[Appended]:
+        """Append batches of an ongoing transaction; see `Broker.append_transactional`."""
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        try:
+            target = self.partition(hub, partition)
+            headers = check_produced(batches)
+            _check_produced(target, headers, transactional=True)
+            hub_id = str(self._hubs[hub].info.id)
+            place = (transactional_id, hub_id, partition)
+            first = headers[0]
+            who = (transactional_id, first.producer_id, first.producer_epoch)
+            part_of_it = self.transactions.check_produce(*who, (hub_id, partition))
+            if part_of_it and not self._joining[place]:
+                self._submit(target, memoryview(batches), headers, future)
+            elif add:
+                return asyncio.ensure_future(self._join_and_append(target, batches, headers, place))
+            else:
+                raise InvalidTransaction(f"{hub}/{partition} is not part of the transaction of {transactional_id!r}")
+        except GridwireError as error:
+            future.set_exception(error)
+        return future
+
+    async def _join_and_append(
+        self,
+        target: PartitionLog,
+        batches: bytearray | memoryview,
+        headers: list[BatchHeader],
+        place: tuple[str, str, int],
+    ) -> Appended:
+        """Make the partition part of the transaction, then append; those who come meanwhile stay behind us."""
+        first = headers[0]
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        self._joining[place] += 1
+        try:
+            await self.transactions.add(place[0], first.producer_id, first.producer_epoch, [place[1:]])
+            self._submit(target, memoryview(batches), headers, future)
+        finally:
+            self._joining[place] -= 1
+            if not self._joining[place]:
+                del self._joining[place]
+        return await future
+
+    async def _append_marker(self, where: Where, batch: bytearray) -> Appended:
+        """Put the end of a transaction into a partition. Raises UnknownHub, StorageFailed."""
+        name = next((name for name, hub in self._hubs.items() if str(hub.info.id) == where[0]), None)
+        if name is None:
+            raise UnknownHub("the hub was deleted during the transaction")
+        target = self.partition(name, where[1])
+        future: asyncio.Future[Appended] = self._loop.create_future()
+        self._submit(target, memoryview(batch), check_produced(batch), future)
+        return await future
+
+    def _transaction_position(self, group: str, where: Where) -> str:
+        """Journal key of a position that a transaction moves; empty when its hub is gone."""
+        known = any(str(hub.info.id) == where[0] for hub in self._hubs.values())
+        return f"position/{quote(group)}/{where[0]}/{where[1]}" if known else ""
+
+    async def _end_hanging(self) -> None:
+        """Abort transactions in the log of which the journal knows nothing (a power cut without syncs took it)."""
+        for hub in self._hubs.values():
+            for partition in hub.logs:
+                where = (str(hub.info.id), partition.partition)
+                opened = partition.open_transactions()
+                known = self.transactions.undecided(where) if opened else set()
+                for producer_id, epoch in opened.items():
+                    if producer_id not in known:
+                        end = marker(producer_id, epoch, commit=False, timestamp_ms=self.clock.now_ms())
+                        await self._append_marker(where, end)
+                        log.warning("hanging transaction aborted", hub=partition.hub, partition=partition.partition)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self.transactions.sweep()
+
     def _submit(
         self, target: PartitionLog, buffer: memoryview, headers: list[BatchHeader], future: asyncio.Future[Appended]
     ) -> None:
@@ -475,7 +570,7 @@ class EmbeddedBroker:
     async def bounds(self, hub: str, partition: int) -> Bounds:
         """Raises UnknownHub, UnknownPartition."""
         target = self.partition(hub, partition)
-        return Bounds(target.start_offset, target.end_offset)
+        return Bounds(target.start_offset, target.end_offset, target.stable_offset)
 
     async def delete_records(self, hub: str, partition: int, before: int | None) -> int:
         """Forget the events below an offset, or all there are; returns the start of what is kept.
@@ -512,19 +607,21 @@ class EmbeddedBroker:
         """Bytes kept, per partition. Raises UnknownHub."""
         return [partition.size_bytes for partition in self._find(hub).logs]
 
-    async def read(self, hub: str, partition: int, offset: int, bytes_max: int) -> Read:
+    async def read(self, hub: str, partition: int, offset: int, bytes_max: int, *, committed: bool = False) -> Read:
         """Whole batches that are there now. Raises OffsetOutOfRange, UnknownHub, Corruption."""
         target = self.partition(hub, partition)
-        end = target.end_offset
-        return Read(target.read(offset, bytes_max), target.start_offset, end)
+        end, stable = target.end_offset, target.stable_offset
+        data = target.read(offset, bytes_max, committed=committed)
+        aborted = target.aborted(offset, stable) if committed and len(data) else ()
+        return Read(data, target.start_offset, end, stable, aborted)
 
     def spans(self, hub: str, partition: int, offset: int, bytes_max: int) -> list[Span]:
         """Where a worker on this machine finds the bytes itself. Raises OffsetOutOfRange, UnknownHub."""
         return self.partition(hub, partition).spans(offset, bytes_max)
 
-    async def wait(self, positions: Mapping[Place, int], timeout_s: float) -> None:
+    async def wait(self, positions: Mapping[Place, int], timeout_s: float, *, committed: bool = False) -> None:
         """Return when an event at or after one of the offsets is readable, or the time is up."""
-        if any(self.partition(*place).end_offset > offset for place, offset in positions.items()):
+        if any(self._readable_to(place, committed) > offset for place, offset in positions.items()):
             return
         future: asyncio.Future[None] = self._loop.create_future()
         for place in positions:
@@ -540,6 +637,10 @@ class EmbeddedBroker:
                     waiting.discard(future)
                     if not waiting:
                         del self._waiters[place]
+
+    def _readable_to(self, place: Place, committed: bool) -> int:
+        target = self.partition(*place)
+        return target.stable_offset if committed else target.end_offset
 
     async def offset_at(self, hub: str, partition: int, timestamp_ms: int) -> tuple[int, int] | None:
         """(offset, timestamp) of the first event at or after a time."""
@@ -773,7 +874,6 @@ class EmbeddedBroker:
                 partition.close_idle()
         await self._compact_journal()
 
-
     async def _compact(self, partition: PartitionLog, now_ms: int) -> None:
         """One pass of compaction; what stops it is reported and tried again next time."""
         try:
@@ -803,11 +903,15 @@ def _partition_count(count: int) -> int:
     return count
 
 
-def _check_produced(target: PartitionLog, headers: Sequence[BatchHeader]) -> None:
+def _check_produced(target: PartitionLog, headers: Sequence[BatchHeader], *, transactional: bool = False) -> None:
     limit = target.settings.message_bytes_max
     for header in headers:
-        if header.attributes & (CONTROL | TRANSACTIONAL):
-            raise InvalidBatch("control and transactional batches are not accepted from outside")
+        if header.attributes & CONTROL:
+            raise InvalidBatch("control batches are not accepted from outside")
+        if bool(header.attributes & TRANSACTIONAL) != transactional:
+            raise InvalidBatch("a transactional batch needs a transactional id, and only such a batch may have one")
+        if transactional and not header.idempotent:
+            raise InvalidBatch("a transactional batch needs a producer id and a sequence")
         if header.size > limit:
             raise MessageTooLarge(
                 f"batch of {header.size} bytes is above message_bytes_max {limit} of hub {target.hub!r}"

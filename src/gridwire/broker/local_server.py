@@ -135,7 +135,7 @@ class _Session:
             return {"generation": self._broker.generation, "places": []}
         positions = {(hub, number): offset for hub, number, offset in places}
         if positions:
-            await self._broker.wait(positions, min(timeout_s, _WAIT_S_MAX))
+            await self._broker.wait(positions, min(timeout_s, _WAIT_S_MAX), committed=True)
         else:
             await asyncio.sleep(min(timeout_s, 0.2))
         rows: list[tuple[Any, ...]] = []
@@ -145,10 +145,10 @@ class _Session:
                 bounds = await self._broker.bounds(hub, number)
                 if not bounds.start <= offset <= bounds.end:
                     rows.append((hub, number, bounds.start, bounds.end, None))
-                elif bounds.end > offset:
+                elif bounds.stable > offset:
                     spans = self._broker.spans(hub, number, offset, share)
                     where = [(span.path, span.base_offset, span.start, span.end) for span in spans]
-                    rows.append((hub, number, bounds.start, bounds.end, where))
+                    rows.append((hub, number, bounds.start, bounds.stable, where))
             except (UnknownHub, UnknownPartition, OffsetOutOfRange):
                 continue
         return {"generation": self._broker.generation, "places": rows}

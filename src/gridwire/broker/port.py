@@ -15,8 +15,10 @@ from uuid import UUID
 
 from gridwire.core.batch import Event
 from gridwire.core.settings import HubSettings
+from gridwire.log.transactions import Aborted
 
 if TYPE_CHECKING:  # the hub process must not pay for numpy
+    from gridwire.broker.transactions import Transactions
     from gridwire.columnar.columns import EventColumns
 
 Place = tuple[str, int]
@@ -51,6 +53,8 @@ class Bounds:
 
     start: int
     end: int
+    stable: int = -1
+    """Where the first undecided transaction begins, else `end`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,9 @@ class Read:
     data: bytes | memoryview
     start: int
     end: int
+    stable: int = -1
+    aborted: Sequence[Aborted] = ()
+    """Aborted transactions the data may belong to; only of committed reads."""
 
 
 class Broker(Protocol):
@@ -76,6 +83,9 @@ class Broker(Protocol):
 
     directory: Path
     """Where the data lies, for people to be told."""
+
+    transactions: Transactions
+    """Who is in which transaction."""
 
     durability: str
     """`fsync`, `interval:MS` or `os`."""
@@ -115,6 +125,15 @@ class Broker(Protocol):
         """
         ...
 
+    def append_transactional(
+        self, hub: str, partition: int, batches: bytearray | memoryview, transactional_id: str, *, add: bool
+    ) -> asyncio.Future[Appended]:
+        """As `append`, for batches of a transaction; `add`: the partition becomes part of it if it is not yet.
+
+        Raises (through the future) also: UnknownProducer, InvalidTransaction.
+        """
+        ...
+
     async def bounds(self, hub: str, partition: int) -> Bounds:
         """Raises UnknownHub, UnknownPartition."""
         ...
@@ -123,12 +142,16 @@ class Broker(Protocol):
         """Bytes kept, per partition. Raises UnknownHub."""
         ...
 
-    async def read(self, hub: str, partition: int, offset: int, bytes_max: int) -> Read:
-        """What is there now, at least one whole batch if any. Raises OffsetOutOfRange, UnknownHub, Corruption."""
+    async def read(self, hub: str, partition: int, offset: int, bytes_max: int, *, committed: bool = False) -> Read:
+        """What is there now, at least one whole batch if any. Raises OffsetOutOfRange, UnknownHub, Corruption.
+
+        Args:
+            committed: nothing undecided; the reader passes over batches of the aborted transactions it is told.
+        """
         ...
 
-    async def wait(self, positions: Mapping[Place, int], timeout_s: float) -> None:
-        """Return when an event at or after one of the offsets is readable, or the time is up."""
+    async def wait(self, positions: Mapping[Place, int], timeout_s: float, *, committed: bool = False) -> None:
+        """Return when an event (a decided one) at or after one of the offsets is readable, or the time is up."""
         ...
 
     async def offset_at(self, hub: str, partition: int, timestamp_ms: int) -> tuple[int, int] | None:

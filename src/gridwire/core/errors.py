@@ -80,6 +80,14 @@ class FencedEpoch(GridwireError):
     """A newer owner took over; this one must stop."""
 
 
+class UnknownProducer(GridwireError):
+    """A transactional id that nobody holds, or that another producer holds."""
+
+
+class InvalidTransaction(GridwireError):
+    """There is no transaction of which this could be a part, or it was ended the other way."""
+
+
 class StorageFailed(GridwireError):
     """The disk refused a write or a sync. Nothing of the request was acknowledged."""
 

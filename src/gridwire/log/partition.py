@@ -451,6 +451,10 @@ class PartitionLog:
             return 0
         return min(self._position_of(segment, stable), segment.readable)
 
+    def open_transactions(self) -> dict[int, int]:
+        """Epoch by producer of every open transaction."""
+        return {pid: self._producers.epoch(pid) for pid in self._transactions.open}
+
     def aborted(self, start: int, end: int) -> list[Aborted]:
         """Aborted transactions with something in [start, end)."""
         return self._transactions.overlapping(start, end)
@@ -482,20 +486,16 @@ class PartitionLog:
         return self._fetch(segment, start, end) if end > start else b""
 
     def _fetch(self, segment: Segment, start: int, end: int) -> bytes:
+        """Bytes of whole batches; those this process did not write are checked before they are handed out."""
         for damage in self._damage.get(segment.base_offset, ()):
             if damage.start <= start < damage.end:
                 raise self._corrupt("damaged batch", segment, damage.start)
             if start < damage.start < end:
-        """Bytes of whole batches; those this process did not write are checked before they are handed out."""
                 end = damage.start
         try:
             data = disk.read_at(segment.descriptor, end - start, start)
         except OSError as error:
             raise disk.storage_error(error, f"reading {self.hub}/{self.partition}") from None
-
-    def _corrupt(self, reason: str, segment: Segment, position: int) -> Corruption:
-        return Corruption(reason, hub=self.hub, partition=self.partition, segment=segment.path.name, position=position)
-
         return data if segment.is_known(start, end) else self._checked(segment, start, end, data)
 
     def _checked(self, segment: Segment, start: int, end: int, data: bytes) -> bytes:
@@ -523,6 +523,10 @@ class PartitionLog:
         with self._lock:
             if all(not damage.start <= position < damage.end for damage in self._damage.get(segment.base_offset, ())):
                 self.report_damage(segment, Damage(position, end))
+
+    def _corrupt(self, reason: str, segment: Segment, position: int) -> Corruption:
+        return Corruption(reason, hub=self.hub, partition=self.partition, segment=segment.path.name, position=position)
+
     def _headers(self, segment: Segment, position: int) -> Iterator[tuple[int, BatchHeader]]:
         """Batches of a segment from `position` on, read in small windows; damage is noticed and stepped over."""
         expected = segment.indexed_offset(position)
@@ -542,10 +546,6 @@ class PartitionLog:
                 self._find_damage(segment, position, expected)
             position += taken
 
-    def _position_of(self, segment: Segment, offset: int) -> int:
-        """Position of the batch that holds `offset`, or of the next one after a gap."""
-        hint = self._hints.get(offset)
-        if hint is not None and hint[0] is segment:
     def _clear_of_damage(self, segment: Segment, position: int) -> tuple[int, int]:
         """(`position` or the end of the damage it lies in, start of the next damage or the end of what is readable)."""
         stop = segment.readable
@@ -569,17 +569,21 @@ class PartitionLog:
             raise disk.storage_error(error, f"reading {self.hub}/{self.partition}") from None
         return window
 
+    def _position_of(self, segment: Segment, offset: int) -> int:
+        """Position of the batch that holds `offset`, or of the next one after a gap."""
+        hint = self._hints.get(offset)
+        if hint is not None and hint[0] is segment:
             return hint[1]
         for position, header in self._headers(segment, segment.position_before(offset)):
             if header.next_offset > offset:
                 self._refuse_damaged(segment, position, header, offset)
                 return position
+        if offset < segment.next_offset and segment is not self._active:
+            raise self._corrupt("damaged or missing end", segment, segment.readable)
         return segment.readable
 
     def _refuse_damaged(self, segment: Segment, position: int, header: BatchHeader, offset: int) -> None:
         """An offset whose batch is damaged must not be answered with the batch after it."""
-        if offset < segment.next_offset and segment is not self._active:
-            raise self._corrupt("damaged or missing end", segment, segment.readable)
         for damage in self._damage.get(segment.base_offset, ()):
             if damage.end == position and header.base_offset > offset:
                 raise self._corrupt("damaged batch", segment, damage.start)
@@ -673,13 +677,13 @@ class PartitionLog:
         for segment in doomed:
             self._damage.pop(segment.base_offset, None)
             segment.retire()
+            if self._sync:  # in order also after a power cut: no gap before segments that are kept
+                with contextlib.suppress(OSError):
+                    disk.sync_directory(self.directory)
         return sum(segment.size for segment in doomed)
 
     def advance_start(self, offset: int) -> int:
         """Let nobody read below `offset` any more and delete sealed segments that lie below it; returns bytes freed.
-            if self._sync:  # in order also after a power cut: no gap before segments that are kept
-                with contextlib.suppress(OSError):
-                    disk.sync_directory(self.directory)
 
         The caller has made the new start durable, and hands it in again when the partition is opened.
         """

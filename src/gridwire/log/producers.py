@@ -104,6 +104,11 @@ class ProducerTable:
         if known is None or known.epoch < epoch:
             self._producers[producer_id] = Producer(epoch)
 
+    def epoch(self, producer_id: int) -> int:
+        """The newest epoch seen of a producer; 0 when it was forgotten."""
+        known = self._producers.get(producer_id)
+        return 0 if known is None else known.epoch
+
     def last_batches(self) -> dict[int, int]:
         """Base offset of the last batch of every producer, for those who must not remove it."""
         return {pid: known.batches[-1][2] for pid, known in list(self._producers.items()) if known.batches}

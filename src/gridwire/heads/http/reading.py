@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ from gridwire.core import batch, compression
 from gridwire.core.batch import BatchHeader, Event
 from gridwire.core.errors import Corruption, InvalidBatch, MessageTooLarge, OffsetOutOfRange
 from gridwire.core.limits import MIB
+from gridwire.log.transactions import Aborted, is_aborted
 
 READ_BYTES: Final = MIB
 """Asked of the log at once; a larger batch comes whole."""
@@ -51,24 +52,26 @@ async def read(broker: Broker, hub: str, partition: int, offset: int) -> Stretch
         raise OffsetOutOfRange(
             f"offset {offset} is beyond the end {bounds.end} of partition {partition}", bounds.start, bounds.end
         )
-    if offset == bounds.end:
+    if offset >= bounds.stable:  # the end, or a transaction that is not decided
         return Stretch(iter(()), offset, bounds.start, bounds.end)
     offset = max(offset, bounds.start)
     try:
-        found = await broker.read(hub, partition, offset, READ_BYTES)
+        found = await broker.read(hub, partition, offset, READ_BYTES, committed=True)
     except OffsetOutOfRange as error:  # retention moved the start in between
         offset = max(offset, error.start)
-        found = await broker.read(hub, partition, offset, READ_BYTES)
-    return Stretch(blocks(found.data, offset, hub, partition), offset, found.start, found.end)
+        found = await broker.read(hub, partition, offset, READ_BYTES, committed=True)
+    return Stretch(blocks(found.data, offset, hub, partition, found.aborted), offset, found.start, found.end)
 
 
-def blocks(data: bytes | memoryview, offset: int, hub: str = "?", partition: int = -1) -> Iterator[Block]:
-    """Decode whole batches lazily, from `offset` on. Raises Corruption while iterating."""
+def blocks(
+    data: bytes | memoryview, offset: int, hub: str = "?", partition: int = -1, aborted: Sequence[Aborted] = ()
+) -> Iterator[Block]:
+    """Decode whole batches lazily, from `offset` on, without aborted ones. Raises Corruption while iterating."""
     try:
         for position, header in batch.iter_headers(data):
             if header.next_offset <= offset:
                 continue
-            if not header.attributes & batch.CONTROL:
+            if not header.attributes & batch.CONTROL and not is_aborted(header, aborted):
                 yield from _batch_blocks(data, position, header, offset)
             yield Block([], header.next_offset)
     except (InvalidBatch, MessageTooLarge) as error:

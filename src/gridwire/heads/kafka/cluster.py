@@ -1,4 +1,4 @@
-"""FindCoordinator: versions 0 to 6 served. Missing: transaction and share coordinators, which are refused.
+"""FindCoordinator: versions 0 to 6 served. Missing: share coordinators, which are refused.
 
 DescribeCluster: versions 0 to 2 served. Missing: controllers as endpoints; there is one node and it is a broker.
 """
@@ -20,7 +20,7 @@ _NOBODY: Final[Struct] = {"NodeId": -1, "Host": "", "Port": -1}
 
 
 def find_coordinator(context: Context, request: Request) -> Answer:
-    """Answer FindCoordinator: this node coordinates every group."""
+    """Answer FindCoordinator: this node coordinates every group and every transaction."""
     body = request.body
     code, message = _coordinator_error(body.get("KeyType", _GROUP))
     node = broker_of(context, request) if code is ErrorCode.NONE else dict(_NOBODY)
@@ -32,11 +32,8 @@ def find_coordinator(context: Context, request: Request) -> Answer:
 
 
 def _coordinator_error(kind: int) -> tuple[ErrorCode, str | None]:
-    if kind == _GROUP:
+    if kind in (_GROUP, _TRANSACTION):
         return ErrorCode.NONE, None
-    if kind == _TRANSACTION:
-        # The one code every client takes as final; with others some ask again for ever.
-        return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served"
     return ErrorCode.INVALID_REQUEST, f"coordinators of type {kind} are not served"
 
 

@@ -1,14 +1,13 @@
 """Fetch: versions 4 to 17 served.
 
-Missing: incremental sessions (session id 0 is always answered, which every client understands), v18, open transactions
-(read_committed reads to the high watermark, as nothing is ever undecided).
+Missing: incremental sessions (session id 0 is always answered, which every client understands), v18.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from gridwire.auth.model import Action
@@ -18,6 +17,8 @@ from gridwire.core.limits import FETCH_BYTES_MAX
 from gridwire.heads.kafka.context import LEADER_EPOCH, Answer, Context, Request
 from gridwire.wire.kafka.errors import ErrorCode, code_of
 from gridwire.wire.kafka.fetch import TOPIC_ID_FROM, PartData, Topic, encode_fetch_response
+
+READ_COMMITTED: Final = 1
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class _Ask:
     epoch: int
     bytes_max: int
     data: PartData
+    committed: bool
 
 
 async def handle(context: Context, request: Request) -> Answer:
@@ -56,6 +58,7 @@ def _session_error(body: dict[str, Any]) -> int:
 
 def _asks(context: Context, request: Request) -> list[_Ask]:
     version, body = request.header.version, request.body
+    committed = body["IsolationLevel"] == READ_COMMITTED
     by_id = {hub.id: hub for hub in context.broker.hubs()} if version >= TOPIC_ID_FROM else {}
     asks = []
     for topic in body["Topics"]:
@@ -70,7 +73,7 @@ def _asks(context: Context, request: Request) -> list[_Ask]:
         for part in topic["Partitions"]:
             data = PartData(part["Partition"], ErrorCode.TOPIC_AUTHORIZATION_FAILED if refused else 0)
             epoch = part.get("CurrentLeaderEpoch", -1)
-            asks.append(_Ask(key, hub, part["FetchOffset"], epoch, part["PartitionMaxBytes"], data))
+            asks.append(_Ask(key, hub, part["FetchOffset"], epoch, part["PartitionMaxBytes"], data, committed))
     return asks
 
 
@@ -114,16 +117,24 @@ async def _read(context: Context, ask: _Ask, room: int, *, first: bool) -> None:
     if room <= 0 and not first:
         bounds = await context.broker.bounds(ask.hub.name, ask.data.index)
         ask.data.start, ask.data.end, ask.data.records = bounds.start, bounds.end, b""
+        ask.data.stable, ask.data.aborted = bounds.stable, ()
         return
-    read = await context.broker.read(ask.hub.name, ask.data.index, ask.offset, room)
+    read = await context.broker.read(ask.hub.name, ask.data.index, ask.offset, room, committed=ask.committed)
     fits = first or len(read.data) <= room
     ask.data.start, ask.data.end, ask.data.records = read.start, read.end, read.data if fits else b""
+    ask.data.stable = read.stable
+    ask.data.aborted = [(each.producer_id, each.first) for each in read.aborted] if fits else ()
 
 
 async def _wait(context: Context, asks: list[_Ask], left_s: float) -> bool:
     """Wait for more than was read; False when the head stops."""
-    positions = {(ask.hub.name, ask.data.index): max(ask.data.end, ask.offset) for ask in asks if ask.hub is not None}
-    task = asyncio.ensure_future(context.broker.wait(positions, left_s))
+    committed = any(ask.committed for ask in asks)
+    positions = {
+        (ask.hub.name, ask.data.index): max(ask.data.stable if committed else ask.data.end, ask.offset)
+        for ask in asks
+        if ask.hub is not None
+    }
+    task = asyncio.ensure_future(context.broker.wait(positions, left_s, committed=committed))
     context.waits.add(task)
     try:
         await task

@@ -1,6 +1,6 @@
 """Which handler answers which API; and ApiVersions, which is made of this table.
 
-ApiVersions: versions 0 to 4 served. Missing: feature levels (there are none to offer).
+ApiVersions: versions 0 to 4 served. Missing: nothing; one feature level is finalized, `transaction.version` 2.
 """
 
 from __future__ import annotations
@@ -22,14 +22,23 @@ from gridwire.heads.kafka import (
     producer_ids,
     records,
     topics,
+    transactions,
 )
 from gridwire.heads.kafka.context import Answer, Context, Handled, Request
-from gridwire.wire.kafka import codec
 from gridwire.heads.kafka.sasl import AUTHENTICATE, HANDSHAKE
+from gridwire.wire.kafka import codec
 from gridwire.wire.kafka.compiler import Struct
 from gridwire.wire.kafka.errors import ErrorCode
 
 Handler = Callable[[Context, Request], Handled]
+
+
+_FEATURES: Final[Struct] = {
+    "SupportedFeatures": [{"Name": "transaction.version", "MinVersion": 0, "MaxVersion": 2}],
+    "FinalizedFeaturesEpoch": 0,
+    "FinalizedFeatures": [{"Name": "transaction.version", "MaxVersionLevel": 2, "MinVersionLevel": 2}],
+}
+"""The second transaction protocol (KIP-890)."""
 
 
 def _versions(error: ErrorCode) -> Struct:
@@ -50,15 +59,6 @@ def unsupported_api_versions(correlation_id: int) -> bytearray:
     return codec.encode_response(codec.API_VERSIONS, 0, correlation_id, _versions(ErrorCode.UNSUPPORTED_VERSION))
 
 
-HANDLERS: Final[dict[int, Handler]] = {
-    1: fetch.handle,
-    2: offsets.list_offsets,
-    3: metadata.handle,
-    8: positions.commit,
-    9: positions.fetch,
-    10: cluster.find_coordinator,
-    11: groups.join,
-    12: groups.heartbeat,
 def sasl_handshake(context: Context, request: Request) -> Answer:
     """Answer SaslHandshake."""
     if request.gate is None:
@@ -73,20 +73,34 @@ def sasl_authenticate(context: Context, request: Request) -> Answer:
     return request.gate.authenticate(bytes(request.body["AuthBytes"]))
 
 
+HANDLERS: Final[dict[int, Handler]] = {
+    1: fetch.handle,
+    2: offsets.list_offsets,
+    3: metadata.handle,
+    8: positions.commit,
+    9: positions.fetch,
+    10: cluster.find_coordinator,
+    11: groups.join,
+    12: groups.heartbeat,
     13: groups.leave,
     14: groups.sync,
     15: group_admin.describe,
     16: group_admin.list_groups,
+    HANDSHAKE: sasl_handshake,
     18: api_versions,
     19: topics.create,
     20: topics.delete,
     21: records.delete,
     22: producer_ids.init,
     23: offsets.for_leader_epoch,
+    24: transactions.add_partitions,
+    25: transactions.add_offsets,
+    26: transactions.end,
+    28: transactions.commit_offsets,
     32: configs.describe,
     33: configs.replace,
     35: log_dirs.describe,
-    HANDSHAKE: sasl_handshake,
+    AUTHENTICATE: sasl_authenticate,
     37: topics.create_partitions,
     42: group_admin.delete,
     44: configs.alter,
@@ -97,4 +111,3 @@ def sasl_authenticate(context: Context, request: Request) -> Answer:
     69: consumer_groups.describe,
 }
 """By API key; Produce has its own path in `gridwire.heads.kafka.connection`."""
-    AUTHENTICATE: sasl_authenticate,

@@ -12,6 +12,7 @@ from typing import Final
 
 from gridwire.core.errors import GridwireError
 from gridwire.heads.kafka.context import LEADER_EPOCH, Answer, Context, Request
+from gridwire.heads.kafka.fetch import READ_COMMITTED
 from gridwire.wire.kafka.compiler import Struct
 from gridwire.wire.kafka.errors import ErrorCode, code_of
 
@@ -30,21 +31,22 @@ Found = tuple[int, int] | None
 async def list_offsets(context: Context, request: Request) -> Answer:
     """Answer ListOffsets."""
     version = request.header.version
+    committed = request.body.get("IsolationLevel") == READ_COMMITTED
     topics = []
     for topic in request.body["Topics"]:
-        parts = [await _one(context, topic["Name"], part, version) for part in topic["Partitions"]]
+        parts = [await _one(context, topic["Name"], part, version, committed) for part in topic["Partitions"]]
         topics.append({"Name": topic["Name"], "Partitions": parts})
     return {"Topics": topics}
 
 
-async def _one(context: Context, hub: str, part: Struct, version: int) -> Struct:
+async def _one(context: Context, hub: str, part: Struct, version: int, committed: bool) -> Struct:
     index, asked = part["PartitionIndex"], part["Timestamp"]
     if part.get("CurrentLeaderEpoch", -1) > LEADER_EPOCH:
         return {"PartitionIndex": index, "ErrorCode": ErrorCode.UNKNOWN_LEADER_EPOCH}
     if asked < _LATEST_TIERED or version < _FIRST_VERSION.get(asked, 0):
         return {"PartitionIndex": index, "ErrorCode": ErrorCode.UNSUPPORTED_VERSION}
     try:
-        found = await _find(context, hub, index, asked)
+        found = await _find(context, hub, index, asked, committed)
     except GridwireError as error:
         return {"PartitionIndex": index, "ErrorCode": code_of(error)}
     if found is None:
@@ -52,17 +54,19 @@ async def _one(context: Context, hub: str, part: Struct, version: int) -> Struct
     return {"PartitionIndex": index, "Offset": found[0], "Timestamp": found[1], "LeaderEpoch": LEADER_EPOCH}
 
 
-async def _find(context: Context, hub: str, partition: int, asked: int) -> Found:
+async def _find(context: Context, hub: str, partition: int, asked: int, committed: bool) -> Found:
+    """What is asked for; for a reader of committed data the log ends where the first open transaction begins."""
     bounds = await context.broker.bounds(hub, partition)
     if asked == _LATEST:
-        return bounds.end, _NO_TIMESTAMP
+        return bounds.stable if committed else bounds.end, _NO_TIMESTAMP
     if asked in (_EARLIEST, _EARLIEST_LOCAL):
         return bounds.start, _NO_TIMESTAMP
     if asked == _LATEST_TIERED:
         return None
     if asked == _MAX_TIMESTAMP:
         return await context.broker.newest(hub, partition)
-    return await context.broker.offset_at(hub, partition, asked)
+    found = await context.broker.offset_at(hub, partition, asked)
+    return None if committed and found is not None and found[0] >= bounds.stable else found
 
 
 async def for_leader_epoch(context: Context, request: Request) -> Answer:

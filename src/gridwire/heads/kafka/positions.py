@@ -35,7 +35,7 @@ async def commit(context: Context, request: Request) -> Answer:
     for topic in body["Topics"]:
         for part in topic["Partitions"]:
             place = (topic["Name"], part["PartitionIndex"])
-            codes[place] = _check(context, place, part)
+            codes[place] = check_position(context, place, part)
             if codes[place] == ErrorCode.NONE:
                 positions[place] = Position(part["CommittedOffset"], part["CommittedMetadata"] or "", now_ms)
     if positions:
@@ -50,7 +50,8 @@ def _places(body: Struct) -> list[Place]:
     return [(topic["Name"], part["PartitionIndex"]) for topic in body["Topics"] for part in topic["Partitions"]]
 
 
-def _check(context: Context, place: Place, part: Struct) -> int:
+def check_position(context: Context, place: Place, part: Struct) -> int:
+    """What is wrong with a position that is to be committed."""
     hub = context.hub(place[0])
     if hub is None or not 0 <= place[1] < hub.partitions:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -74,22 +75,24 @@ async def fetch(context: Context, request: Request) -> Answer:
     """Answer OffsetFetch, for one group (to v7) or several."""
     body = request.body
     if request.header.version < 8:
-        answer = await _fetch_group(context, body["GroupId"], body["Topics"])
+        answer = await _fetch_group(context, body["GroupId"], body["Topics"], body.get("RequireStable", False))
         answer.pop("GroupId")
         return answer
-    return {"Groups": [await _fetch_for(context, group) for group in body["Groups"]]}
+    return {"Groups": [await _fetch_for(context, group, body["RequireStable"]) for group in body["Groups"]]}
 
 
-async def _fetch_for(context: Context, group: Struct) -> Struct:
+async def _fetch_for(context: Context, group: Struct, stable: bool) -> Struct:
     """Positions for whoever asks; a member of the new protocol must be at its epoch (v9)."""
     name = group["GroupId"]
     error = context.membership.check_position(name, group.get("MemberId"), group.get("MemberEpoch", -1))
     if error is not GroupError.NONE:
         return {"GroupId": name, "ErrorCode": code_of_group(error), "Topics": []}
-    return await _fetch_group(context, name, group["Topics"])
+    return await _fetch_group(context, name, group["Topics"], stable)
 
 
-async def _fetch_group(context: Context, group: str, topics: Sequence[Struct] | None) -> dict[str, Any]:
+async def _fetch_group(context: Context, group: str, topics: Sequence[Struct] | None, stable: bool) -> dict[str, Any]:
+    """Positions of a group; `stable`: not those that an open transaction may still move."""
+    unstable = context.broker.transactions.pending_positions(group) if stable else set()
     try:
         positions = await context.broker.positions(group)
     except GridwireError as error:
@@ -102,9 +105,18 @@ async def _fetch_group(context: Context, group: str, topics: Sequence[Struct] | 
     found = []
     for topic in topics:
         name = topic["Name"]
-        parts = [_position(positions.get((name, index)), index) for index in topic["PartitionIndexes"]]
+        found_hub = context.hub(name) if unstable else None
+        parts = [
+            _UNSTABLE | {"PartitionIndex": index}
+            if found_hub is not None and (str(found_hub.id), index) in unstable
+            else _position(positions.get((name, index)), index)
+            for index in topic["PartitionIndexes"]
+        ]
         found.append({"Name": name, "Partitions": parts})
     return {"GroupId": group, "Topics": found}
+
+
+_UNSTABLE: Final[Struct] = {"CommittedOffset": -1, "Metadata": "", "ErrorCode": ErrorCode.UNSTABLE_OFFSET_COMMIT}
 
 
 def _position(position: Position | None, index: int) -> Struct:

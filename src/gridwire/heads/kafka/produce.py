@@ -1,7 +1,7 @@
-"""Produce: versions 3 to 11 served; 0 to 2 are advertised and refused (see the ledger).
+"""Produce: versions 3 to 12 served; 0 to 2 are advertised and refused (see the ledger).
 
-Missing: transactions (a transactional id is refused), topic ids (v13). Batches go to the broker as views of the
-received frame; the answer leaves when every partition's append is as durable as promised.
+Missing: topic ids (v13). From v12 on a partition joins the sender's transaction by being written to. Batches go to the
+broker as views of the received frame; the answer leaves when every partition's append is as durable as promised.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ Finish = Callable[[bytearray | None], None]
 """Called once with the response, or with None when acks=0 failed and the client can only be told by closing."""
 
 _ACKS: Final = (-1, 0, 1)
+JOINS_FROM: Final = 12
+"""Version of the second transaction protocol."""
+
 _BATCH = struct.Struct(">8xi9xh34xi")
 
 
@@ -102,14 +105,14 @@ def start(
             results.append(result)
             if refusal is not None:
                 pending.refuse(result, *refusal)
+            elif gate is not None and not gate.may(Action.SEND, name):
+                pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"sending to {name!r} takes Send")
             elif hub is None:
                 pending.refuse(result, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no hub {name!r}")
             elif hub.internal:
-            elif gate is not None and not gate.may(Action.SEND, name):
-                pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"sending to {name!r} takes Send")
                 pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"hub {name!r} is internal")
             else:
-                _append(pending, name, result, records)
+                _append(pending, name, result, records, request.transactional_id)
         pending.topics.append((name, results))
     pending.settle()
 
@@ -120,25 +123,36 @@ def _refusal(header: RequestHeader, request: ProduceRequest) -> tuple[ErrorCode,
         return ErrorCode.UNSUPPORTED_VERSION, "record formats before v2 are not served"
     if request.acks not in _ACKS:
         return ErrorCode.INVALID_REQUIRED_ACKS, f"acks={request.acks}"
-    if request.transactional_id is not None:
-        return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served"
+    if request.transactional_id is not None and request.acks != -1:
+        return ErrorCode.INVALID_REQUIRED_ACKS, "a transaction needs acks=all"
     return None
 
 
-def _append(pending: _Pending, hub: str, result: PartResult, records: memoryview | None) -> None:
+def _append(
+    pending: _Pending, hub: str, result: PartResult, records: memoryview | None, transactional_id: str | None
+) -> None:
     try:
-        events = _check_one_batch(records)
+        events, transactional = _check_one_batch(records)
+        if transactional and transactional_id is None:
+            raise RemoteProtocolError("a transactional batch without a transactional id")
     except RemoteProtocolError as error:
         pending.refuse(result, ErrorCode.INVALID_RECORD, str(error))
         return
     assert records is not None
     pending.left += 1
-    future = pending.context.broker.append(hub, result.index, records)
+    broker = pending.context.broker
+    if transactional and transactional_id is not None:
+        add = pending.header.version >= JOINS_FROM
+        future = broker.append_transactional(hub, result.index, records, transactional_id, add=add)
+    else:
+        future = broker.append(hub, result.index, records)
     future.add_done_callback(partial(pending.appended, result, events))
 
 
-def _check_one_batch(records: memoryview | None) -> int:
-    """Events of the one batch a partition may get per request; the broker checks the batch itself.
+def _check_one_batch(records: memoryview | None) -> tuple[int, bool]:
+    """Events of the one batch a partition may get per request, and whether it is transactional.
+
+    The broker checks the batch itself.
 
     Raises:
         RemoteProtocolError: none or several batches, or one that only a broker may write.
@@ -148,6 +162,6 @@ def _check_one_batch(records: memoryview | None) -> int:
     length, attributes, count = _BATCH.unpack_from(records)
     if length + LENGTH_END != len(records):
         raise RemoteProtocolError("exactly one record batch a partition is expected")
-    if attributes & (TRANSACTIONAL | CONTROL):
-        raise RemoteProtocolError("transactional and control batches are not served")
-    return int(count)
+    if attributes & CONTROL:
+        raise RemoteProtocolError("only the hub writes control batches")
+    return int(count), bool(attributes & TRANSACTIONAL)

@@ -1,21 +1,32 @@
-"""InitProducerId: versions 0 to 4 served, for idempotent producers.
-
-Missing: transactions; a transactional id is refused with the one code every client takes as final.
-"""
+"""InitProducerId: versions 0 to 5 served. Missing: two-phase commit (v6)."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from gridwire.core.errors import GridwireError
 from gridwire.heads.kafka.context import Answer, Context, Request
+from gridwire.heads.kafka.transactions import transaction_code
 from gridwire.wire.kafka.errors import ErrorCode, coordinator_code_of
+
+NAME_BYTES_MAX: Final = 1024
+"""A transactional id is kept for ever."""
 
 
 async def init(context: Context, request: Request) -> Answer:
-    """Answer InitProducerId with an id nobody else has; a producer that asks again simply gets a new one."""
-    if request.body["TransactionalId"] is not None:
-        return {"ErrorCode": ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "ProducerEpoch": -1}
+    """Answer InitProducerId: an id nobody else has, or the next epoch of a transactional id."""
+    body = request.body
+    name = body["TransactionalId"]
     try:
-        producer_id, epoch = await context.broker.new_producer_id()
+        if name is None:
+            producer_id, epoch = await context.broker.new_producer_id()
+        elif not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+            return {"ErrorCode": ErrorCode.INVALID_REQUEST, "ProducerEpoch": -1}
+        else:
+            producer_id, epoch = await context.broker.transactions.begin_producer(
+                name, body["TransactionTimeoutMs"], body.get("ProducerId", -1), body.get("ProducerEpoch", -1)
+            )
     except GridwireError as error:
-        return {"ErrorCode": coordinator_code_of(error), "ProducerEpoch": -1}
+        code = coordinator_code_of(error) if name is None else transaction_code(error, 22, request.header.version)
+        return {"ErrorCode": code, "ProducerEpoch": -1}
     return {"ProducerId": producer_id, "ProducerEpoch": epoch}

@@ -17,7 +17,14 @@ from typing import Final
 from gridwire.core.errors import LocalProtocolError, RemoteProtocolError
 from gridwire.core.limits import MIB, REQUEST_BYTES_MAX
 from gridwire.wire.kafka import primitives as p
-from gridwire.wire.kafka import tables_admin, tables_data, tables_groups, tables_logs, tables_sasl
+from gridwire.wire.kafka import (
+    tables_admin,
+    tables_data,
+    tables_groups,
+    tables_logs,
+    tables_sasl,
+    tables_transactions,
+)
 from gridwire.wire.kafka.compiler import Struct, compile_decoder, compile_encoder
 from gridwire.wire.kafka.primitives import Buffer, Decoder, Encoder
 from gridwire.wire.kafka.schema import Api, parse_tables
@@ -41,7 +48,7 @@ _MALFORMED = (struct.error, IndexError, UnicodeDecodeError)
 
 APIS: Final[dict[int, Api]] = {
     api.key: api
-    for tables in (tables_data, tables_groups, tables_admin, tables_logs, tables_sasl)
+    for tables in (tables_data, tables_groups, tables_admin, tables_logs, tables_sasl, tables_transactions)
     for api in parse_tables(tables.TABLES)
 }
 """Every API we know, by key."""

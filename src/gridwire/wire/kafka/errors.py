@@ -44,11 +44,14 @@ class ErrorCode(IntEnum):
     OUT_OF_ORDER_SEQUENCE_NUMBER = 45
     DUPLICATE_SEQUENCE_NUMBER = 46
     INVALID_PRODUCER_EPOCH = 47
+    INVALID_TXN_STATE = 48
+    INVALID_PRODUCER_ID_MAPPING = 49
+    INVALID_TRANSACTION_TIMEOUT = 50
     TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53
+    OPERATION_NOT_ATTEMPTED = 55
     KAFKA_STORAGE_ERROR = 56
     SASL_AUTHENTICATION_FAILED = 58
     NON_EMPTY_GROUP = 68
-    OPERATION_NOT_ATTEMPTED = 55
     GROUP_ID_NOT_FOUND = 69
     FETCH_SESSION_ID_NOT_FOUND = 70
     INVALID_FETCH_SESSION_EPOCH = 71
@@ -59,6 +62,8 @@ class ErrorCode(IntEnum):
     FENCED_INSTANCE_ID = 82
     GROUP_SUBSCRIBED_TO_TOPIC = 86
     INVALID_RECORD = 87
+    UNSTABLE_OFFSET_COMMIT = 88
+    PRODUCER_FENCED = 90
     UNKNOWN_TOPIC_ID = 100
     FENCED_MEMBER_EPOCH = 110
     UNRELEASED_INSTANCE_ID = 111
@@ -81,11 +86,15 @@ _CODES: Final[tuple[tuple[type[errors.GridwireError], ErrorCode], ...]] = (
     (errors.OffsetOutOfRange, ErrorCode.OFFSET_OUT_OF_RANGE),
     (errors.OutOfOrderSequence, ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER),
     (errors.DuplicateSequence, ErrorCode.DUPLICATE_SEQUENCE_NUMBER),
+    (errors.UnknownProducer, ErrorCode.INVALID_PRODUCER_ID_MAPPING),
+    (errors.InvalidTransaction, ErrorCode.INVALID_TXN_STATE),
     (errors.FencedEpoch, ErrorCode.INVALID_PRODUCER_EPOCH),
     (errors.StorageFailed, ErrorCode.KAFKA_STORAGE_ERROR),
     (errors.Corruption, ErrorCode.KAFKA_STORAGE_ERROR),
     (errors.Unavailable, ErrorCode.LEADER_NOT_AVAILABLE),
     (errors.Unsupported, ErrorCode.UNSUPPORTED_VERSION),
+    (errors.NotAuthenticated, ErrorCode.SASL_AUTHENTICATION_FAILED),
+    (errors.NotAllowed, ErrorCode.CLUSTER_AUTHORIZATION_FAILED),
     (errors.RemoteProtocolError, ErrorCode.INVALID_REQUEST),
 )
 """Most specific first: the first class that matches decides."""
@@ -93,8 +102,6 @@ _CODES: Final[tuple[tuple[type[errors.GridwireError], ErrorCode], ...]] = (
 
 def code_of(error: BaseException) -> ErrorCode:
     """The code a peer sees for one of our errors; anything unforeseen is UNKNOWN_SERVER_ERROR."""
-    (errors.NotAuthenticated, ErrorCode.SASL_AUTHENTICATION_FAILED),
-    (errors.NotAllowed, ErrorCode.CLUSTER_AUTHORIZATION_FAILED),
     for kind, code in _CODES:
         if isinstance(error, kind):
             return code

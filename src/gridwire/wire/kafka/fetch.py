@@ -23,6 +23,7 @@ TOPIC_ID_FROM: Final = 13
 _PREFIX = struct.Struct(">ii")
 _OFFSETS = struct.Struct(">ihqq")
 _INT64 = struct.Struct(">q")
+_ABORTED = struct.Struct(">qq")
 _SESSION = struct.Struct(">hi")
 _WRITE_CLASSIC = p.string_encoder(p.write_length16, False)
 _WRITE_COMPACT = p.string_encoder(p.write_compact_length, False)
@@ -30,13 +31,18 @@ _WRITE_COMPACT = p.string_encoder(p.write_compact_length, False)
 
 @dataclass(slots=True)
 class PartData:
-    """Answer for one partition. `end` is the high watermark and the last stable offset: no transaction is ever open."""
+    """Answer for one partition. `end` is the high watermark; `stable` the last stable offset, -1 for the same.
+
+    `aborted`: (producer id, first offset) of the aborted transactions a reader of committed data passes over.
+    """
 
     index: int
     error: int = 0
     start: int = -1
     end: int = -1
     records: bytes | memoryview = b""
+    stable: int = -1
+    aborted: Sequence[tuple[int, int]] = ()
 
 
 Topic = tuple[str | UUID, Sequence[PartData]]
@@ -85,9 +91,17 @@ def _write_topic(out: bytearray, version: int, topic: str | UUID) -> None:
 
 
 def _encode_part(out: bytearray, version: int, part: PartData) -> None:
-    out += _OFFSETS.pack(part.index, part.error, part.end, part.end)
+    out += _OFFSETS.pack(part.index, part.error, part.end, part.end if part.stable < 0 else part.stable)
     if version >= 5:
         out += _INT64.pack(part.start)
-    out += b"\x01" if version >= FLEXIBLE_FROM else b"\0\0\0\0"
+    flexible = version >= FLEXIBLE_FROM
+    if not part.aborted:
+        out += b"\x01" if flexible else b"\0\0\0\0"
+    else:
+        (p.write_compact_length if flexible else p.write_length32)(out, len(part.aborted))
+        for aborted in part.aborted:
+            out += _ABORTED.pack(*aborted)
+            if flexible:
+                out.append(0)
     if version >= 11:
         out += b"\xff\xff\xff\xff"

@@ -12,21 +12,22 @@ PRODUCE_SERVED_FROM: Final = 3
 """Produce is advertised from 0, or librdkafka before 2.11.1 silently stops compressing, but 0 to 2 are refused."""
 
 _GAPS: Final[dict[int, str]] = {
-    PRODUCE: "v0 to v2 are advertised and answered UNSUPPORTED_VERSION; no transactions; no v12 and v13",
-    FETCH: "no incremental sessions (session id 0); no v18; read_committed reads to the high watermark",
+    PRODUCE: "v0 to v2 are advertised and answered UNSUPPORTED_VERSION; no v13 (topic ids)",
+    FETCH: "no incremental sessions (session id 0); no v18",
     2: "no v10 and v11 (remote storage)",
     3: "one broker, node 1",
     8: "no v10 (topic ids)",
     9: "no v10 (topic ids)",
-    10: "groups only: a transaction coordinator is refused",
+    10: "groups and transactions: a share coordinator is refused",
     33: "topics only",
     35: "one directory",
     75: "no eligible leader replicas",
-    API_VERSIONS: "no feature levels",
+    API_VERSIONS: "one feature level: transaction.version 2",
     17: "answered ILLEGAL_SASL_STATE by a hub without sign-in; PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER",
     36: "as 17; no channel binding, no delegation tokens",
     19: "replication factor 1; topic configs of the settings table only",
-    22: "idempotence only: a transactional id is refused",
+    22: "no v6 (two-phase commit)",
+    24: "no v4 and later, which brokers send to each other",
     32: "topics and broker 1",
     44: "topics only; SET and DELETE",
     60: "brokers only",
@@ -34,8 +35,7 @@ _GAPS: Final[dict[int, str]] = {
 }
 
 NOT_SERVED: Final[dict[int, str]] = {
-    24: "AddPartitionsToTxn", 25: "AddOffsetsToTxn", 26: "EndTxn",
-    28: "TxnOffsetCommit", 29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls",
+    29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls",
     76: "ShareGroupHeartbeat",
 }  # fmt: skip
 """APIs clients may look for and do not find in ApiVersions."""

@@ -62,7 +62,7 @@ Topics []
 ClusterAuthorizedOperations int32 8-10 = -2147483648
 ErrorCode int16 13+
 
-0 Produce 0-11 flexible 9
+0 Produce 0-12 flexible 9
 >
 TransactionalId string 3+ null = null
 Acks int16
@@ -197,7 +197,7 @@ Topics []
     LeaderEpoch int32 1+ = -1
     EndOffset int64 = -1
 
-22 InitProducerId 0-4 flexible 2
+22 InitProducerId 0-5 flexible 2
 >
 TransactionalId string null = null
 TransactionTimeoutMs int32
