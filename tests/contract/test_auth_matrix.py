@@ -295,3 +295,88 @@ def test_http_token_for_one_hub(hub: Hub) -> None:
         assert client.get(f"/v1/hubs/{HUB}/events").status_code == 403
         assert client.get("/v1/policies").status_code == 403
         assert [each["name"] for each in client.get("/v1/hubs").json()["hubs"]] == [OTHER]
+
+
+# -- ways in that clients seldom take, and limits
+
+
+async def _raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: bytes) -> bytes:
+    writer.write(struct.pack(">i", len(token)) + token)
+    return await reader.readexactly(struct.unpack(">i", await reader.readexactly(4))[0])
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_raw_tokens_after_the_first_handshake_version(hub: Hub, good: bool) -> None:
+    async def ask() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.kafka)
+        await call(reader, writer, 17, 0, {"Mechanism": "PLAIN"})
+        token = f"\0send\0{hub.keys['send'] if good else 'wrong'}".encode()
+        if good:
+            assert await _raw(reader, writer, token) == b""
+            assert (await call(reader, writer, 3, 9, {"Topics": [{"Name": HUB}]}))["Topics"][0]["ErrorCode"] == 0
+        else:
+            with pytest.raises(asyncio.IncompleteReadError):
+                await _raw(reader, writer, token)
+        writer.close()
+
+    asyncio.run(ask())
+
+
+def test_a_connection_cannot_change_hands(hub: Hub) -> None:
+    async def ask() -> list[int]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.kafka)
+        found = []
+        for name in ("send", "send", "manage"):
+            await call(reader, writer, 17, 1, {"Mechanism": "PLAIN"})
+            token = f"\0{name}\0{hub.keys[name]}".encode()
+            found.append((await call(reader, writer, 36, 2, {"AuthBytes": token}))["ErrorCode"])
+        assert await reader.read(1) == b""
+        writer.close()
+        return found
+
+    assert asyncio.run(ask()) == [0, 0, 58]
+
+
+def test_strangers_cannot_send_much(hub: Hub) -> None:
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.kafka)
+        writer.write(struct.pack(">ihhi", 1_000_000, 36, 1, 1))
+        found = await reader.read(1)
+        writer.close()
+        return found
+
+    assert asyncio.run(ask()) == b""
+
+
+def test_quotas_of_connections_and_http(hub: Hub) -> None:
+    everything = {
+        "authorization": sas.sign(hub.http + "/", "everything", hub.keys["everything"], int(time.time()) + 600)
+    }
+    limits = {"rights": ["Send"], "connections": 1, "bytes_in_s": 1000}
+    with httpx.Client(base_url=hub.http, trust_env=False) as client:
+        made = client.post("/v1/policies", json={"name": "limited", **limits}, headers=everything)
+        key = made.json()["primary_key"]
+        mine = {"authorization": sas.sign(hub.http + "/", "limited", key, int(time.time()) + 600)}
+        assert client.post(_HUB_PATH + "/events", content=b"x" * 5000, headers=mine).status_code == 200
+        refused = client.post(_HUB_PATH + "/events", content=b"x", headers=mine)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 3
+
+    async def sign_in() -> tuple[asyncio.StreamWriter, bool]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.kafka)
+        await call(reader, writer, 17, 1, {"Mechanism": "PLAIN"})
+        await call(reader, writer, 36, 2, {"AuthBytes": f"\0limited\0{key}".encode()})
+        try:
+            await call(reader, writer, 60, 1, {"IncludeClusterAuthorizedOperations": False})
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return writer, False
+        return writer, True
+
+    async def ask() -> list[bool]:
+        first, one = await sign_in()
+        second, two = await sign_in()
+        for writer in (first, second):
+            writer.close()
+        return [one, two]
+
+    assert asyncio.run(ask()) == [True, False]
