@@ -25,12 +25,13 @@ class LogModel(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp())
         self.acknowledged: list[bytes] = []
         self.sequence = 0
+        self.start_offset = 0
         self.last: tuple[list[bytes], int, int] | None = None
         self.log = self.open()
 
     def open(self) -> PartitionLog:
         chosen = HubSettings(segment_bytes=64 * 1024)
-        return PartitionLog(self.directory, "hub", 0, chosen, sync=False, now_ms=NOW)
+        return PartitionLog(self.directory, "hub", 0, chosen, sync=False, now_ms=NOW, log_start=self.start_offset)
 
     def teardown(self) -> None:
         if hasattr(self, "directory"):
@@ -58,6 +59,12 @@ class LogModel(RuleBasedStateMachine):
         assert results == [Stored(offset, duplicate=duplicate)]
         self.log.publish()
 
+    @rule(back=st.integers(0, 5))
+    def delete_records(self, back: int) -> None:
+        self.start_offset = max(self.start_offset, len(self.acknowledged) - back)
+        self.log.advance_start(self.start_offset)
+        assert self.log.start_offset == self.start_offset
+
     @rule()
     def restart(self) -> None:
         self.log.close()
@@ -82,7 +89,7 @@ class LogModel(RuleBasedStateMachine):
 
     @rule(start=st.integers(0, 200), bytes_max=st.integers(1, 100_000))
     def read_from_anywhere(self, start: int, bytes_max: int) -> None:
-        offset = min(start, len(self.acknowledged))
+        offset = max(min(start, len(self.acknowledged)), self.log.start_offset)
         data = self.log.read(offset, bytes_max)
         found = [e.value for p, _ in iter_headers(data) for e in decode(data, p) if e.offset >= offset]
         assert found == self.acknowledged[offset : offset + len(found)]
@@ -90,7 +97,7 @@ class LogModel(RuleBasedStateMachine):
 
     @rule(start=st.integers(0, 200), bytes_max=st.integers(1, 200_000))
     def spans_hold_whole_batches(self, start: int, bytes_max: int) -> None:
-        offset = min(start, len(self.acknowledged))
+        offset = max(min(start, len(self.acknowledged)), self.log.start_offset)
         found: list[bytes | None] = []
         for span in self.log.spans(offset, bytes_max):
             data = Path(span.path).read_bytes()[span.start : span.end]
