@@ -574,11 +574,12 @@ class PartitionLog:
         hint = self._hints.get(offset)
         if hint is not None and hint[0] is segment:
             return hint[1]
+        end = min(segment.next_offset, self.end_offset)
         for position, header in self._headers(segment, segment.position_before(offset)):
             if header.next_offset > offset:
                 self._refuse_damaged(segment, position, header, offset)
                 return position
-        if offset < segment.next_offset and segment is not self._active:
+        if offset < end:
             raise self._corrupt("damaged or missing end", segment, segment.readable)
         return segment.readable
 
