@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from gridwire.broker import frames
 from gridwire.broker.port import ColumnBatch, Output, Place
@@ -26,6 +27,8 @@ CONNECT_S: Final = 10.0
 REQUEST_S: Final = 60.0
 OUTPUT_BATCH_BYTES: Final = 1024 * 1024
 """Outputs are cut into batches of about this size; hubs refuse larger ones by setting."""
+
+log = structlog.get_logger("gridwire.source")
 
 _ERRORS: Final[dict[str, type[GridwireError]]] = {
     name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, GridwireError)
@@ -87,6 +90,7 @@ class LocalSource:
     def __init__(self, directory: Path | str, group: str, hubs: Sequence[str], start: str = "earliest") -> None:
         self.group = group
         self.skipped_events = 0
+        self.malformed_batches = 0
         self._hub_names = list(hubs)
         self._start = start
         self._connection = _Connection(Path(directory))
@@ -186,8 +190,15 @@ class LocalSource:
 
     def _columns(self, place: Place, spans: list[SegmentSpan]) -> list[ColumnBatch]:
         hub, number = place
-        read = self._reader.read_all(spans, from_offset=self._positions[place], hub=hub, partition=number)
+        first = self._positions[place]
+        read = self._reader.read_all(spans, from_offset=first, hub=hub, partition=number, skip_malformed=True)
         self._positions[place] = read.next_offset
+        for damage in read.damaged:
+            # Its checksum is right: a producer wrote it so. Stopping here would let any producer stop every worker.
+            self.malformed_batches += 1
+            log.error("malformed batch skipped, its bytes stay in the hub", reason=str(damage))
+        if not read.columns:
+            return []
         return [
             ColumnBatch(hub, number, columns, int(columns.offsets[-1]) + 1 if not last else read.next_offset)
             for columns, last in zip(read.columns, [False] * (len(read.columns) - 1) + [True], strict=True)

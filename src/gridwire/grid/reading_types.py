@@ -209,3 +209,12 @@ def by_obis(code: str) -> ReadingType | None:
         return None
     medium, _, quantity, kind, tariff = (int(part) for part in match.groups())
     return BY_OBIS.get(f"{medium}-0:{quantity}.{kind}.{tariff}")
+
+
+def markdown_table() -> str:
+    """The registry as the table of the reference page, which a test compares with it."""
+    lines = ["| id | alias | unit | kind | OBIS | CIM ReadingType |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in READING_TYPES:
+        obis = ", ".join(f"`{code}`" for code in row.obis) or "-"
+        lines.append(f"| {row.id} | `{row.alias}` | {row.unit} | {row.accumulation} | {obis} | `{row.cim}` |")
+    return "\n".join(lines) + "\n"
