@@ -109,7 +109,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = []
     for row in [head, ["-" * width for width in widths], *rows]:
-        cells = [cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -155,14 +158,17 @@ def touch_memory(gigabytes: float) -> None:
     del block, held
 
 
-def flush_disks() -> None:
-    """Write what earlier contenders left in the page cache, so that nobody pays for another one's unsynced data."""
+def settle(gigabytes: float = 1) -> None:
+    """Before each run: write out what earlier contenders left unsynced, and touch memory again, which a virtual machine
+    gives back after seconds of idling. Nobody pays for another one's leftovers."""
     if hasattr(os, "sync"):
         os.sync()
+    touch_memory(gigabytes)
 
 
 def heading(bench: str, **more: Any) -> dict[str, Any]:
     """Print where and what is measured; returns the same as the beginning of the JSON line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception stops the servers; the signal would not
     about = {"bench": bench, "machine": machine(), "commit": commit_id(), "load": round(load_average(), 1), **more}
     print("  ".join(f"{name} {value}" for name, value in about.items()), flush=True)
     return about

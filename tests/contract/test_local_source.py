@@ -172,7 +172,7 @@ def test_damage_of_the_disk_does_stop_a_worker(hub: HubThread) -> None:
     content[-2] ^= 1
     path.write_bytes(content)
     source = LocalSource(hub.directory, "w", ["in"])
-    with pytest.raises(Corruption, match="hub 'in' partition 0, segment .*, position 0"):
+    with pytest.raises(Corruption, match=r"hub 'in' partition 0, segment .*, position 0"):
         source.poll(1.0)
     source.close()
 

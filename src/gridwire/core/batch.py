@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from fastcrc import crc32
 
 from gridwire.core import compression
@@ -90,8 +91,7 @@ class BatchHeader:
         return self.producer_id >= 0 and self.base_sequence >= 0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event as the slow path sees it. `timestamp` in milliseconds since the epoch."""
 
     value: bytes | None

@@ -74,9 +74,7 @@ def _code(
     period: int, accumulation: int, flow: int, kind: int, unit: int, *,
     commodity: int = _ELECTRICITY, phases: int = 0, tariff: int = 0, multiplier: int = 0,
 ) -> str:  # fmt: skip
-    return (
-        f"0.0.{period}.{accumulation}.{flow}.{commodity}.{kind}.0.0.0.0.{tariff}.0.0.{phases}.{multiplier}.{unit}.0"
-    )
+    return f"0.0.{period}.{accumulation}.{flow}.{commodity}.{kind}.0.0.0.0.{tariff}.0.0.{phases}.{multiplier}.{unit}.0"
 
 
 def _interval(id: int, alias: str, unit: str, direction: Direction, cim_unit: int, quantity: int) -> ReadingType:
