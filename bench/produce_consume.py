@@ -52,7 +52,9 @@ _CONSUMER: Final = {
     "group.id": "bench",
     "enable.auto.commit": False,
     "auto.offset.reset": "earliest",
+    "queued.min.messages": 1_000_000,  # with the default of 100,000 the client itself pauses a second at a time
     "queued.max.messages.kbytes": 262_144,
+    "fetch.queue.backoff.ms": 5,
     "fetch.max.bytes": 52_428_800,
     "max.partition.fetch.bytes": 16_777_216,
 }
@@ -72,11 +74,12 @@ def client_produce(address: str, topic: str, size: int, count: int) -> dict[str,
             lost.append(error)
 
     producer = ck.Producer(_PRODUCER | {"bootstrap.servers": address, "on_delivery": delivered})
-    producer.list_topics(topic, 30)
     value = b"x" * size
     produce, poll = producer.produce, producer.poll
+    produce(topic, value)
+    producer.flush(CLIENT_S)  # connected, and the producer id is there: the client asks for it every half second only
     begun_s = time.perf_counter()
-    for row in range(count):
+    for row in range(count - 1):
         try:
             produce(topic, value)
         except BufferError:
