@@ -26,7 +26,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -152,11 +152,12 @@ def run_client(kind: str, address: str, topic: str, *numbers: int) -> dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much of everything a run sends."""
+    """How much of everything a run sends, and what is done before each part of it."""
 
     counts: dict[str, int]
     singles: int
     partitions: int
+    before: Callable[[], None] = support.settle
 
 
 def run(server: Hub | Kafka, load: Load, number: list[int]) -> dict[str, float]:
@@ -166,15 +167,15 @@ def run(server: Hub | Kafka, load: Load, number: list[int]) -> dict[str, float]:
         number[0] += 1
         topic, count = f"bench-{number[0]}", load.counts[label]
         make_topic(server.kafka, topic, load.partitions)
+        load.before()
         for kind, numbers in (("produce", (size, count)), ("consume", (load.partitions, count))):
-            support.settle()
             before_s = server.cpu_s
             rate = run_client(kind, server.kafka, topic, *numbers)["events_s"]
             found[f"{kind} {label}"] = rate
             found[f"{kind} {label} cpu"] = (server.cpu_s - before_s) / count * 1e6
         drop_topic(server.kafka, topic)
     make_topic(server.kafka, "single", 1)
-    support.settle()
+    load.before()
     single = run_client("single", server.kafka, "single", 100, load.singles)
     drop_topic(server.kafka, "single")
     found |= single
@@ -304,7 +305,7 @@ def measure_all(options: argparse.Namespace) -> None:
         if missing:
             print(f"SKIPPED: Apache Kafka, {missing}")
         number = [0]
-        warm = Load({label: count // 10 for label, count in counts.items()}, 50, options.partitions)
+        warm = Load({label: count // 10 for label, count in counts.items()}, 50, options.partitions, lambda: None)
         for server in servers.values():
             run(server, warm, number)
         found = support.interleave(

@@ -158,7 +158,7 @@ def touch_memory(gigabytes: float) -> None:
     del block, held
 
 
-def settle(gigabytes: float = 1) -> None:
+def settle(gigabytes: float = 0.5) -> None:
     """Before each run: write out what earlier contenders left unsynced, and touch memory again, which a virtual machine
     gives back after seconds of idling. Nobody pays for another one's leftovers."""
     if hasattr(os, "sync"):

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 GRID_GROUP: Final = "grid.loads"
 CAPTURE_GROUP: Final = "lake.capture"
+SETTLE_S: Final = 0.2
+"""Hubs tend to be created several at a time; workers are started once for all of them."""
+
 REPORT_S: Final = 5.0
 """How old a worker's counters in /metrics may be."""
 
@@ -176,6 +179,7 @@ class Hub:
         """Whenever hubs or their settings change, make the workers those that have something to do."""
         while True:
             await self._reconcile.wait()
+            await asyncio.sleep(SETTLE_S)
             self._reconcile.clear()
             try:
                 if self.settings.workers:
