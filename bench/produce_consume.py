@@ -94,13 +94,15 @@ def client_produce(address: str, topic: str, size: int, count: int) -> dict[str,
     return {"events_s": count / seconds}
 
 
-def client_consume(address: str, topic: str, partitions: int, count: int) -> dict[str, float]:
+def client_consume(
+    address: str, topic: str, partitions: int, count: int, within_s: float = CLIENT_S
+) -> dict[str, float]:
     """Read `count` events from the first one on."""
     import confluent_kafka as ck
 
     consumer = ck.Consumer(_CONSUMER | {"bootstrap.servers": address})
     consumer.assign([ck.TopicPartition(topic, number, 0) for number in range(partitions)])
-    deadline_s = time.perf_counter() + CLIENT_S
+    deadline_s = time.perf_counter() + within_s
     messages = []
     while not messages and time.perf_counter() < deadline_s:
         messages = consumer.consume(1, 1)

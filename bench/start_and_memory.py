@@ -58,7 +58,9 @@ def contenders(peer: bool) -> tuple[dict[str, Start], str]:
     return found | {"kafka": start_kafka}, ""
 
 
-def goal_row(found: dict[str, list[dict[str, float]]], missing: str, field: str, what: str, goal: float) -> dict[str, Any]:
+def goal_row(
+    found: dict[str, list[dict[str, float]]], missing: str, field: str, what: str, goal: float
+) -> dict[str, Any]:
     """What `make bench` puts into its table."""
     ours = [run[field] for run in found["gridwire"]]
     row: dict[str, Any] = {"what": what, "ours": Spread.of(ours).fields(), "peer": "kafka", "goal_most": goal}
@@ -84,7 +86,10 @@ def main() -> None:
     found = support.interleave(starts, rounds)
     print(f"\nmedian (min to max) of {rounds} starts on an empty directory")
     rows = [["seconds to ready", "start_s"], [f"MB resident after {IDLE_S:.0f} s idle", "memory_mb"]]
-    cells = [[shown, *(spread_text(Spread.of([run[field] for run in runs])) for runs in found.values())] for shown, field in rows]
+    cells = [
+        [shown, *(spread_text(Spread.of([run[field] for run in runs])) for runs in found.values())]
+        for shown, field in rows
+    ]
     print(support.table(["", *found], cells))
     goals = [
         goal_row(found, missing, "start_s", "start to ready, empty log, s", START_GOAL_S),

@@ -705,7 +705,6 @@ class EmbeddedBroker:
                 freed = await asyncio.to_thread(partition.expire, now_ms)
                 if freed:
                     log.info("retention", hub=partition.hub, partition=partition.partition, freed_bytes=freed)
-                partition.close_idle()
         await self._compact_journal()
 
 

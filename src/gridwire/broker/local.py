@@ -36,6 +36,14 @@ _ERRORS: Final[dict[str, type[GridwireError]]] = {
 }
 
 
+def _revived(failure: frames.Failure) -> GridwireError:
+    """The hub's error, its message as it is."""
+    kind = _ERRORS.get(failure.kind, GridwireError)
+    error = kind.__new__(kind)
+    error.args = (failure.message,)
+    return error
+
+
 class _Connection:
     """Requests and replies over one socket, one at a time."""
 
@@ -61,7 +69,7 @@ class _Connection:
             self.close()
             raise Unavailable(f"the hub does not answer ({error}): is it running?") from None
         if reply.failure is not None:
-            raise _ERRORS.get(reply.failure.kind, GridwireError)(reply.failure.message)
+            raise _revived(reply.failure)
         return reply.result
 
     def _receive(self, size: int) -> bytes:

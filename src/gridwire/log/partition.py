@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -123,8 +124,6 @@ class PartitionLog:
         file_size = active.path.stat().st_size
         truncated = file_size - active.size
         if truncated:
-            import os
-
             os.ftruncate(active.descriptor, active.size)
             if self._sync:
                 disk.sync_data(active.descriptor)
@@ -246,8 +245,6 @@ class PartitionLog:
             disk.write_all(self._active.descriptor, pending, start)
 
     def _undo(self, undo: _Undo, error: StorageFailed, count: int) -> list[Stored | GridwireError]:
-        import os
-
         self._active.rewind(undo.size, undo.next_offset, undo.max_timestamp)
         for producer_id, entry in undo.producers.items():
             self._producers.restore(producer_id, entry)
@@ -311,19 +308,19 @@ class PartitionLog:
         return segments[row], segments[row + 1 :]
 
     def spans(self, offset: int, bytes_max: int) -> list[Span]:
-        """Where the bytes from `offset` on lie, for a reader that maps them; the first batch may start before it.
+        """Where the bytes from `offset` on lie, for a reader that maps them: at least the batch that holds it.
 
         Raises:
-            OffsetOutOfRange.
+            OffsetOutOfRange, Corruption.
         """
         if offset == self.end_offset:
             return []
         segment, later = self._segment_of(offset)
-        start = self._near(segment, offset)
+        start = self._position_of(segment, offset)
         spans: list[Span] = []
         for current in (segment, *later):
             end = current.boundary(start + bytes_max)
-            if end <= start and current.readable > start:
+            if end <= start < current.readable:
                 end = self._walk_end(current, start, bytes_max)
             if end > start:
                 spans.append(Span(str(current.path), current.base_offset, start, end))
@@ -493,11 +490,6 @@ class PartitionLog:
             self._segments = self._segments[len(doomed) :]
         for segment in doomed:
             segment.delete()
-
-    def close_idle(self) -> None:
-        """Close sealed segments' files; they reopen when read."""
-        for segment in self._segments[:-1]:
-            segment.close()
 
     def close(self) -> None:
         """Sync, save the index and close. Opening again then scans nothing."""

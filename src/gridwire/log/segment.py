@@ -10,6 +10,7 @@ one table answers "where is offset o" and "where do timestamps >= t begin".
 
 from __future__ import annotations
 
+import os
 from array import array
 from bisect import bisect_left, bisect_right
 from pathlib import Path
@@ -89,12 +90,13 @@ class Segment:
         return self._descriptor
 
     def close(self) -> None:
-        """Close the file; it reopens on the next use."""
+        """Close the file; it reopens on the next use. Only when nobody else can be reading."""
         if self._descriptor >= 0:
-            import os
-
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def note(self, header: BatchHeader, position: int) -> None:
         """Take a batch that lies (or is about to lie) at `position` into the index."""
@@ -170,7 +172,12 @@ class Segment:
         return meta.producers
 
     def delete(self) -> None:
-        """Remove the files; a reader that has them open or mapped keeps what it sees."""
-        self.close()
+        """Remove the files; a reader that has them open or mapped keeps what it sees.
+
+        The descriptor is closed when the last reader lets go of this object: closing it here could hand its number to
+        another file under a reader in another thread. Windows cannot remove open files, so there it is closed first.
+        """
+        if os.name == "nt":
+            self.close()
         for path in (self.meta_path, self.path):
             path.unlink(missing_ok=True)
