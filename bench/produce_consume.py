@@ -13,7 +13,8 @@ The client is confluent-kafka: idempotent, acks=all, linger 5 ms, batches of up 
 events of 100 B and of 1 KB to a new topic of each server in turn, reads them back with consume(10,000), and sends
 single events one at a time for the latency. Rates are of the client's clock, from the first call to the last
 acknowledgement, or from the first message to the last. Before each run everything unsynced is written out and
-memory is touched, so that nobody pays for what another one left behind. The server's CPU is its whole process, all threads.
+memory is touched, so that nobody pays for what another one left behind. The server's CPU is its whole process, all
+threads.
 
 What is measured is server and client on the same cores: a server that needs less leaves more to the client. The ratios,
 taken within each round, are the result. The last line is JSON.

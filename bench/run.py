@@ -2,10 +2,10 @@
 
     python bench/run.py [--quick] [--only NAME ...] [--markdown FILE]
 
-Each benchmark is a program of its own, see its docstring; this runs them, shows what they print, reads the JSON of their
-last line and puts ours, the peer, their ratio and the goal side by side. A benchmark that fails, and a peer that cannot
-be had, are rows of the table, not gaps in it. The exit code says whether every benchmark ran, not whether goals were
-met: absolute figures are of a machine and a moment. `--markdown` writes the table for the documents.
+Each benchmark is a program of its own, see its docstring; this runs them, shows what they print, reads the JSON of
+their last line and puts ours, the peer, their ratio and the goal side by side. A benchmark that fails, and a peer that
+cannot be had, are rows of the table, not gaps in it. The exit code says whether every benchmark ran, not whether goals
+were met: absolute figures are of a machine and a moment. `--markdown` writes the table for the documents.
 """
 
 from __future__ import annotations
@@ -42,12 +42,11 @@ def columnar_rows(result: Mapping[str, Any]) -> list[Row]:
     rates = result["events_per_s"]
     peer = "confluent" if "confluent" in rates else "aiokafka"
     goals = {"goal_least": COLUMNAR_GOAL, "goal_ratio": COLUMNAR_RATIO_GOAL if peer == "confluent" else None}
-    rows = [
+    return [
         _against("log to columns, one core, events/s", rates["spans"], f"{peer} client", rates[peer]) | goals,
         _against("log to Arrow, one core, events/s", rates["arrow"], f"{peer} client", rates[peer]),
         _against("JSON readings to columns, one core, rows/s", rates["columns"], "msgspec", rates["msgspec"]),
     ]
-    return rows
 
 
 def _against(what: str, ours: float, peer: str, theirs: float) -> Row:
@@ -104,7 +103,7 @@ HEAD: Final = ("what", "gridwire", "peer", "", "ratio", "goal", "met")
 def cells(row: Row) -> list[str]:
     """One line of the table."""
     if "failed" in row:
-        return [row["what"], f"FAILED: {row['failed']}", "", "", "", "", "no"]
+        return [row["what"], f"FAILED: {row['failed']}", "", "", "", "", met(row)]
     if "skipped" in row:
         return [row["what"], figure(row["ours"]), f"SKIPPED: {row['skipped']}", row["peer"], "", goal(row), met(row)]
     ratio = figure(row["ratio"])
@@ -132,6 +131,8 @@ def goal(row: Row) -> str:
 
 def met(row: Row) -> str:
     """Whether the medians reach the goal; empty without a goal, `unknown` when its peer is missing."""
+    if "failed" in row:
+        return "no"
     verdicts = []
     if row.get("goal_least") is not None:
         verdicts.append(row["ours"]["median"] >= row["goal_least"])

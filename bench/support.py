@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import signal
@@ -63,7 +64,7 @@ def pairwise(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which `share` (0 to 1) of the values lie, by nearest rank."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def interleave(
@@ -152,7 +153,7 @@ def load_average() -> float:
 
 
 def touch_memory(gigabytes: float) -> None:
-    """Make the machine hand out its memory before the clock runs: the first touch of a page may be many times slower."""
+    """Make the machine hand out its memory before the clock runs: first touch of a page may be many times slower."""
     block = bytearray(b"\x01") * (1 << 28)
     held = [bytes(block) for _ in range(max(0, round(gigabytes * 4) - 1))]
     del block, held
