@@ -9,12 +9,13 @@ Servers, each a process of its own on this machine, one client process at a time
     kafka            Apache Kafka as it comes: acknowledged from the page cache
     kafka flush      Apache Kafka with log.flush.interval.messages=1: synced before every acknowledgement
 
-The client is confluent-kafka: idempotent, acks=all, linger 5 ms, batches of up to 1 MB, no compression. A round writes
+The client is confluent-kafka. It writes idempotently with acks=all, linger 5 ms, batches of up to 1 MB, no compression;
+it reads with its default fetch sizes, only the pauses it makes when its queue is long are switched off. A round writes
 events of 100 B and of 1 KB to a new topic of each server in turn, reads them back with consume(10,000), and sends
-single events one at a time for the latency. Rates are of the client's clock, from the first call to the last
-acknowledgement, or from the first message to the last. Before each run everything unsynced is written out and
-memory is touched, so that nobody pays for what another one left behind. The server's CPU is its whole process, all
-threads.
+single events one at a time for the latency. One whole round goes before. Rates are of the client's clock, from the
+first call to the last acknowledgement, or from the first message to the last. Before each run everything unsynced is
+written out and memory is touched, so that nobody pays for what another one left behind. The server's CPU is its whole
+process, all threads.
 
 What is measured is server and client on the same cores: a server that needs less leaves more to the client. The ratios,
 taken within each round, are the result. The last line is JSON.
@@ -56,8 +57,6 @@ _CONSUMER: Final = {
     "queued.min.messages": 1_000_000,  # with the default of 100,000 the client itself pauses a second at a time
     "queued.max.messages.kbytes": 262_144,
     "fetch.queue.backoff.ms": 5,
-    "fetch.max.bytes": 52_428_800,
-    "max.partition.fetch.bytes": 16_777_216,
 }
 
 
@@ -298,8 +297,9 @@ def print_ratios(found: dict[str, list[dict[str, float]]]) -> None:
 
 def measure_all(options: argparse.Namespace) -> None:
     rounds = options.rounds or (2 if options.quick else 5)
-    counts = {"100 B": 200_000, "1 KB": 60_000} if options.quick else {"100 B": 1_000_000, "1 KB": 300_000}
-    load = Load(counts, 200 if options.quick else 1000, options.partitions)
+    counts = {"100 B": 150_000, "1 KB": 50_000} if options.quick else {"100 B": 1_000_000, "1 KB": 300_000}
+    settle = partial(support.settle, 0.25) if options.quick else support.settle
+    load = Load(counts, 100 if options.quick else 1000, options.partitions, settle)
     about = support.heading("produce_consume", rounds=rounds, partitions=options.partitions)
     print("sent a round: " + ", ".join(f"{short(count)} events of {label}" for label, count in counts.items()))
     support.touch_memory(1 if options.quick else 4)
@@ -308,8 +308,8 @@ def measure_all(options: argparse.Namespace) -> None:
         if missing:
             print(f"SKIPPED: Apache Kafka, {missing}")
         number = [0]
-        warm = Load({label: count // 10 for label, count in counts.items()}, 50, options.partitions, lambda: None)
-        for server in servers.values():
+        warm = Load(counts, load.singles, options.partitions, lambda: None)
+        for server in servers.values():  # a whole round: the peer's compiler needs about that
             run(server, warm, number)
         found = support.interleave(
             {name: partial(run, server, load, number) for name, server in servers.items()}, rounds

@@ -1,6 +1,6 @@
 """All benchmarks, one after the other, and one table at the end.
 
-    python bench/run.py [--quick] [--only NAME ...] [--markdown FILE]
+    python bench/run.py [--quick] [--rounds N] [--only NAME ...] [--markdown FILE]
 
 Each benchmark is a program of its own, see its docstring; this runs them, shows what they print, reads the JSON of
 their last line and puts ours, the peer, their ratio and the goal side by side. A benchmark that fails, and a peer that
@@ -155,10 +155,10 @@ def markdown(rows: Sequence[Row], about: str) -> str:
 # -- running ------------------------------------------------------------------------------------------------------
 
 
-def run(bench: str, quick: bool) -> tuple[list[Row], bool]:
+def run(bench: str, flags: Sequence[str]) -> tuple[list[Row], bool]:
     """Run one benchmark and show what it prints. Returns its rows and whether it succeeded."""
     print(f"\n== {bench}", flush=True)
-    command = [sys.executable, str(HERE / f"{bench}.py"), *(["--quick"] if quick else [])]
+    command = [sys.executable, str(HERE / f"{bench}.py"), *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = []
@@ -185,14 +185,17 @@ def run(bench: str, quick: bool) -> tuple[list[Row], bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer events and rounds")
+    parser.add_argument("--rounds", type=int, default=0, help="instead of each one's own number")
     parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), metavar="NAME")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for the documents")
     options = parser.parse_args()
     about = support.heading("all", date=time.strftime("%Y-%m-%d", time.gmtime()))
+    flags = ["--quick"] if options.quick else []
+    flags += ["--rounds", str(options.rounds)] if options.rounds else []
     rows: list[Row] = []
     good = True
     for bench in options.only:
-        found, fine = run(bench, options.quick)
+        found, fine = run(bench, flags)
         rows += found
         good = good and fine
     print("\n" + support.table(HEAD, [cells(row) for row in rows]))

@@ -2,9 +2,9 @@
 
     python bench/start_and_memory.py [--quick] [--rounds N] [--no-peer]
 
-A round starts `gridwire up` on an empty directory, from the new process to its line `ready` (then every head serves), and
-leaves it alone for five seconds before its resident memory is read. Beside it, in the same round, Apache Kafka as it
-comes, from the new process to its line "Kafka Server started"; its storage is formatted before the clock runs. One
+A round starts `gridwire up` on an empty directory, from the new process to its line `ready` (then every head serves),
+and leaves it alone for five seconds before its resident memory is read. Beside it, in the same round, Apache Kafka as
+it comes, from the new process to its line "Kafka Server started"; its storage is formatted before the clock runs. One
 start of each comes first, so that files are in the page cache and compiled Python is there. The last line is JSON.
 """
 
@@ -24,6 +24,7 @@ START_GOAL_S: Final = 1.0
 MEMORY_GOAL_MB: Final = 150.0
 
 Start = Callable[[], dict[str, float]]
+Runs = dict[str, list[dict[str, float]]]
 
 
 def observe(server: Hub | Kafka, idle_s: float) -> dict[str, float]:
@@ -58,9 +59,7 @@ def contenders(peer: bool) -> tuple[dict[str, Start], str]:
     return found | {"kafka": start_kafka}, ""
 
 
-def goal_row(
-    found: dict[str, list[dict[str, float]]], missing: str, field: str, what: str, goal: float
-) -> dict[str, Any]:
+def goal_row(found: Runs, missing: str, field: str, what: str, goal: float) -> dict[str, Any]:
     """What `make bench` puts into its table."""
     ours = [run[field] for run in found["gridwire"]]
     row: dict[str, Any] = {"what": what, "ours": Spread.of(ours).fields(), "peer": "kafka", "goal_most": goal}
@@ -85,12 +84,10 @@ def main() -> None:
         print(f"SKIPPED: Apache Kafka, {missing}")
     found = support.interleave(starts, rounds)
     print(f"\nmedian (min to max) of {rounds} starts on an empty directory")
-    rows = [["seconds to ready", "start_s"], [f"MB resident after {IDLE_S:.0f} s idle", "memory_mb"]]
-    cells = [
-        [shown, *(spread_text(Spread.of([run[field] for run in runs])) for runs in found.values())]
-        for shown, field in rows
-    ]
-    print(support.table(["", *found], cells))
+    rows = []
+    for shown, field in (("seconds to ready", "start_s"), (f"MB resident after {IDLE_S:.0f} s idle", "memory_mb")):
+        rows.append([shown, *(spread_text(Spread.of([run[field] for run in runs])) for runs in found.values())])
+    print(support.table(["", *found], rows))
     goals = [
         goal_row(found, missing, "start_s", "start to ready, empty log, s", START_GOAL_S),
         goal_row(found, missing, "memory_mb", f"memory of the idle hub after {IDLE_S:.0f} s, MB", MEMORY_GOAL_MB),

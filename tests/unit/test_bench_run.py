@@ -70,10 +70,10 @@ def test_rows_of_readings_pipeline() -> None:
 def test_a_benchmark_that_ends_badly_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "HERE", tmp_path)
     (tmp_path / "broken.py").write_text("raise SystemExit(3)")
-    rows, fine = run.run("broken", quick=True)
+    rows, fine = run.run("broken", [])
     assert not fine and rows == [{"what": "broken", "failed": "exit code 3"}]
     (tmp_path / "good.py").write_text("import sys, json; print(json.dumps({'rows': [{'what': sys.argv[1]}]}))")
-    assert run.run("good", quick=True) == ([{"what": "--quick"}], True)
+    assert run.run("good", ["--quick"]) == ([{"what": "--quick"}], True)
 
 
 def test_the_document_has_every_row() -> None:
