@@ -17,10 +17,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 import duckdb
@@ -30,6 +31,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from gridwire.core.errors import GridwireError
 from gridwire.core.limits import MIB
+
+Answer = TypeVar("Answer")
 
 LIMIT_ROWS: Final = 10_000
 TIMEOUT_S: Final = 30.0
@@ -128,11 +131,12 @@ def query(
 def tables(lake_root: Path) -> list[TableInfo]:
     """What the lake holds, by name; tables of deleted hubs have `@` and a date in theirs."""
     root = Path(lake_root)
-    return [_info(root / name, table) for name in _names(root) if (table := _opened(root / name)) is not None]
+    described = (_opened(root / name, partial(_info, root / name)) for name in _names(root))
+    return [info for info in described if info is not None]
 
 
-def _opened(path: Path) -> DeltaTable | None:
-    """The newest version of a table; None when it has none yet, or was moved aside a moment ago.
+def _opened(path: Path, read: Callable[[DeltaTable], Answer]) -> Answer | None:
+    """What `read` makes of the newest version of a table; None when it has none, or was moved aside a moment ago.
 
     Raises:
         SqlError: it cannot be read, though its writer was given time to finish tidying its log.
@@ -140,11 +144,13 @@ def _opened(path: Path) -> DeltaTable | None:
     failure: Exception | None = None
     for _ in range(OPEN_ATTEMPTS):
         try:
-            return DeltaTable(str(path))
+            return read(DeltaTable(str(path)))
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:  # files listed a moment ago may be gone by now
             failure = error
+    if not path.exists():
+        return None
     raise SqlError(f"table {_shown(path.name)} cannot be read: {failure}")
 
 
@@ -236,11 +242,15 @@ class _Snapshot:
 def _snapshots(lake_root: Path, names: Iterable[str]) -> dict[str, _Snapshot]:
     found = {}
     for name in names:
-        table = _opened(lake_root / name)
-        if table is not None:
-            schema = pa.schema(table.schema().to_arrow())
-            found[name] = _Snapshot(schema, tuple(str(Path(unquote(uri))) for uri in table.file_uris()))
+        snapshot = _opened(lake_root / name, _snapshot)
+        if snapshot is not None:
+            found[name] = snapshot
     return found
+
+
+def _snapshot(table: DeltaTable) -> _Snapshot:
+    files = tuple(str(Path(unquote(uri))) for uri in table.file_uris())
+    return _Snapshot(pa.schema(table.schema().to_arrow()), files)
 
 
 def _show(con: Any, snapshots: Mapping[str, _Snapshot]) -> None:
