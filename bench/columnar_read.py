@@ -19,8 +19,9 @@ and, over 130 B readings as JSON in memory:
     orjson      orjson.loads, one call a value, nothing typed
 
 Slow readers read a part; a rate does not depend on how many. A round of each comes before the clock runs, and a few
-gigabytes of memory are touched first. CPU is that of the reading thread, so that a busy machine shows. Absolute
-figures are of this machine and moment; the ratios are the result. `--no-hub` leaves confluent out and writes the
+gigabytes of memory are touched first. CPU is that of the reading thread, so that a busy machine shows; a busy machine
+also slows confluent more than the rest, because it works in three threads and a second process. Absolute figures are
+of this machine and moment; the ratios are the result. `--no-hub` leaves confluent out and writes the
 segment itself. The last line is JSON.
 """
 
@@ -269,7 +270,8 @@ def report(title: str, rates: dict[str, dict[str, list[float]]], against: str) -
 def machine() -> str:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     version, name = platform.python_version(), commit.stdout.strip() or "-"
-    return f"{platform.machine()}, {os.cpu_count()} cores, Python {version}, commit {name}"
+    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {version}, commit {name}, {load}"
 
 
 def event_readers(spans: list[SegmentSpan], address: str | None, part: int) -> dict[str, Reader]:

@@ -233,7 +233,9 @@ class Peer:
 def run_peer(bootstrap: str, group: str, network: Network, count: int) -> dict[str, float]:
     consumer = ck.Consumer(
         {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest",
-         "enable.auto.commit": False, "fetch.min.bytes": 100_000, "queued.max.messages.kbytes": 200_000}
+         "enable.auto.commit": False, "fetch.min.bytes": 100_000, "queued.max.messages.kbytes": 200_000,
+         # By default the client stops fetching for a second each time 100,000 messages wait: not what is asked here.
+         "queued.min.messages": 1_000_000, "fetch.queue.backoff.ms": 1}
     )  # fmt: skip
     producer = ck.Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000})
     consumer.subscribe(["readings"])

@@ -57,7 +57,7 @@ def settings() -> str:
         "# Settings\n\nOrder: flag, then environment, then `gridwire.toml`, then default. "
         "An unknown name is an error with advice.\n\n"
         + table(["name", "flag", "environment", "default", "unit", "what it does"], rows)
-        + "\n## Settings of a hub\n\nChanged live with `gridwire hub alter`, the HTTP API or any Kafka admin client.\n\n"
+        + "\n## Settings of a hub\n\nChanged live with `gridwire hub alter`, the HTTP API or a Kafka admin client.\n\n"
         + table(["name", "Kafka topic config", "default", "values", "what it does"], hub_rows)
     )
 

@@ -1,4 +1,4 @@
-"""Install the programs that tests use: a browser, kcat, curl, and FUSE for power cuts. Without them their tests say so and skip."""
+"""Install the programs tests use: a browser, kcat, curl, FUSE for power cuts. Without them tests say so and skip."""
 
 from __future__ import annotations
 

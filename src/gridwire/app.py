@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 
 GRID_GROUP: Final = "grid.loads"
 CAPTURE_GROUP: Final = "lake.capture"
+SETTLE_S: Final = 0.2
+"""Hubs tend to be created several at a time; workers are started once for all of them."""
+
+REPORT_S: Final = 5.0
+"""How old a worker's counters in /metrics may be."""
 
 log = structlog.get_logger("gridwire")
 
@@ -127,7 +132,10 @@ class Hub:
             await _bind(self.http.start(), "HTTP", "--http-port", settings.host, settings.http_port)
 
     def _http_head(self) -> HttpHead:
-        counters: dict[str, Callable[[], Mapping[str, int]]] = {"log": self._log_counters}
+        counters: dict[str, Callable[[], Mapping[str, int]]] = {
+            "log": self._log_counters,
+            "grid": lambda: self.local.reports.get(GRID_GROUP, {}),
+        }
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
         return HttpHead(
@@ -213,6 +221,7 @@ class Hub:
         """Whenever hubs or their settings change, make the workers those that have something to do."""
         while True:
             await self._reconcile.wait()
+            await asyncio.sleep(SETTLE_S)
             self._reconcile.clear()
             try:
                 if self.settings.workers:
@@ -360,9 +369,20 @@ def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None
     from gridwire.grid.loads import LoadsSettings
 
     settings = worker.WorkerSettings(group=GRID_GROUP, loads=LoadsSettings(days=options["window_days"]))
-    outcome = worker.run(partial(open_source, data), data / "workers" / "grid", stop, settings)
+    counters: dict[str, int] = {}
+    threading.Thread(target=_report, args=(data, GRID_GROUP, counters, stop), daemon=True).start()
+    outcome = worker.run(partial(open_source, data), data / "workers" / "grid", stop, settings, metrics=counters)
     if outcome == "fenced":
         raise FencedEpoch("another grid worker took over")
+
+
+def _report(data: Path, group: str, counters: Mapping[str, int], stop: threading.Event) -> None:
+    """Tell the hub now and then what a worker counts; over a connection of its own, for sources are not shared."""
+    from gridwire.broker.local import report
+
+    while not stop.wait(REPORT_S):
+        with contextlib.suppress(GridwireError):
+            report(data, group, dict(counters))
 
 
 def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:

@@ -13,8 +13,9 @@ from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.local import LocalSource
 from gridwire.broker.local_server import LocalServer
 from gridwire.broker.port import Output
-from gridwire.core.batch import Event, decode, encode, iter_headers
-from gridwire.core.errors import FencedEpoch, Unavailable, UnknownHub
+from gridwire.core import compression
+from gridwire.core.batch import Event, assemble, decode, encode, iter_headers
+from gridwire.core.errors import Corruption, FencedEpoch, Unavailable, UnknownHub
 
 
 class HubThread:
@@ -141,6 +142,38 @@ def test_hubs_that_appear_grow_vanish_and_return_are_followed(hub: HubThread) ->
     assert source.hub_id("later") != old
     with pytest.raises(UnknownHub):
         source.hub_id("never")
+    source.close()
+
+
+def test_a_batch_of_nonsense_does_not_stop_a_worker(hub: HubThread) -> None:
+    async def append(data: bytearray) -> None:
+        await hub.broker.append("in", 0, data)
+
+    hub.append("in", 0, b"before")
+    hub.call(append(assemble(b"\xff" * 40, record_count=3, base_timestamp=0, max_timestamp=0)))
+    packed = compression.compress(compression.ZSTD, b"\xff" * 40)
+    attributes = compression.ZSTD
+    hub.call(append(assemble(packed, record_count=2, base_timestamp=0, max_timestamp=0, attributes=attributes)))
+    hub.append("in", 0, b"after")
+    source = LocalSource(hub.directory, "w", ["in"])
+    assert read(source, 2) == [(0, 0, b"before"), (0, 6, b"after")]
+    assert source.malformed_batches == 2
+    assert source.positions()["in", 0] == 7
+    hub.call(append(assemble(b"\xff" * 40, record_count=3, base_timestamp=0, max_timestamp=0)))
+    assert source.poll(1.0) == []
+    assert source.positions()["in", 0] == 10
+    source.close()
+
+
+def test_damage_of_the_disk_does_stop_a_worker(hub: HubThread) -> None:
+    hub.append("in", 0, b"a")
+    [path] = [p for p in hub.directory.glob("hubs/*/0/*.log") if p.stat().st_size]
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    source = LocalSource(hub.directory, "w", ["in"])
+    with pytest.raises(Corruption, match=r"hub 'in' partition 0, segment .*, position 0"):
+        source.poll(1.0)
     source.close()
 
 

@@ -300,7 +300,7 @@ def test_a_flip_in_the_identity_stops_the_hub(copy: Path) -> None:
         content = bytearray(sound)
         content[byte] ^= 1 << bit
         path.write_bytes(content)
-        with pytest.raises(GridwireError, match="is damaged|has format"):
+        with pytest.raises(GridwireError, match=r"is damaged|has format"):
             identity.cluster_id(copy)
     path.write_bytes(sound)
     assert identity.cluster_id(copy)

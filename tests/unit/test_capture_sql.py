@@ -149,6 +149,20 @@ def test_sql_sees_the_lake_and_nothing_else(lake: Path, tmp_path: Path, attack: 
     assert lake_variable.num_rows == 1
 
 
+@pytest.mark.parametrize(
+    "front", ["", "EXPLAIN ANALYZE ", "EXPLAIN (ANALYZE) ", "EXPLAIN ANALYZE -- x\n", "/* */ EXPLAIN "]
+)
+def test_the_files_of_the_lake_may_be_read_and_not_written(lake: Path, front: str) -> None:
+    files = sorted((lake / "readings").glob("**/*.parquet"))
+    before = [path.read_bytes() for path in files]
+    assert files
+    for path in files:
+        with pytest.raises(SqlError):
+            query(lake, f"{front}COPY (SELECT 1 AS readings) TO '{path}' (FORMAT parquet)")
+    assert [path.read_bytes() for path in files] == before
+    assert query(lake, "EXPLAIN ANALYZE SELECT count(*) FROM readings").rows
+
+
 def test_control_without_the_switches_the_same_questions_read_files(
     lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,7 +193,8 @@ def test_a_hub_lost_between_table_and_commit_costs_nothing(tmp_path: Path, monke
             commits.append(operation)
             if len(commits) == 1:
                 raise Unavailable("gone")
-            stop.set()
+            if len(commits) == 3:  # the second one only repeats, on opening, what the first was to say
+                stop.set()
 
     run(lambda: Source(hub, fail), tmp_path, {"a": events}, stop, flush_s=0.0)
     assert [offset for _, offset, _ in captured(tmp_path, "a")] == list(range(5))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gridwire.grid import reading as rd
@@ -39,6 +39,8 @@ def test_events_are_keyed_by_transformer_else_usage_point():
     assert rd.reading_event(reading, "T").key == b"T"
 
 
+@example(2**63 - 1, 1)
+@example(-(2**63) + 1, -128)
 @given(st.integers(-(2**63) + 1, 2**63 - 1), st.integers(-128, 127))
 def test_decimals_survive_json_exactly(value, scale):
     text = rd.decimal_text(value, scale)

@@ -102,6 +102,7 @@ def test_the_first_rule_that_fails_is_the_reason(row: dict[str, Any], reason: Re
         {"types": BY_ALIAS["voltage_l1_v"].id, "interval_s": 0},
         {"types": BY_ALIAS["import_kvarh"].id},
         {"interval_s": 3600},
+        {"types": BY_ALIAS["import_register_kwh"].id, "interval_s": 0, "points": -1},
     ],
 )
 def test_other_readings_are_valid_but_not_summed(row: dict[str, Any]) -> None:

@@ -97,6 +97,16 @@ def test_segments_roll_and_are_read_across(tmp_path: Path) -> None:
     assert len(values(open_log(tmp_path, segment_bytes=64 * 1024))) == 40
 
 
+def test_spans_hold_the_batch_asked_for_however_large_its_neighbours(tmp_path: Path) -> None:
+    """A small batch in front of a large one: the index has an entry for the first only."""
+    log = open_log(tmp_path)
+    append(log, request(b"small"), request(b"x" * 3_000_000), request(b"small"))
+    for offset in range(3):
+        [span] = log.spans(offset, 1_000_000)
+        data = Path(span.path).read_bytes()[span.start : span.end]
+        assert next(h.base_offset for _, h in iter_headers(data)) == offset
+
+
 def test_one_group_may_span_segments(tmp_path: Path) -> None:
     log = open_log(tmp_path, segment_bytes=64 * 1024)
     append(log, *(request(b"%04d" % n + b"x" * 8000) for n in range(40)))
@@ -276,7 +286,8 @@ def test_a_reader_keeps_a_segment_that_is_deleted_meanwhile(tmp_path: Path) -> N
     log = open_log(tmp_path, segment_bytes=64 * 1024)
     for number in range(20):
         append(log, request(b"%04d" % number + b"x" * 8000))
-    log.close_idle()
+    for segment in log._segments[:-1]:
+        segment.close()
     held = log._segments[0]
     log.advance_start(15)
     assert not held.path.exists()

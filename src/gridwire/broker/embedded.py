@@ -224,7 +224,8 @@ class EmbeddedBroker:
             self._control.replay(self._journal)
         except Corruption as error:
             raise GridwireError(
-                f"the control journal is damaged: {error}. Restore the directory `control` from a backup, or go on with "
+                f"the control journal is damaged: {error}. Restore the directory `control` from a backup, or go on "
+                "with "
                 f"what is whole of it: `gridwire salvage --data {self.directory}`"
             ) from None
 
@@ -289,7 +290,8 @@ class EmbeddedBroker:
         orphans = [path for path in (self.directory / "hubs").iterdir() if path.name not in known and path.is_dir()]
         if not self._journal.end_offset and any(file.stat().st_size for p in orphans for file in p.glob("*/*.log")):
             raise GridwireError(
-                f"{self.directory / 'hubs'} has events but the control journal is empty: restore `control` from a backup, "
+                f"{self.directory / 'hubs'} has events but the control journal is empty: "
+                "restore `control` from a backup, "
                 f"or take the events over with `gridwire salvage --data {self.directory}`"
             )
         for path in orphans:
@@ -871,7 +873,6 @@ class EmbeddedBroker:
                     log.info("retention", hub=partition.hub, partition=partition.partition, freed_bytes=freed)
                 if "compact" in partition.settings.cleanup:
                     await self._compact(partition, now_ms)
-                partition.close_idle()
         await self._compact_journal()
 
     async def _compact(self, partition: PartitionLog, now_ms: int) -> None:

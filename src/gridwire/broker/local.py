@@ -14,9 +14,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from gridwire.broker import frames
 from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.columnar.encode import encode_batch
 from gridwire.columnar.reader import SegmentReader, SegmentSpan
 from gridwire.core import errors
 from gridwire.core.batch import Event, encode
@@ -27,9 +29,19 @@ REQUEST_S: Final = 60.0
 OUTPUT_BATCH_BYTES: Final = 1024 * 1024
 """Outputs are cut into batches of about this size; hubs refuse larger ones by setting."""
 
+log = structlog.get_logger("gridwire.source")
+
 _ERRORS: Final[dict[str, type[GridwireError]]] = {
     name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, GridwireError)
 }
+
+
+def _revived(failure: frames.Failure) -> GridwireError:
+    """The hub's error, its message as it is."""
+    kind = _ERRORS.get(failure.kind, GridwireError)
+    error = kind.__new__(kind)
+    error.args = (failure.message,)
+    return error
 
 
 class _Connection:
@@ -57,7 +69,7 @@ class _Connection:
             self.close()
             raise Unavailable(f"the hub does not answer ({error}): is it running?") from None
         if reply.failure is not None:
-            raise _ERRORS.get(reply.failure.kind, GridwireError)(reply.failure.message)
+            raise _revived(reply.failure)
         return reply.result
 
     def _receive(self, size: int) -> bytes:
@@ -87,6 +99,7 @@ class LocalSource:
     def __init__(self, directory: Path | str, group: str, hubs: Sequence[str], start: str = "earliest") -> None:
         self.group = group
         self.skipped_events = 0
+        self.malformed_batches = 0
         self._hub_names = list(hubs)
         self._start = start
         self._connection = _Connection(Path(directory))
@@ -186,11 +199,18 @@ class LocalSource:
 
     def _columns(self, place: Place, spans: list[SegmentSpan]) -> list[ColumnBatch]:
         hub, number = place
+        first = self._positions[place]
         try:
-            read = self._reader.read_all(spans, from_offset=self._positions[place], hub=hub, partition=number)
+            read = self._reader.read_all(spans, from_offset=first, hub=hub, partition=number, skip_malformed=True)
         except errors.OffsetOutOfRange:  # retention or compaction removed a file meanwhile: the hub knows what is there
             return []
         self._positions[place] = read.next_offset
+        for damage in read.damaged:
+            # Its checksum is right: a producer wrote it so. Stopping here would let any producer stop every worker.
+            self.malformed_batches += 1
+            log.error("malformed batch skipped, its bytes stay in the hub", reason=str(damage))
+        if not read.columns:
+            return []
         return [
             ColumnBatch(hub, number, columns, int(columns.offsets[-1]) + 1 if not last else read.next_offset)
             for columns, last in zip(read.columns, [False] * (len(read.columns) - 1) + [True], strict=True)
@@ -215,12 +235,7 @@ class LocalSource:
         stamped = []
         for events in _cut(output.events):
             sequence = self._sequences.get(place, 0)
-            batch = encode(
-                events,
-                producer_id=self._producer_id,
-                producer_epoch=self._epoch,
-                base_sequence=sequence,
-            )
+            batch = _encode(events, self._producer_id, self._epoch, sequence)
             self._sequences[place] = (sequence + len(events)) & 0x7FFFFFFF
             stamped.append((output.hub, output.partition, bytes(batch)))
         return stamped
@@ -233,6 +248,29 @@ class LocalSource:
         """Let go of the hub."""
         self._connection.close()
         self._reader.close()
+
+
+def report(directory: Path, group: str, counters: Mapping[str, int]) -> None:
+    """Tell the hub what a worker counts, for its metrics. Raises Unavailable."""
+    connection = _Connection(directory)
+    try:
+        connection.call("report", group=group, counters=dict(counters))
+    finally:
+        connection.close()
+
+
+def _encode(events: list[Event], producer_id: int, epoch: int, sequence: int) -> bytearray:
+    """One batch; through the kernel when no event has headers, which is four times as fast."""
+    if any(event.headers or event.value is None for event in events):
+        return encode(events, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence)
+    return encode_batch(
+        [event.value for event in events],
+        [event.key for event in events],
+        [event.timestamp for event in events],
+        producer_id=producer_id,
+        producer_epoch=epoch,
+        base_sequence=sequence,
+    )
 
 
 def _cut(events: Sequence[Event]) -> list[list[Event]]:

@@ -31,6 +31,8 @@ class LocalServer:
         self._secret = secrets.token_hex(32)
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
+        self.reports: dict[str, dict[str, int]] = {}
+        """What workers count, by group, as last told."""
 
     async def start(self) -> None:
         """Listen on a free loopback port and leave word in the data directory."""
@@ -56,7 +58,7 @@ class LocalServer:
         task.add_done_callback(self._sessions.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = _Session(self._broker)
+        session = _Session(self._broker, self.reports)
         try:
             hello = await asyncio.wait_for(_read(reader), _HELLO_TIMEOUT_S)
             known = hello.operation == "hello" and secrets.compare_digest(
@@ -93,8 +95,9 @@ async def _read(reader: asyncio.StreamReader) -> Request:
 class _Session:
     """One worker's requests, one at a time."""
 
-    def __init__(self, broker: EmbeddedBroker) -> None:
+    def __init__(self, broker: EmbeddedBroker, reports: dict[str, dict[str, int]]) -> None:
         self._broker = broker
+        self._reports = reports
 
     async def answer(self, request: Request) -> Reply:
         operation = getattr(self, f"_do_{request.operation}", None)
@@ -167,6 +170,9 @@ class _Session:
             {(hub, number): Position(offset) for hub, number, offset in positions},
             [((hub, number), batch) for hub, number, batch in outputs],
         )
+
+    async def _do_report(self, group: str, counters: dict[str, int]) -> None:
+        self._reports[group] = counters
 
     async def _do_create(self, hub: str, partitions: int | None, settings: dict[str, Any]) -> None:
         await self._broker.create_hub(hub, partitions, settings)

@@ -222,6 +222,10 @@ class EventSource(Protocol):
         """Number of partitions. Raises UnknownHub."""
         ...
 
+    def hub_id(self, hub: str) -> UUID:
+        """The id of a subscribed hub; another one after it was deleted and created again. Raises UnknownHub."""
+        ...
+
     def positions(self) -> dict[Place, int]:
         """Where the next poll reads, for every place of the subscription."""
         ...

@@ -1,8 +1,10 @@
 """SQL over the lake: DuckDB that sees the lake's tables and nothing else.
 
-Every question gets its own in-memory database. Its tables are Delta snapshots handed over as Arrow datasets, so DuckDB
-itself never opens a file; every way of doing so (reading, COPY, ATTACH, INSTALL, LOAD) is switched off before the
-question is looked at, and the switches are locked. Extensions are never downloaded: json and icu are built in.
+Every question gets its own in-memory database. Its tables are views over the Parquet files of Delta snapshots, and
+these very files are all that DuckDB may open: every other way out (reading, COPY, ATTACH, INSTALL, LOAD) is switched
+off and the switches are locked before the question runs. Since a file that may be opened may also be written, only
+statements that read are let through, also behind EXPLAIN. Extensions are never downloaded: json, icu and parquet are
+built in.
 
 A hub's table goes by its own name, quoted if need be (`"grid.transformers"`), as schema and table
 (`grid.transformers`), and with underscores (`grid_transformers`). A table of exact decimals (columns `value` and
@@ -15,10 +17,12 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -27,6 +31,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from gridwire.core.errors import GridwireError
 from gridwire.core.limits import MIB
+
+Answer = TypeVar("Answer")
 
 LIMIT_ROWS: Final = 10_000
 TIMEOUT_S: Final = 30.0
@@ -47,6 +53,7 @@ _SETTINGS: Final = {
     "TimeZone": "UTC",
 }
 _QUESTIONS: Final = ("SELECT", "EXPLAIN", "MULTI")
+_EXPLAIN: Final = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s", re.IGNORECASE)
 _ALLOWED: Final = "SELECT, DESCRIBE, SUMMARIZE, SHOW TABLES and EXPLAIN"
 _START_CAPTURE: Final = "set `capture` on a hub (`gridwire hub create NAME --capture events`) and send it events"
 
@@ -96,10 +103,13 @@ def query(
     started = time.monotonic()
     names = _names(Path(lake_root))
     with duckdb.connect(":memory:", config={"memory_limit": f"{memory_bytes // MIB}MiB", "threads": threads}) as con:
+        statement = _question(con, sql)
+        shown = _snapshots(Path(lake_root), _mentioned(names, sql))
+        files = ", ".join(_literal(path) for snapshot in shown.values() for path in snapshot.files)
+        con.execute(f"SET allowed_paths=[{files}]")
         for setting, value in _SETTINGS.items():
             con.execute(f"SET {setting}='{value}'")
-        statement = _question(con, sql)
-        _show(con, Path(lake_root), _mentioned(names, sql))
+        _show(con, shown)
         con.execute("SET lock_configuration=true")
         timer = threading.Timer(timeout_s, con.interrupt)
         timer.start()
@@ -121,11 +131,12 @@ def query(
 def tables(lake_root: Path) -> list[TableInfo]:
     """What the lake holds, by name; tables of deleted hubs have `@` and a date in theirs."""
     root = Path(lake_root)
-    return [_info(root / name, table) for name in _names(root) if (table := _opened(root / name)) is not None]
+    described = (_opened(root / name, partial(_info, root / name)) for name in _names(root))
+    return [info for info in described if info is not None]
 
 
-def _opened(path: Path) -> DeltaTable | None:
-    """The newest version of a table; None when it has none yet, or was moved aside a moment ago.
+def _opened(path: Path, read: Callable[[DeltaTable], Answer]) -> Answer | None:
+    """What `read` makes of the newest version of a table; None when it has none, or was moved aside a moment ago.
 
     Raises:
         SqlError: it cannot be read, though its writer was given time to finish tidying its log.
@@ -133,11 +144,13 @@ def _opened(path: Path) -> DeltaTable | None:
     failure: Exception | None = None
     for _ in range(OPEN_ATTEMPTS):
         try:
-            return DeltaTable(str(path))
+            return read(DeltaTable(str(path)))
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:  # files listed a moment ago may be gone by now
             failure = error
+    if not path.exists():
+        return None
     raise SqlError(f"table {_shown(path.name)} cannot be read: {failure}")
 
 
@@ -197,6 +210,11 @@ def _question(con: Any, sql: str) -> Any:
     if statements[0].type.name not in _QUESTIONS:
         kind = statements[0].type.name.replace("_", " ")
         raise SqlError(f"{kind} is not allowed: the lake is read with {_ALLOWED}")
+    explained = _EXPLAIN.match(sql)
+    if statements[0].type.name == "EXPLAIN":
+        if explained is None:
+            raise SqlError("write EXPLAIN or EXPLAIN ANALYZE in front of a SELECT")
+        _question(con, sql[explained.end() :])
     return statements[0]
 
 
@@ -213,17 +231,35 @@ def _aliases(name: str) -> Iterator[str]:
         yield plain
 
 
-def _show(con: Any, lake_root: Path, names: Iterable[str]) -> None:
-    """Register a snapshot of each table under its name, with views for its aliases and its readable form."""
-    taken: set[str] = set()
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The newest version of a table: its schema and the files that hold it."""
+
+    schema: pa.Schema
+    files: tuple[str, ...]
+
+
+def _snapshots(lake_root: Path, names: Iterable[str]) -> dict[str, _Snapshot]:
+    found = {}
     for name in names:
-        table = _opened(lake_root / name)
-        if table is None:
-            continue
-        dataset = table.to_pyarrow_dataset()
-        readable = _readable(dataset.schema)
+        snapshot = _opened(lake_root / name, _snapshot)
+        if snapshot is not None:
+            found[name] = snapshot
+    return found
+
+
+def _snapshot(table: DeltaTable) -> _Snapshot:
+    files = tuple(str(Path(unquote(uri))) for uri in table.file_uris())
+    return _Snapshot(pa.schema(table.schema().to_arrow()), files)
+
+
+def _show(con: Any, snapshots: Mapping[str, _Snapshot]) -> None:
+    """A view of each table under its name, with views for its aliases and its readable form."""
+    taken: set[str] = set()
+    for name, snapshot in snapshots.items():
+        readable = _readable(snapshot.schema)
         raw = _free(taken, f"{name}_raw" if readable else name)
-        con.register(raw, dataset)
+        _stored(con, raw, snapshot)
         select = f"{readable or 'SELECT *'} FROM {_quoted(raw)}"
         for alias in _aliases(name):
             if readable or alias != name:
@@ -236,6 +272,17 @@ def _show(con: Any, lake_root: Path, names: Iterable[str]) -> None:
             con.execute(f"CREATE VIEW IF NOT EXISTS {_quoted(schema)}.{_quoted(plain)} AS {select}")
 
 
+def _stored(con: Any, view: str, snapshot: _Snapshot) -> None:
+    """The table as it is stored."""
+    if not snapshot.files:
+        con.register(view, snapshot.schema.empty_table())
+        return
+    files = ", ".join(map(_literal, snapshot.files))
+    columns = ", ".join(_quoted(name) for name in snapshot.schema.names)
+    source = f"read_parquet([{files}], union_by_name=true, hive_partitioning=false)"
+    con.execute(f"CREATE VIEW {_quoted(view)} AS SELECT {columns} FROM {source}")
+
+
 def _free(taken: set[str], name: str) -> str:
     """DuckDB's names ignore case and hubs' do not: the second of two gets an underscore."""
     while name.lower() in taken:
@@ -246,6 +293,10 @@ def _free(taken: set[str], name: str) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _readable(schema: pa.Schema) -> str | None:

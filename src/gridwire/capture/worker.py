@@ -156,13 +156,22 @@ class _Session:
     places: dict[Place, UUID] = field(default_factory=dict)
 
     def open(self, source: CaptureSource) -> None:
-        """Open the table of every hub and read on where the tables say."""
+        """Open the table of every hub, read on where the tables say, and let the hub's positions follow.
+
+        A commit to the hub that a restart swallowed would otherwise show as lag until the partition gets an event.
+        """
         self.source = source
         self.places = self._subscribed()
+        captured: dict[Place, int] = {}
         for (hub, partition), hub_id in self.places.items():
             if hub not in self.tables:
                 self.tables[hub] = self._open_table(hub, hub_id)
-            source.seek((hub, partition), self.tables[hub].expected(partition))
+            position = self.tables[hub].writer.position(partition)
+            source.seek((hub, partition), position or 0)
+            if position is not None:
+                captured[hub, partition] = position
+        if captured:
+            source.commit(captured)
         self.after("opened")
 
     def _subscribed(self) -> dict[Place, UUID]:

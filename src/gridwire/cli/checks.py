@@ -116,12 +116,27 @@ def _hub_findings(client: HubClient) -> Iterator[Finding]:
         )
 
 
-def verify(*, data: Path = Path("gridwire-data"), common: Common = Common()) -> int:  # noqa: B008
+def verify(
+    *,
+    data: Path = Path("gridwire-data"),
+    kill: int | None = None,
+    durability: str = "fsync",
+    common: Common = Common(),  # noqa: B008
+) -> int:
     """Check the CRC-32C of every batch on disk. Reads only; works while the hub runs.
+
+    With --kill, test this machine instead: a hub of its own is killed that many times under load, in a scratch
+    directory beside the data directory, and everything acknowledged must be there afterwards.
 
     Args:
         data: the data directory.
+        kill: how many times to kill.
+        durability: of the hub that is killed: fsync, interval:MS or os.
     """
+    if kill is not None:
+        from gridwire.cli.crash_test import crash_test
+
+        return crash_test(kill, durability, data, json=common.json)
     if not (data / "hubs").is_dir():
         raise GridwireError(f"{data} is no data directory of a hub: name one with --data")
     rows = [_verify_partition(path, name) for path, name in _partitions(data)]

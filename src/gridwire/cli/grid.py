@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App
 
@@ -10,6 +12,7 @@ from gridwire.cli.client import HubClient, hub_path
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import GridwireError
 from gridwire.core.hubs import NETWORK, QUARANTINE, READINGS
+from gridwire.grid.reading import timestamp_us
 
 network = App(name="network", help="The network model: usage points, feeders, transformers.")
 
@@ -86,11 +89,24 @@ def show(*, common: Common = Common()) -> None:  # noqa: B008
     print_table(("transformer", "rated kVA", "usage points"), rows, ("rated kVA", "usage points"))
 
 
+def _instant_us(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return timestamp_us(datetime.fromisoformat(text))
+    except ValueError as error:
+        raise GridwireError(
+            f"--received-at must be a time such as 2026-11-23T12:00:00Z, not {text!r} ({error})"
+        ) from None
+
+
 def ingest(
     format: str,
     files: list[Path],
     *,
     zone: str | None = None,
+    meter: str | None = None,
+    received_at: str | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> int:
     """Decode meter files: readings go to the hub `readings`, what cannot be read to `quarantine` with its reason.
@@ -99,11 +115,14 @@ def ingest(
         format: dsmr, han, json or csv.
         files: the files.
         zone: time zone of meters that do not say it, such as Europe/Oslo.
+        meter: id of the meter, for frames that do not name one.
+        received_at: when the frames arrived, for those without a clock, such as 2026-11-23T12:00:00Z.
     """
     from gridwire.grid.formats.base import Context
     from gridwire.grid.ingest import ingest as ingest_files
 
-    context = Context(zone=zone) if zone else None
+    told: dict[str, Any] = {"zone": zone, "meter": meter, "received_at_us": _instant_us(received_at)}
+    context = Context(**{name: value for name, value in told.items() if value is not None})
     try:
         report = ingest_files(format, files, common.client(), context=context)
     except OSError as error:

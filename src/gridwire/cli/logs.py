@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from typing import Any, cast
 
-import structlog
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Let imports go on as if a package were not installed."""
+    modules = cast(dict[str, Any], sys.modules)
+    had = package in modules
+    before = modules.get(package)
+    modules[package] = None
+    try:
+        yield
+    finally:
+        if had:
+            modules[package] = before
+        else:
+            del modules[package]
+
+
+# structlog imports rich if it can, a sixth of what a start costs, to draw tracebacks. Ours are plain text before they
+# reach a renderer.
+with _hidden("rich"):
+    import structlog
 
 
 def configure_logs() -> None:

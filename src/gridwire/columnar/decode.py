@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gridwire.columnar import kernel as k
 from gridwire.columnar.columns import EventColumns
 from gridwire.core import batch, compression
-from gridwire.core.errors import Corruption, InvalidBatch, MessageTooLarge
+from gridwire.core.errors import Corruption, InvalidBatch, MalformedBatch, MessageTooLarge
 from gridwire.core.limits import DECOMPRESSED_BYTES_MAX, MIB
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def decode(
     check_crc: bool = False,
     events_max: int | None = None,
     skip_damaged: bool = False,
+    skip_malformed: bool = False,
 ) -> Decoded:
     """Turn the whole batches in data[start:end] into columns; a cut-off last batch ends the walk.
 
@@ -85,6 +86,7 @@ def decode(
         start: where a batch starts. end: first byte that must not be read.
         hub, partition, segment: named by errors.
         skip_damaged: leave damaged batches out and report them, as long as their length still leads to the next one.
+        skip_malformed: the same, but only for batches whose CRC-32C is right: nonsense of a producer, not of the disk.
 
     Raises:
         Corruption: the first batch with something to deliver is damaged. Damage behind delivered events is raised
@@ -95,16 +97,26 @@ def decode(
         raise ValueError(f"bytes {start} to {end} are outside of the {len(view)} bytes given")
     limit = EVENTS_PER_CALL_MAX if events_max is None else max(events_max, 1)
     place = {"hub": hub, "partition": partition, "segment": segment}
-    walk = _Walk(view, max(from_offset, 0), check_crc, place, skip_damaged)
+    skip = _Skip(skip_damaged, skip_malformed)
+    walk = _Walk(view, max(from_offset, 0), check_crc or skip_malformed, place, skip)
     walk.run(start, end, limit)
     return Decoded(walk.columns, walk.next_offset, walk.position, walk.damaged)
 
 
-class _Damage(Exception):
-    """Internal: the batch of a table row cannot be decoded."""
+@dataclass(frozen=True, slots=True)
+class _Skip:
+    """Which batches are left out instead of ending the walk."""
 
-    def __init__(self, row: int, reason: str, position: int) -> None:
+    damaged: bool
+    malformed: bool
+
+
+class _Damage(Exception):
+    """Internal: the batch of a table row cannot be decoded. `malformed`: although its checksum is right."""
+
+    def __init__(self, row: int, reason: str, position: int, *, malformed: bool = False) -> None:
         super().__init__(reason)
+        self.malformed = malformed
         self.row = row
         self.reason = reason
         self.position = position
@@ -113,7 +125,7 @@ class _Damage(Exception):
 class _Walk:
     """One call of `decode`."""
 
-    def __init__(self, view: Bytes, from_offset: int, check_crc: bool, place: dict[str, Any], skip: bool) -> None:
+    def __init__(self, view: Bytes, from_offset: int, check_crc: bool, place: dict[str, Any], skip: _Skip) -> None:
         self.view = view
         self.from_offset = from_offset
         self.check_crc = check_crc
@@ -145,10 +157,13 @@ class _Walk:
             if why != k.MORE or self._arena_bytes >= DECOMPRESSED_BYTES_MAX:
                 return
 
-    def _report(self, reason: str, position: int) -> None:
+    def _report(self, reason: str, position: int, *, malformed: bool = False) -> None:
         """Raise unless there is something to hand out first."""
         if not self.columns:
-            raise Corruption(reason, position=position, **self.place)
+            raise self._error(reason, position, malformed)
+
+    def _error(self, reason: str, position: int, malformed: bool) -> Corruption:
+        return (MalformedBatch if malformed else Corruption)(reason, position=position, **self.place)
 
     def _decode_rows(self, table: NDArray[np.int64], compressed: int) -> bool:
         """Decode all rows; False when the walk has to end early, with position and next offset set."""
@@ -161,11 +176,11 @@ class _Walk:
                 first = self._decode_run(table, first, compressed)
             except _Damage as damage:
                 first = damage.row + 1
-                if self.skip:
-                    self.damaged.append(Corruption(damage.reason, position=damage.position, **self.place))
+                if self.skip.damaged or (self.skip.malformed and damage.malformed):
+                    self.damaged.append(self._error(damage.reason, damage.position, damage.malformed))
                     continue
                 self._stop(table[damage.row])
-                self._report(damage.reason, damage.position)
+                self._report(damage.reason, damage.position, malformed=damage.malformed)
                 return False
         return True
 
@@ -230,9 +245,9 @@ class _Walk:
         try:
             records = compression.decompress(int(row[k.CODEC]), section)
         except (InvalidBatch, MessageTooLarge) as error:
-            raise _Damage(number, str(error), position) from None
+            raise _Damage(number, str(error), position, malformed=self.check_crc) from None
         if int(row[k.COUNT]) * k.RECORD_BYTES_MIN > len(records):
-            raise _Damage(number, k.REASONS[k.BAD_COUNT], position)
+            raise _Damage(number, k.REASONS[k.BAD_COUNT], position, malformed=self.check_crc)
         return np.frombuffer(records, np.uint8)
 
     def _read(self, data: Bytes, table: NDArray[np.int64], first: int, last: int) -> None:
@@ -247,7 +262,8 @@ class _Walk:
             position = int(table[failed, k.POSITION])
             inside = record - (position if data is self.view else int(table[failed, k.RECORDS_START]))
             where = "batch" if data is self.view else "decompressed records"
-            raise _Damage(failed, f"record at byte {inside} of its {where} is malformed", position)
+            reason = f"record at byte {inside} of its {where} is malformed"
+            raise _Damage(failed, reason, position, malformed=self.check_crc)
 
 
 def _columns(data: Bytes, longs: NDArray[np.int64], ints: NDArray[np.int32]) -> EventColumns:

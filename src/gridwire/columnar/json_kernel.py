@@ -165,9 +165,7 @@ def timestamp_value(data: Any, position: int, end: int, limit: int, fields: Any,
 
 
 @inlined
-def typed_value(
-    data: Any, position: int, end: int, limit: int, fields: Any, field: int
-) -> tuple[int, int, int, int]:
+def typed_value(data: Any, position: int, end: int, limit: int, fields: Any, field: int) -> tuple[int, int, int, int]:
     """(position after it, what it is, 64-bit part, 32-bit part) of the value of the declared field at `field`."""
     kind = as_int(load64(fields, field + KIND))
     if position >= end:

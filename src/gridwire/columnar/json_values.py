@@ -88,11 +88,7 @@ def utf8_end(data: Any, position: int, end: int) -> int:
     elif 0xE0 <= lead <= 0xEF:
         low = 0xA0 if lead == 0xE0 else 0x80
         high = 0x9F if lead == 0xED else 0xBF
-        if (
-            left >= 3
-            and continuation(data, position + 1, low, high)
-            and continuation(data, position + 2, 0x80, 0xBF)
-        ):
+        if left >= 3 and continuation(data, position + 1, low, high) and continuation(data, position + 2, 0x80, 0xBF):
             return position + 3
     elif 0xF0 <= lead <= 0xF4:
         low = 0x90 if lead == 0xF0 else 0x80

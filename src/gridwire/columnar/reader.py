@@ -21,6 +21,7 @@ from gridwire.core.errors import Corruption, OffsetOutOfRange
 MAPS_MAX: Final = 128
 """Maps one reader keeps; each may be a gigabyte of address space, and a process has 65,530 maps on Linux."""
 
+
 @dataclass(frozen=True, slots=True)
 class SegmentSpan:
     """Bytes [start, end) of one segment file; a batch starts at `start`, everything before `end` is durable.
@@ -64,6 +65,7 @@ class SegmentReader:
         partition: int = -1,
         events_max: int | None = None,
         skip_damaged: bool = False,
+        skip_malformed: bool = False,
     ) -> Decoded:
         """Decode one span; go on from the result's `next_position` and `next_offset`.
 
@@ -84,6 +86,7 @@ class SegmentReader:
             check_crc=self._check_crc,
             events_max=events_max,
             skip_damaged=skip_damaged,
+            skip_malformed=skip_malformed,
         )
 
     def read_all(
@@ -94,6 +97,7 @@ class SegmentReader:
         hub: str = "?",
         partition: int = -1,
         events_max: int = EVENTS_PER_CALL_MAX,
+        skip_malformed: bool = False,
     ) -> Decoded:
         """Decode consecutive spans of one partition until `events_max`, which one batch may exceed.
 
@@ -105,13 +109,19 @@ class SegmentReader:
         for span in spans:
             try:
                 part = self.read(
-                    span, from_offset=whole.next_offset, hub=hub, partition=partition, events_max=left
+                    span,
+                    from_offset=whole.next_offset,
+                    hub=hub,
+                    partition=partition,
+                    events_max=left,
+                    skip_malformed=skip_malformed,
                 )
             except (Corruption, OffsetOutOfRange):
-                if whole.columns:
+                if whole.columns or whole.damaged:
                     return whole
                 raise
-            whole = Decoded([*whole.columns, *part.columns], part.next_offset, part.next_position)
+            damaged = [*whole.damaged, *part.damaged]
+            whole = Decoded([*whole.columns, *part.columns], part.next_offset, part.next_position, damaged)
             left -= part.events
             if left <= 0 or part.next_position < span.end:
                 return whole

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from fastcrc import crc32
 
 from gridwire.core import compression
@@ -93,8 +94,7 @@ class BatchHeader:
         return self.producer_id >= 0 and self.base_sequence >= 0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event as the slow path sees it. `timestamp` in milliseconds since the epoch."""
 
     value: bytes | None
@@ -231,7 +231,9 @@ def sound_headers(
         expected = header.next_offset
 
 
-def stamp(buffer: bytearray | memoryview, base_offset: int, leader_epoch: int = LEADER_EPOCH, position: int = 0) -> None:
+def stamp(
+    buffer: bytearray | memoryview, base_offset: int, leader_epoch: int = LEADER_EPOCH, position: int = 0
+) -> None:
     """Write the assigned base offset and leader epoch in place; both lie outside the CRC."""
     _INT64.pack_into(buffer, position, base_offset)
     _LENGTH.pack_into(buffer, position + LENGTH_END, leader_epoch)

@@ -114,6 +114,10 @@ class Corruption(GridwireError):
         self.position = position
 
 
+class MalformedBatch(Corruption):
+    """A stored batch whose checksum is right and whose records are not: its producer wrote nonsense."""
+
+
 class Unavailable(GridwireError):
     """The hub cannot be reached, is starting or is shutting down: try again."""
 

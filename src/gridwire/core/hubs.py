@@ -14,7 +14,8 @@ NETWORK: Final = "grid.network"
 _DAY_MS: Final = 24 * 3600 * 1000
 
 TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
-    READINGS: {"capture": "readings", "retention_ms": 30 * _DAY_MS},
+    # Append time: one client with a wrong clock must not move the window of live sums.
+    READINGS: {"capture": "readings", "retention_ms": 30 * _DAY_MS, "timestamp_type": "append"},
     QUARANTINE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
     TRANSFORMERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     FEEDERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},

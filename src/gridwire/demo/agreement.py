@@ -113,8 +113,8 @@ def _compare_lake(found: Agreement, client: httpx.Client, lake_root: Path, inter
         found.differences.append(f"lake: {found.lake_rows} rows, {places} places, {found.readings} events in the hub")
     sums = query(
         lake_root,
-        "select strftime(ts_end at time zone 'UTC', '%Y-%m-%dT%H:%M:%SZ'), cast(round(sum(value) * 1000) as bigint), count(*)"
-        " from readings where interval_s = 900 group by 1",
+        "select strftime(ts_end at time zone 'UTC', '%Y-%m-%dT%H:%M:%SZ'), cast(round(sum(value) * 1000) as bigint), "
+        "count(*) from readings where interval_s = 900 group by 1",
         limit_rows=1_000_000,
     )
     rows = {row[0]: (row[1], row[2]) for row in sums.rows}

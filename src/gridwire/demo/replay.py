@@ -307,6 +307,7 @@ def run_replay(
     seconds: float | None = None,
     stop: threading.Event | None = None,
     report: Callable[[Progress], None] | None = None,
+    trouble: Callable[[str], None] | None = None,
     late_share: float = 0.01,
     seed: int = 2016,
 ) -> Truth:
@@ -318,6 +319,7 @@ def run_replay(
         start_interval: where to begin in a hub without readings; otherwise the replay goes on where it was.
         seconds: how long; None is until `stop` is set.
         report: called after every step, in this thread.
+        trouble: called with a reason each time the hub was away and the replay starts over.
 
     Returns:
         What the sums must be. It grows while the replay runs; `report` gets its newest complete interval.
@@ -337,7 +339,9 @@ def run_replay(
             if last is not None and not _step(replay, last, replay.owed(last), sink, stop, report, frames=False):
                 break
             _steps(replay, start_interval if last is None else last + 1, sink, pace_s, deadline, stop, report)
-        except Unavailable:
+        except Unavailable as error:
+            if trouble is not None:
+                trouble(str(error))
             stop.wait(REOPEN_S)
         finally:
             if sink is not None:

@@ -18,15 +18,16 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from gridwire.core import hubs
 from gridwire.core.batch import Event
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading_types import EXPORT_KWH, IMPORT_KWH
 from gridwire.grid.state import Facts
 
-TRANSFORMERS_HUB: Final = "grid.transformers"
+TRANSFORMERS_HUB: Final = hubs.TRANSFORMERS
 """The hub of transformer facts."""
 
-FEEDERS_HUB: Final = "grid.feeders"
+FEEDERS_HUB: Final = hubs.FEEDERS
 """The hub of feeder facts."""
 
 HUB_OF_KIND: Final = {"transformer": TRANSFORMERS_HUB, "feeder": FEEDERS_HUB}

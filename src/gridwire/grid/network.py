@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from gridwire.core import hubs
 from gridwire.core.errors import GridwireError
 from gridwire.grid import reading_types
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # a model can be checked and passed on without paying for num
     import numpy as np
     from numpy.typing import NDArray
 
-NETWORK_HUB: Final = "grid.network"
+NETWORK_HUB: Final = hubs.NETWORK
 """The hub that holds network models."""
 
 
@@ -180,9 +181,9 @@ def _index(network: Network) -> NetworkIndex:
         transformer_of_feeder=np.array([transformer_at.get(row.transformer, -1) for row in network.feeders], np.int32),
         channel_unit=channel_unit,
         channel_type=np.array([type for _, type in channels], np.int16),
-        expected_of_transformer=np.bincount(
-            transformer_of_unit[channel_unit], minlength=len(transformer_at)
-        ).astype(np.int32),
+        expected_of_transformer=np.bincount(transformer_of_unit[channel_unit], minlength=len(transformer_at)).astype(
+            np.int32
+        ),
         expected_of_feeder=np.bincount(feeder_of_unit[channel_unit], minlength=len(feeder_at)).astype(np.int32),
         interval_s=network.interval_s,
     )

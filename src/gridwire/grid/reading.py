@@ -23,13 +23,14 @@ from typing import Final
 
 import orjson
 
+from gridwire.core import hubs
 from gridwire.core.batch import Event
 from gridwire.grid import reading_types
 
-READINGS_HUB: Final = "readings"
+READINGS_HUB: Final = hubs.READINGS
 """The hub readings are sent to."""
 
-QUARANTINE_HUB: Final = "quarantine"
+QUARANTINE_HUB: Final = hubs.QUARANTINE
 """The hub that keeps, verbatim, what could not be understood."""
 
 INTERVAL_S_MAX: Final = 366 * 86_400
@@ -129,7 +130,8 @@ def value_parts(number: Decimal | int | str) -> tuple[int, int]:
 def decimal_text(value: int, scale: int) -> str:
     """`value * 10**scale` as a JSON number without rounding."""
     if scale >= 0:
-        return f"{value}e{scale}" if scale > 3 else str(value * 10**scale)
+        plain = scale <= 3 and abs(value) < 2**52
+        return str(value * 10**scale) if plain or scale == 0 else f"{value}e{scale}"
     digits = str(abs(value)).rjust(1 - scale, "0")
     if len(digits) > 40:
         return f"{value}e{scale}"
@@ -145,4 +147,3 @@ def pack_quality(text: str) -> int:
     if system > 15 or category > 255 or sub > 65_535:
         return -1
     return system << 24 | category << 16 | sub
-

@@ -74,9 +74,7 @@ def _code(
     period: int, accumulation: int, flow: int, kind: int, unit: int, *,
     commodity: int = _ELECTRICITY, phases: int = 0, tariff: int = 0, multiplier: int = 0,
 ) -> str:  # fmt: skip
-    return (
-        f"0.0.{period}.{accumulation}.{flow}.{commodity}.{kind}.0.0.0.0.{tariff}.0.0.{phases}.{multiplier}.{unit}.0"
-    )
+    return f"0.0.{period}.{accumulation}.{flow}.{commodity}.{kind}.0.0.0.0.{tariff}.0.0.{phases}.{multiplier}.{unit}.0"
 
 
 def _interval(id: int, alias: str, unit: str, direction: Direction, cim_unit: int, quantity: int) -> ReadingType:
@@ -209,3 +207,12 @@ def by_obis(code: str) -> ReadingType | None:
         return None
     medium, _, quantity, kind, tariff = (int(part) for part in match.groups())
     return BY_OBIS.get(f"{medium}-0:{quantity}.{kind}.{tariff}")
+
+
+def markdown_table() -> str:
+    """The registry as the table of the reference page, which a test compares with it."""
+    lines = ["| id | alias | unit | kind | OBIS | CIM ReadingType |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in READING_TYPES:
+        obis = ", ".join(f"`{code}`" for code in row.obis) or "-"
+        lines.append(f"| {row.id} | `{row.alias}` | {row.unit} | {row.accumulation} | {obis} | `{row.cim}` |")
+    return "\n".join(lines) + "\n"

@@ -110,9 +110,7 @@ def import_simbench(
         feeders += grid.feeders
         units += grid.units
         sources += grid.sources
-    network = Network(
-        name=name, transformers=tuple(transformers), feeders=tuple(feeders), usage_points=tuple(units)
-    )
+    network = Network(name=name, transformers=tuple(transformers), feeders=tuple(feeders), usage_points=tuple(units))
     check(network)
     return SimbenchGrids(network, tuple(sources), where)
 

@@ -171,7 +171,7 @@ class Validator:
             (Reason.MISALIGNED, self._misaligned(readings, slots, summed)),
             (Reason.FROM_THE_FUTURE, self._from_the_future(ts_end_us, event_ms)),
             (Reason.TIME_OUT_OF_RANGE, (ts_end_us < EARLIEST_US) | (ts_end_us > LATEST_US)),
-            (Reason.UNKNOWN_USAGE_POINT, readings.points < 0),
+            (Reason.UNKNOWN_USAGE_POINT, (readings.points < 0) & summed),
         )
         reasons = np.zeros(len(types), np.uint8)
         for reason, failed in checks:

@@ -358,7 +358,8 @@ class LoadsWorker:
                 columns = rows_between(batch.columns, expected, batch.next_offset)
                 fresh.append(ColumnBatch(batch.hub, batch.partition, columns, batch.next_offset))
             reached[place] = batch.next_offset
-        behind = [place for place, end in self._backlog.items() if reached.get(place, 0) < end]
+        lag = source.lag() if self._backlog else {}
+        behind = [place for place, end in self._backlog.items() if reached.get(place, 0) < end and lag.get(place, 0)]
         for place, offset in pipeline.take(fresh, behind=behind).items():
             self._waiting += offset - self._applied.get(place, 0)
             self._applied[place] = offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -155,8 +156,6 @@ class PartitionLog:
         file_size = active.path.stat().st_size
         truncated = file_size - active.size
         if truncated:
-            import os
-
             os.ftruncate(active.descriptor, active.size)
             if self._sync:
                 disk.sync_data(active.descriptor)
@@ -305,8 +304,6 @@ class PartitionLog:
             disk.write_all(self._active.descriptor, pending, start)
 
     def _undo(self, undo: _Undo, error: StorageFailed, count: int) -> list[Stored | GridwireError]:
-        import os
-
         self._active.rewind(undo.size, undo.next_offset, undo.max_timestamp)
         for producer_id, entry in undo.producers.items():
             self._producers.restore(producer_id, entry)
@@ -392,7 +389,7 @@ class PartitionLog:
         batch that ends after the offset unless there is nothing committed after it, so that the reader moves on.
 
         Raises:
-            OffsetOutOfRange.
+            OffsetOutOfRange, Corruption.
         """
         stable = self.stable_offset
         if offset == self.end_offset:
@@ -747,11 +744,6 @@ class PartitionLog:
         self._drop(group)
         return True
 
-    def close_idle(self) -> None:
-        """Close sealed segments' files; they reopen when read."""
-        for segment in self._segments[:-1]:
-            segment.close()
-
     def close(self) -> None:
         """Sync, save the index and close. Opening again then scans nothing."""
         self._closed = True
@@ -770,7 +762,7 @@ class PartitionLog:
         self._closed = True
         with self.cleaning, self._lock:
             for segment in self._segments:
-                segment.delete()
+                segment.retire()
             for path in self.directory.iterdir():
                 path.unlink()
         self.directory.rmdir()

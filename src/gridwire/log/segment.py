@@ -127,7 +127,7 @@ class Segment:
         self._descriptor = disk.open_file(self.path)
 
     def close(self) -> None:
-        """Close the file; it reopens on the next use, and what is read then is checked again."""
+        """Close the file, when nobody else can be reading; what is read after it reopens is checked again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -242,7 +242,11 @@ class Segment:
         return meta.producers, meta.transactions
 
     def retire(self) -> None:
-        """Remove the files while others may be about to read them: the descriptor goes with the last of them."""
+        """Remove the files while others may be about to read them; maps of them stay valid too.
+
+        The descriptor goes with the last who holds this object: closing it here could hand its number to another file
+        under a reader in another thread.
+        """
         with contextlib.suppress(OSError):
             _ = self.descriptor
         if os.name == "nt":  # an open file cannot be removed there
@@ -252,9 +256,3 @@ class Segment:
 
     def __del__(self) -> None:
         self.close()
-
-    def delete(self) -> None:
-        """Remove the files; a reader that has them open or mapped keeps what it sees."""
-        self.close()
-        for path in (self.meta_path, self.path):
-            path.unlink(missing_ok=True)

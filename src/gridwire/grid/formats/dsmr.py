@@ -24,8 +24,8 @@ from functools import cache
 from typing import Any, Final
 
 from dsmr_parser import telegram_specifications
-from dsmr_parser.exceptions import InvalidChecksumError, ParseError
 from dsmr_parser.parsers import TelegramParser
+from fastcrc import crc16
 
 from gridwire.grid.formats.base import BadFrame, Context, Decoded, Format, Item, bad_pieces
 from gridwire.grid.reading import Reading, timestamp_us, value_parts
@@ -156,8 +156,7 @@ def _readings(raw: bytes, context: Context) -> tuple[Reading, ...]:
         raw = raw.replace(b"\n", b"\r\n")
     text = raw.decode("latin-1")
     specification = _specification(text)
-    if _checksummed(text, specification):
-        _check_crc(text)
+    _check_crc(raw, bool(getattr(telegram_specifications, specification)["checksum_support"]))
     telegram = _parser(specification).parse(text)
     meter = _meter(telegram, text, context)
     ts_us = _time(text, context)
@@ -197,19 +196,15 @@ def _parser(specification: str) -> TelegramParser:
     return TelegramParser(plain, apply_checksum_validation=False)
 
 
-def _checksummed(text: str, specification: str) -> bool:
+def _check_crc(raw: bytes, required: bool) -> None:
     """Old telegrams need no checksum, but one that is there must be right."""
-    present = text.rstrip("\r\n\x00").rpartition("!")[2] != ""
-    return present or bool(getattr(telegram_specifications, specification)["checksum_support"])
-
-
-def _check_crc(text: str) -> None:
-    try:
-        TelegramParser.validate_checksum(text)
-    except InvalidChecksumError:
-        raise _Unusable("CRC-16 of the telegram does not match its bytes") from None
-    except (ParseError, ValueError):
-        raise _Unusable("telegram has no CRC-16") from None
+    content, _, sent = raw.rstrip(_BLANK).rpartition(b"!")
+    if not sent and not required:
+        return
+    if not re.fullmatch(rb"[0-9A-Fa-f]{4}", sent):
+        raise _Unusable("telegram has no CRC-16")
+    if crc16.arc(content + b"!") != int(sent, 16):
+        raise _Unusable("CRC-16 of the telegram does not match its bytes")
 
 
 def _meter(telegram: Any, text: str, context: Context) -> str:

@@ -127,7 +127,9 @@ class Tail:
             await asyncio.sleep(min(left_s, RATE_TICK_S))
             return
         hub = self._request.hub.name
-        await self._broker.wait({(hub, partition): at for partition, at in self._positions.items()}, left_s, committed=True)
+        await self._broker.wait(
+            {(hub, partition): at for partition, at in self._positions.items()}, left_s, committed=True
+        )
 
     async def _all(self) -> AsyncIterator[bytes]:
         """One read of each partition in turn."""

@@ -1,8 +1,8 @@
 """AddPartitionsToTxn 0 to 3, AddOffsetsToTxn 0 to 4, EndTxn 0 to 5 and TxnOffsetCommit 0 to 5 served.
 
 Both transaction protocols: the first, and from EndTxn 5, TxnOffsetCommit 5 and Produce 12 the second (KIP-890), in
-which partitions and groups join by being used and every transaction has an epoch of its own. Missing: AddPartitionsToTxn
-from 4, which brokers send to each other.
+which partitions and groups join by being used and every transaction has an epoch of its own. Missing:
+AddPartitionsToTxn from 4, which brokers send to each other.
 """
 
 from __future__ import annotations

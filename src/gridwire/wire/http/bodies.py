@@ -13,7 +13,7 @@ anything else                         one: the raw body
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -133,7 +133,7 @@ def _batch(body: bytes, now_ms: int) -> Iterator[list[Event]]:
         block: list[Event] = []
         for event in decode(body):
             check_size(event.value or b"", "an event of the batch")
-            block.append(event if event.timestamp > 0 else replace(event, timestamp=now_ms))
+            block.append(event if event.timestamp > 0 else msgspec.structs.replace(event, timestamp=now_ms))
             if len(block) == BLOCK_EVENTS:
                 yield block
                 block = []
