@@ -147,7 +147,7 @@ def test_a_flip_in_a_segment_is_noticed_and_costs_only_its_batch(written: Writte
     killed = len([name for name in written.files if name.endswith(".meta")]) < len(
         list(written.directory.glob("*.log"))
     )
-    for _ in range(share(0.3)):
+    for _ in range(share(0.35)):
         name, position, size, offset, count = (
             written.batches[-1] if dice.random() < 0.1 else dice.choice(written.batches)
         )
@@ -251,9 +251,7 @@ def test_a_flip_in_the_control_journal_stops_the_hub_and_salvage_keeps_every_eve
     for number in range(share(0.05)):
         place = flip(journal, dice)
         what = f"seed {SEED}: byte {place} of the journal"
-        with pytest.raises(
-            GridwireError, match=r"control journal is damaged: .* position \d+.*gridwire salvage --data"
-        ):
+        with pytest.raises(GridwireError, match=r"journal is damaged: .* position \d+.*gridwire salvage"):
             asyncio.run(_events(copy))
         if number % 10 == 0:
             rescued = Path(shutil.copytree(copy, copy.parent / f"rescued-{number}"))
@@ -296,7 +294,7 @@ def test_a_flip_in_the_identity_stops_the_hub(copy: Path) -> None:
     path = copy / "gridwire.json"
     sound = path.read_bytes()
     places = [(byte, bit) for byte in range(len(sound)) for bit in range(8)]
-    for byte, bit in random.Random(SEED + 3).sample(places, min(len(places), share(0.15))):
+    for byte, bit in random.Random(SEED + 3).sample(places, min(len(places), share(0.05))):
         content = bytearray(sound)
         content[byte] ^= 1 << bit
         path.write_bytes(content)

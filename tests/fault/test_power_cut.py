@@ -302,9 +302,7 @@ def test_control_a_disk_that_lies_loses_acknowledged_events(tmp_path: Path, disk
 
 
 @pytest.mark.slow
-def test_control_a_hub_that_does_not_sync_directories_loses_acknowledged_events(
-    tmp_path: Path, disk: Disk, hub: PoweredHub
-) -> None:
+def test_control_without_synced_directories_a_cut_loses_events(tmp_path: Path, disk: Disk, hub: PoweredHub) -> None:
     hub.prelude = NO_DIRECTORY_SYNC
     hub.start()
     hub.create()

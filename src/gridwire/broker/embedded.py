@@ -234,11 +234,10 @@ class EmbeddedBroker:
         return _Hub(info, self._open_partitions(info, range(record.partitions)))
 
     def _open_partitions(self, info: HubInfo, numbers: Sequence[int]) -> list[PartitionLog]:
-        """Open or create partitions; the names of new ones are durable."""
+        """Open or create partitions; their names are durable."""
         directory = self.directory / "hubs" / info.id.hex
-        new = any(not (directory / str(number)).is_dir() for number in numbers)
         logs = [self._open_partition(info, number) for number in numbers]
-        if new and self._durability.interval_ms is not None:
+        if self._durability.interval_ms is not None:
             disk.sync_directory(directory)
             disk.sync_directory(directory.parent)
         return logs

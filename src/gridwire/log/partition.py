@@ -127,8 +127,9 @@ class PartitionLog:
         if not files:
             segment = Segment(self.directory, 0, now_ms)
             segment.create()
-            if self._sync:
-                disk.sync_directory(self.directory)
+        if self._sync:  # also when there is nothing new: a kill may have come between a name and its sync
+            disk.sync_directory(self.directory)
+        if not files:
             return [segment]
         return [Segment(self.directory, covered(path)[0], now_ms, path.name) for path in files]
 
@@ -157,8 +158,8 @@ class PartitionLog:
         truncated = file_size - active.size
         if truncated:
             os.ftruncate(active.descriptor, active.size)
-            if self._sync:
-                disk.sync_data(active.descriptor)
+        if self._sync:  # readers will see all of it: not only what was acknowledged before a kill
+            disk.sync_data(active.descriptor)
         return Recovery(truncated, tuple(damage))
 
     def _expect_end(self, segment: Segment, next_base: int) -> list[Damage]:
