@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.membership import Membership
@@ -24,6 +25,11 @@ from gridwire.heads.http.server import HttpHead
 T = TypeVar("T")
 
 START_S = 60.0
+
+# The same examples every time, so that a red test is red for everybody; GRIDWIRE_TEST_EXPLORE=1 looks for new ones.
+settings.register_profile("same", derandomize=True, database=None)
+settings.register_profile("explore")
+settings.load_profile("explore" if os.environ.get("GRIDWIRE_TEST_EXPLORE") else "same")
 
 
 class HubProcess:

@@ -162,3 +162,9 @@ def test_one_event_is_bounded(content_type, start, end, what):
     assert events(content_type, start + b"x" * filler + end)
     with pytest.raises(MessageTooLarge, match=what):
         events(content_type, start + b"x" * (filler + 1) + end)
+
+
+@pytest.mark.parametrize("field", ["", "\\", 'a"b', "a\nb", "x" * 129])
+def test_a_key_field_that_cannot_be_a_plain_member_name_is_refused(field: str) -> None:
+    with pytest.raises(BadBody, match="key_field"):
+        bodies.parse("application/json", [], b"{}", 1, None, field)

@@ -220,8 +220,11 @@ KeyReader = Callable[[bytes, str], bytes | None]
 def _key_reader(field: str | None) -> KeyReader | None:
     if field is None:
         return None
-    if not 0 < len(field) <= KEY_FIELD_CHARS_MAX or not field.isprintable():
-        raise BadBody(f"key_field must be the name of a JSON member, at most {KEY_FIELD_CHARS_MAX} characters")
+    plain = field.isprintable() and '"' not in field and "\\" not in field
+    if not 0 < len(field) <= KEY_FIELD_CHARS_MAX or not plain:
+        raise BadBody(
+            f"key_field must be the name of a JSON member: at most {KEY_FIELD_CHARS_MAX} characters, no quotes or backslashes"
+        )
     return _key_reader_of(field)
 
 
