@@ -223,7 +223,8 @@ def _key_reader(field: str | None) -> KeyReader | None:
     plain = field.isprintable() and '"' not in field and "\\" not in field
     if not 0 < len(field) <= KEY_FIELD_CHARS_MAX or not plain:
         raise BadBody(
-            f"key_field must name a JSON member: at most {KEY_FIELD_CHARS_MAX} characters, no quotes or backslashes"
+            f"key_field must be the name of a JSON member, at most {KEY_FIELD_CHARS_MAX} characters, "
+            "without quotes and backslashes"
         )
     return _key_reader_of(field)
 
