@@ -15,34 +15,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Final
 
 from support import START_S, Server, free_port, scratch
 
-VERSION: Final = "4.3.1"
-SLF4J: Final = "1.7.36"
-CACHE: Final = Path(__file__).resolve().parent.parent / ".kafka"
-FETCH_S: Final = 600.0
-STARTED: Final = "Kafka Server started"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-_POM: Final = """\
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>gridwire.bench</groupId>
-  <artifactId>kafka-peer</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{kafka}</version></dependency>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{kafka}</version></dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>{slf4j}</version></dependency>
-  </dependencies>
-</project>
-"""
+from fetch_kafka import VERSION, fetch, java, java_major
+from fetch_kafka import KafkaUnavailable as PeerUnavailable
+
+__all__ = ["Kafka", "PeerUnavailable", "fetch", "java_major"]
+
+STARTED: Final = "Kafka Server started"
 
 _PROPERTIES: Final = """\
 process.roles=broker,controller
@@ -76,56 +64,6 @@ _QUIET: Final = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
 )
-
-
-class PeerUnavailable(Exception):
-    """There is no Kafka to compare with; the text says why."""
-
-
-def java() -> str:
-    """Path of Java 17 or newer. Raises PeerUnavailable."""
-    found = shutil.which("java")
-    if found is None:
-        raise PeerUnavailable("Java is not installed (17 or newer is needed)")
-    told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
-    major = java_major(told)
-    if major < 17:
-        raise PeerUnavailable(f"Java {major} is too old (17 or newer is needed)")
-    return found
-
-
-def java_major(told: str) -> int:
-    """Major version out of what `java -version` prints; 0 if it cannot be read."""
-    quoted = told.split('"')
-    number = quoted[1] if len(quoted) > 1 else ""
-    parts = number.split(".")
-    try:
-        return int(parts[1]) if parts[0] == "1" else int(parts[0].split("-")[0])
-    except (IndexError, ValueError):
-        return 0
-
-
-def fetch(cache: Path = CACHE) -> Path:
-    """The directory with Kafka's jars, filled by Maven on first use. Raises PeerUnavailable."""
-    libs = cache / f"kafka-{VERSION}"
-    if (libs / ".complete").exists():
-        return libs
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise PeerUnavailable("Maven is not installed (it fetches Apache Kafka)")
-    cache.mkdir(parents=True, exist_ok=True)
-    pom = cache / "pom.xml"
-    pom.write_text(_POM.format(kafka=VERSION, slf4j=SLF4J))
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={libs}"]
-    try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise PeerUnavailable(f"Maven did not fetch Apache Kafka within {FETCH_S:.0f} s") from None
-    if told.returncode:
-        reason = next((line for line in (told.stdout + told.stderr).splitlines() if "ERROR" in line), "no reason given")
-        raise PeerUnavailable(f"Maven could not fetch Apache Kafka {VERSION}: {reason[:200]}")
-    (libs / ".complete").touch()
-    return libs
 
 
 class Kafka(Server):

@@ -45,11 +45,11 @@ def java(program: str = "java") -> str:
     """Path of a program of Java 17 or newer. Raises KafkaUnavailable."""
     found = shutil.which(program)
     if found is None:
-        raise KafkaUnavailable(f"{program} is not installed (17 or newer is needed)")
+        raise KafkaUnavailable(f"Java is not installed ({program} of 17 or newer is needed)")
     told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
     major = java_major(told.stderr or told.stdout)
     if major < 17:
-        raise KafkaUnavailable(f"{program} {major} is too old (17 or newer is needed)")
+        raise KafkaUnavailable(f"Java {major} is too old ({program} of 17 or newer is needed)")
     return found
 
 

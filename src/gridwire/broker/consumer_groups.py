@@ -6,11 +6,9 @@ a restart is told so by its next heartbeat and joins again.
 
 from __future__ import annotations
 
-import asyncio
-import heapq
-import math
 from collections.abc import Iterator
 
+from gridwire.broker.deadlines import Deadlines
 from gridwire.core.clock import Clock
 from gridwire.groups import consumer
 from gridwire.groups.consumer_model import (
@@ -33,10 +31,7 @@ class ConsumerGroups:
         self.limits = limits or ConsumerLimits()
         self._clock = clock
         self._groups: dict[str, ConsumerGroup] = {}
-        self._due: list[tuple[float, str]] = []
-        self._filed: dict[str, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = math.inf
+        self._due = Deadlines(clock, self._expire)
 
     def __iter__(self) -> Iterator[ConsumerGroup]:
         return iter(list(self._groups.values()))
@@ -65,23 +60,18 @@ class ConsumerGroups:
     def forget(self, name: str) -> None:
         """Forget a group without members."""
         self._groups.pop(name, None)
-        self._filed.pop(name, None)
+        self._due.forget(name)
 
     def tick(self) -> None:
         """Do what is due at the clock's time."""
-        now_s = self._clock.monotonic()
-        while self._due and self._due[0][0] <= now_s:
-            deadline_s, name = heapq.heappop(self._due)
-            if self._filed.get(name) == deadline_s:
-                del self._filed[name]
-                self._step(name, Expire(), None)
-        self._arm()
+        self._due.tick()
 
     def close(self) -> None:
         """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._due.close()
+
+    def _expire(self, name: str) -> None:
+        self._step(name, Expire(), None)
 
     def _drop_longest_empty(self) -> bool:
         unused = [group for group in self._groups.values() if not group.members]
@@ -98,27 +88,11 @@ class ConsumerGroups:
             return result
         self._groups[name] = after
         # The others are filed already. Who is heard has its own moved back, but one to let go may be near.
-        only = after.members.get(command.member_id) if isinstance(command, Beat) and name in self._filed else None
+        only = after.members.get(command.member_id) if isinstance(command, Beat) and name in self._due else None
         deadline_s = (
             consumer.deadline_s(after, self.limits)
             if only is None
             else min(only.seen_s + self.limits.session_timeout_s, only.revoke_deadline_s)
         )
-        if deadline_s < self._filed.get(name, math.inf):
-            self._filed[name] = deadline_s
-            heapq.heappush(self._due, (deadline_s, name))
-            self._arm()
+        self._due.file(name, deadline_s)
         return result
-
-    def _arm(self) -> None:
-        if not self._due or (self._timer is not None and self._due[0][0] >= self._timer_s):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_s = self._due[0][0]
-        delay_s = max(0.0, self._timer_s - self._clock.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self.tick()

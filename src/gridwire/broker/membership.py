@@ -10,14 +10,13 @@ nothing due and files the group anew, so that heartbeats cost no heap work at al
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
-import math
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import cast
 
 from gridwire.broker.consumer_groups import ConsumerGroups
+from gridwire.broker.deadlines import Deadlines
 from gridwire.core.clock import Clock
 from gridwire.core.limits import NAME_MAX
 from gridwire.groups import classic, consumer
@@ -89,10 +88,7 @@ class Membership:
         self._groups: dict[str, Group] = {}
         self._tickets = itertools.count(1)
         self._waiting: dict[int, tuple[asyncio.Future[Result], Result]] = {}
-        self._due: list[tuple[float, str]] = []
-        self._filed: dict[str, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = math.inf
+        self._due = Deadlines(clock, lambda name: self._deliver(self._step(name, Tick())))
         self._closed = False
 
     async def join(
@@ -258,21 +254,13 @@ class Membership:
 
     def tick(self) -> None:
         """Do what is due at the clock's time. The timer calls this; a test with a clock of its own may."""
-        now_s = self._clock.monotonic()
-        while self._due and self._due[0][0] <= now_s:
-            deadline_s, name = heapq.heappop(self._due)
-            if self._filed.get(name) == deadline_s:
-                del self._filed[name]
-                self._deliver(self._step(name, Tick()))
-        self._arm()
+        self._due.tick()
 
     async def close(self) -> None:
         """Answer everybody who waits with COORDINATOR_NOT_AVAILABLE and take no more commands."""
         self._closed = True
         self.consumers.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._due.close()
         waiting, self._waiting = self._waiting, {}
         for future, closed in waiting.values():
             if not future.done():
@@ -300,7 +288,7 @@ class Membership:
 
     def _forget(self, name: str) -> None:
         self._groups.pop(name, None)
-        self._filed.pop(name, None)
+        self._due.forget(name)
 
     async def _ask(self, group: str, command: Join | Sync, closed: Result) -> Result:
         """Run a command and wait for its answer; when the waiting is cancelled the group is told."""
@@ -333,23 +321,5 @@ class Membership:
             self._forget(name)
             return replies
         self._groups[name] = after
-        if after.deadline_s < self._filed.get(name, math.inf):
-            self._filed[name] = after.deadline_s
-            heapq.heappush(self._due, (after.deadline_s, name))
-            self._arm()
+        self._due.file(name, after.deadline_s)
         return replies
-
-    def _arm(self) -> None:
-        """Set the one timer to the earliest deadline; an earlier timer that is already set may stay."""
-        if self._closed or not self._due or self._due[0][0] >= self._timer_s:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_s = self._due[0][0]
-        delay_s = max(0.0, self._timer_s - self._clock.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._timer_s = math.inf
-        self.tick()
