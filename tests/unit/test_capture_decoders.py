@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from gridwire.broker.port import ColumnBatch
-from gridwire.capture.decoders import events, json_decoder, with_labels
+from gridwire.capture.decoders import events, json_decoder
 from gridwire.capture.delta import TableWriter
 from gridwire.columnar.decode import decode
 from gridwire.core.batch import Event, encode
@@ -100,15 +100,6 @@ def test_an_event_without_a_value_is_a_row_of_nulls() -> None:
 def test_a_column_json_has_nothing_for_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="list"):
         json_decoder(pa.schema([pa.field("x", pa.list_(pa.int8()))]))
-
-
-def test_codes_become_names_and_unknown_codes_null() -> None:
-    def codes(batch: ColumnBatch) -> pa.RecordBatch:
-        return pa.record_batch({"reading_type": pa.array([1, 9, None, 4], pa.int16()), "x": pa.array([1, 2, 3, 4])})
-
-    rows = with_labels(codes, "reading_type", {1: "import_kwh", 4: "export_kwh"})(batch([None]))
-    assert rows.column("reading_type").to_pylist() == ["import_kwh", None, None, "export_kwh"]
-    assert rows.schema.names == ["reading_type", "x"]
 
 
 @pytest.mark.parametrize("decoder", [events, json_decoder(LOAD)])

@@ -8,15 +8,13 @@ refused: a public key must never be taken for a secret.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
-
-from joserfc import jwt
-from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwk import KeySet
+from typing import TYPE_CHECKING, Any, Final
 
 from gridwire.core.errors import InvalidSetting, NotAuthenticated
+
+if TYPE_CHECKING:  # imported when the first token comes: a hub without an issuer starts a tenth of a second sooner
+    from joserfc.jwk import KeySet
 
 ALGORITHMS: Final = (
     "RS256",
@@ -59,6 +57,9 @@ class Subject:
 
 def parse_key_set(document: Any) -> KeySet:
     """A JWKS document. Raises InvalidSetting."""
+    from joserfc.errors import JoseError
+    from joserfc.jwk import KeySet
+
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         raise InvalidSetting("the JWKS is not an object with a list of keys")
     if len(document["keys"]) > KEYS_MAX:
@@ -72,6 +73,9 @@ def parse_key_set(document: Any) -> KeySet:
 
 def verify(text: str, keys: KeySet, rules: BearerRules, now_s: float) -> Subject:
     """Whom a token speaks of. Raises NotAuthenticated."""
+    from joserfc import jwt
+    from joserfc.errors import JoseError, SecurityWarning
+
     if len(text) > TOKEN_CHARS_MAX or text.count(".") != 2:
         raise NotAuthenticated(_BAD)
     try:
@@ -125,7 +129,3 @@ def parse_oauthbearer(message: bytes) -> str:
         if name == b"auth" and scheme.lower() == b"bearer":
             return token.strip().decode("ascii", "replace")
     raise NotAuthenticated("the OAUTHBEARER message has no bearer token")
-
-
-KeySource = Callable[[], KeySet]
-"""Where the issuer's keys come from at this moment."""

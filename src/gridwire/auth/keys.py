@@ -15,9 +15,6 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from gridwire.core.errors import GridwireError
 
 KEY_BYTES: Final = 32
@@ -51,6 +48,8 @@ class Sealer:
     def __init__(self, key: bytes, random: Random = os.urandom) -> None:
         if len(key) != KEY_BYTES:
             raise GridwireError(f"the key file must hold {KEY_BYTES} bytes: restore it from your backup")
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # a hub without sign-in does without it
+
         self._cipher = AESGCM(key)
         self._random = random
 
@@ -65,6 +64,8 @@ class Sealer:
         Raises:
             GridwireError: the key file is not the one it was sealed with.
         """
+        from cryptography.exceptions import InvalidTag
+
         try:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place.encode()).decode()
         except (InvalidTag, ValueError):

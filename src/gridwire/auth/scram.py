@@ -20,7 +20,6 @@ from typing import Final
 from gridwire.core.errors import NotAuthenticated
 
 ITERATIONS: Final = 4096
-ITERATIONS_MAX: Final = 16384
 SALT_BYTES: Final = 16
 MESSAGE_BYTES_MAX: Final = 4096
 HASHES: Final = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}

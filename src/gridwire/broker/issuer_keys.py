@@ -8,13 +8,15 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from joserfc.jwk import KeySet
 
 from gridwire.auth.bearer import parse_key_set
 from gridwire.core.errors import GridwireError, InvalidSetting, Unavailable
+
+if TYPE_CHECKING:
+    from joserfc.jwk import KeySet
 
 DOCUMENT_BYTES_MAX: Final = 1024 * 1024
 FETCH_TIMEOUT_S: Final = 10.0

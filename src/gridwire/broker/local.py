@@ -98,7 +98,6 @@ class LocalSource:
 
     def __init__(self, directory: Path | str, group: str, hubs: Sequence[str], start: str = "earliest") -> None:
         self.group = group
-        self.skipped_events = 0
         self.malformed_batches = 0
         self._hub_names = list(hubs)
         self._start = start
@@ -194,7 +193,8 @@ class LocalSource:
         """Retention was faster than we: go on at the first event kept, and say how many are gone."""
         position = self._positions[place]
         target = start if position < start else end
-        self.skipped_events += max(0, target - position)
+        hub, number = place
+        log.warning("the position is not in the log any more", hub=hub, partition=number, position=position, now=target)
         self._positions[place] = target
 
     def _columns(self, place: Place, spans: list[SegmentSpan]) -> list[ColumnBatch]:

@@ -6,7 +6,6 @@ row. It never raises because of what an event contains; the decoders here keep w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -64,24 +63,6 @@ def json_decoder(schema: pa.Schema) -> Decoder:
         return pa.RecordBatch.from_arrays(arrays, schema=target)
 
     return decode
-
-
-def with_labels(decode: Decoder, column: str, labels: Mapping[int, str]) -> Decoder:
-    """A decoder whose `column` of numbers becomes their names; a number without a name becomes null.
-
-    In the lake a code must not need our tables to be read; dictionary encoding makes its name as cheap as the number.
-    """
-    names = pa.array(list(labels.values()), pa.string())
-    codes = pa.array(list(labels.keys()), pa.int64())
-
-    def decode_named(batch: ColumnBatch) -> pa.RecordBatch:
-        rows = decode(batch)
-        place = rows.schema.get_field_index(column)
-        indices = pc.index_in(rows.column(place).cast(pa.int64()), value_set=codes)
-        named = pa.DictionaryArray.from_arrays(indices, names)
-        return rows.set_column(place, pa.field(column, named.type), named)
-
-    return decode_named
 
 
 def _repeated(partition: int, count: int) -> pa.Array:
