@@ -248,6 +248,25 @@ _verb("groups", "GET", "/v1/groups", None, (Action.LIST, None))
 _verb("group", "GET", f"/v1/groups/{GROUP}", None, (Action.USE_GROUP, GROUP))
 _verb("reset", "POST", f"/v1/groups/{GROUP}/reset", {"hub": HUB, "to": "latest"},
       (Action.USE_GROUP, GROUP), (Action.READ, HUB))  # fmt: skip
+_verb("Event Hubs send", "POST", f"/{HUB}/messages", {"a": 1}, (Action.SEND, HUB))
+_verb("Event Hubs publish", "POST", f"/{HUB}/publishers/p/messages", {"a": 1}, (Action.SEND, HUB))
+_verb("claims", "GET", f"/v1/groups/{GROUP}/claims?hub={HUB}", None, (Action.USE_GROUP, GROUP), (Action.READ, HUB))
+_verb("claim", "POST", f"/v1/groups/{GROUP}/claims", {"hub": HUB, "claims": []},
+      (Action.USE_GROUP, GROUP), (Action.READ, HUB))  # fmt: skip
+_verb("positions", "GET", f"/v1/groups/{GROUP}/positions?hub={HUB}", None,
+      (Action.USE_GROUP, GROUP), (Action.READ, HUB))  # fmt: skip
+_verb("commit", "POST", f"/v1/groups/{GROUP}/positions", {"hub": HUB, "positions": []},
+      (Action.USE_GROUP, GROUP), (Action.READ, HUB))  # fmt: skip
+_verb("Azure's schema groups", "GET", "/$schemaGroups", None, (Action.READ_SCHEMA, None))
+_verb("schema groups", "GET", "/v1/schemagroups", None, (Action.READ_SCHEMA, None))
+_verb("schema by id", "GET", "/$schemaGroups/$schemas/none", None, (Action.READ_SCHEMA, None))
+_verb("schema by text", "POST", "/$schemaGroups/none/schemas/none:get-id", {}, (Action.READ_SCHEMA, None))
+_verb("put schema", "PUT", "/$schemaGroups/none/schemas/none", {}, (Action.REGISTER_SCHEMA, None))
+_verb("post schema", "POST", "/v1/schemagroups/none/schemas", {}, (Action.REGISTER_SCHEMA, None))
+_verb("schemas", "GET", "/v1/schemagroups/none/schemas", None, (Action.READ_SCHEMA, None))
+_verb("drop schema", "DELETE", "/v1/schemagroups/none/schemas/none", None, (Action.OPERATE, None))
+_verb("make schema group", "POST", "/v1/schemagroups", {}, (Action.OPERATE, None))
+_verb("drop schema group", "DELETE", "/v1/schemagroups/none", None, (Action.OPERATE, None))
 _verb("metrics", "GET", "/metrics", None, (Action.OBSERVE, None))
 _verb("status", "GET", "/v1/status", None, (Action.LIST, None))
 _verb("page", "GET", "/", None, (Action.LIST, None))

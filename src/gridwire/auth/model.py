@@ -102,6 +102,8 @@ class Action(Enum):
     DELETE_GROUP = "group.delete"
     LIST = "namespace.list"
     PRODUCE_IDEMPOTENTLY = "producer.id"
+    READ_SCHEMA = "schema.read"
+    REGISTER_SCHEMA = "schema.register"
     OBSERVE = "namespace.observe"
     OPERATE = "namespace.operate"
 
@@ -120,6 +122,8 @@ TABLE: Final[dict[Action, tuple[Over, Right]]] = {
     Action.DELETE_GROUP: (Over.GROUP, Right.MANAGE),
     Action.LIST: (Over.ANYTHING, ANY_RIGHT),
     Action.PRODUCE_IDEMPOTENTLY: (Over.ANYTHING, Right.SEND),
+    Action.READ_SCHEMA: (Over.ANYTHING, ANY_RIGHT),
+    Action.REGISTER_SCHEMA: (Over.NAMESPACE, Right.SEND),
     Action.OBSERVE: (Over.NAMESPACE, Right.LISTEN),
     Action.OPERATE: (Over.NAMESPACE, Right.MANAGE),
 }

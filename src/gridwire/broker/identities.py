@@ -17,7 +17,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -37,9 +37,9 @@ from gridwire.auth.model import (
 from gridwire.auth.plain import ConnectionString, NameAndKey
 from gridwire.auth.quota import Bucket
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import Changes, pack
+from gridwire.broker.control import pack
 from gridwire.broker.issuer_keys import IssuerKeys, KeyAddress
-from gridwire.broker.port import Broker
+from gridwire.broker.port import Journal
 from gridwire.core.clock import Clock
 from gridwire.core.errors import GridwireError, InvalidSetting, NotAuthenticated
 from gridwire.core.limits import check_name
@@ -55,18 +55,6 @@ _USER: Final = "identity/user/"
 _CERTIFICATE: Final = "identity/certificate/"
 _T = TypeVar("_T")
 log = structlog.get_logger("gridwire.auth")
-
-
-class Journal(Broker, Protocol):
-    """What identities need of the broker beyond the port."""
-
-    async def change(self, changes: Changes) -> None:
-        """Write keyed changes to the control journal; durable when it returns."""
-        ...
-
-    def kept(self, prefix: str) -> Iterable[tuple[str, bytes]]:
-        """Journal entries below a prefix."""
-        ...
 
 
 class ScramRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -324,9 +312,11 @@ class Identities:
             return self._of_policy(known, "key", found[0], claim.hub)
         raise NotAuthenticated(WRONG)
 
-    def by_sas(self, text: str) -> Identity:
-        """Somebody with a shared access signature."""
+    def by_sas(self, text: str, publisher: str | None = None) -> Identity:
+        """Somebody with a shared access signature; one for a single publisher is good where he is named only."""
         token = sas.parse(text)
+        if token.publisher is not None and token.publisher != publisher:
+            raise NotAuthenticated("this shared access signature is good for sending as its publisher only")
         known = self._policies.get(token.policy)
         key = sas.verify(token, known.keys if known is not None else ("",), self._now_s())
         if known is None or key is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -13,6 +14,7 @@ from gridwire.broker.port import Broker
 from gridwire.core.errors import GridwireError, RemoteProtocolError
 from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, CreateHub, ResetGroup
+from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -20,6 +22,7 @@ from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.overview import Overview
 from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.policies import Policies
+from gridwire.heads.http.processors import ClaimPartitions, CommitPositions, Processors
 from gridwire.heads.http.request import (
     BodyMemory,
     ClientGone,
@@ -29,9 +32,11 @@ from gridwire.heads.http.request import (
     respond,
     respond_problem,
 )
-from gridwire.heads.http.routes import Answer, Call, Route, Table, json_answer
+from gridwire.heads.http.routes import Answer, Call, ErrorStyle, Handler, Route, Table, json_answer
+from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import IDENTITY, Doorman
 from gridwire.heads.http.streams import Streams
+from gridwire.wire.http import eventhubs, problems, schemas
 from gridwire.wire.http.problems import HttpError, problem_of
 
 API_PREFIX: Final = "/v1"
@@ -56,6 +61,9 @@ class App:
         parts: metrics.Counters,
         limits: HttpLimits,
         counters: HttpCounters,
+        processors: Processors,
+        registry: Schemas,
+        event_hubs: EventHubsSend,
         doorman: Doorman | None = None,
     ) -> None:
         self._broker = broker
@@ -69,6 +77,9 @@ class App:
         self._parts = parts
         self._limits = limits
         self._counters = counters
+        self._processors = processors
+        self._registry = registry
+        self._event_hubs = event_hubs
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
         self._policies = None if doorman is None else Policies(doorman.access)
@@ -83,6 +94,15 @@ class App:
             Route("groups", "/v1/groups", {"GET": self._groups}),
             Route("group", "/v1/groups/{group}", {"GET": self._group}),
             Route("reset", "/v1/groups/{group}/reset", {"POST": self._reset}),
+            Route("claims", "/v1/groups/{group}/claims", {"GET": self._claims, "POST": self._claim}),
+            Route("positions", "/v1/groups/{group}/positions", {"GET": self._positions, "POST": self._commit}),
+            Route("schemagroups", "/v1/schemagroups",
+                  {"GET": self._registry.list_groups, "POST": self._with(self._registry.create_group)}),
+            Route("schemagroups", "/v1/schemagroups/{group}", {"DELETE": self._registry.delete_group}),
+            Route("schemas", "/v1/schemagroups/{group}/schemas",
+                  {"GET": self._registry.list_schemas, "POST": self._with(self._registry.add)}),
+            Route("schemas", "/v1/schemagroups/{group}/schemas/{schema}",
+                  {"GET": self._registry.show, "DELETE": self._registry.delete}),
             Route("policies", "/v1/policies", {"GET": self._list_policies, "POST": self._create_policy}),
             Route("policy", "/v1/policies/{policy}", {"DELETE": self._delete_policy}),
             Route("rotate", "/v1/policies/{policy}/rotate", {"POST": self._rotate_policy}),
@@ -93,8 +113,36 @@ class App:
             Route("status", "/v1/status", {"GET": self._status}),
             Route("metrics", "/metrics", {"GET": self._metrics}),
             Route("healthz", "/healthz", {"GET": self._healthz}),
+            Route("healthz", "/health", {"GET": self._healthz}),  # where users of Azure's emulator look
             Route("readyz", "/readyz", {"GET": self._readyz}),
-        ]
+            *self._azure_routes(),
+        ]  # fmt: skip
+
+    def _azure_routes(self) -> list[Route]:
+        """Addresses as Event Hubs and its schema registry have them, errors included."""
+        hubs, registry = self._event_hubs, self._registry
+        one = "/$schemagroups/{group}/schemas/{schema}"
+        return [
+            Route("messages", "/{hub}/messages", {"POST": hubs.to_hub}, eventhubs.rendered),
+            Route("messages", "/{hub}/partitions/{partition}/messages", {"POST": hubs.to_partition},
+                  eventhubs.rendered),
+            Route("publisher", "/{hub}/publishers/{publisher}/messages", {"POST": hubs.as_publisher},
+                  eventhubs.rendered),
+            Route("schemagroups", "/$schemagroups", {"GET": registry.groups}, schemas.rendered),
+            Route("schema", "/$schemagroups/$schemas/{id}", {"GET": registry.by_id}, schemas.rendered),
+            Route("schema", one, {"PUT": self._with(registry.register), "POST": self._with(registry.find)},
+                  schemas.rendered),
+            Route("schema", one + "/versions", {"GET": registry.versions}, schemas.rendered),
+            Route("schema", one + "/versions/{version}", {"GET": registry.by_version}, schemas.rendered),
+        ]  # fmt: skip
+
+    def _with(self, handler: Callable[[Call, bytes], Awaitable[Answer]]) -> Handler:
+        """A handler that is given the request's body."""
+
+        async def handle(call: Call) -> Answer:
+            return await handler(call, await self._body(call))
+
+        return handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong is answered too, unless half an answer is out already."""
@@ -111,14 +159,15 @@ class App:
                 doorman.used(scope, 0, len(message.get("body", b"")))
             await send(message)
 
-        label, name = "page", ""
+        label, names = "page", tuple[str, ...]()
+        errors: ErrorStyle = problems.rendered
         try:
             self._guard.check(scope)
             found = self._table.find(scope)
             if found is not None:
-                label, name = found[0].label, found[1]
+                label, names, errors = found[0].label, found[1], found[0].errors
             if doorman is not None:
-                self._admit(doorman, scope, label, name)
+                self._admit(doorman, scope, label, names)
                 receive = _charged(doorman, scope, receive)
             if found is None:
                 await self._page(scope, receive, counting_send)
@@ -127,16 +176,19 @@ class App:
         except ClientGone:
             status = 499
         except Exception as error:
-            await self._fail(error, scope, counting_send, begun=status != 0)
+            await self._fail(error, scope, counting_send, errors, begun=status != 0)
         self._counters.requests[label, status] += 1
         if doorman is not None:
-            doorman.done(scope, label, name, status)
+            doorman.done(scope, label, "/".join(names), status)
 
-    def _admit(self, doorman: Doorman, scope: Scope, label: str, name: str) -> None:
+    def _admit(self, doorman: Doorman, scope: Scope, label: str, names: tuple[str, ...]) -> None:
         """Let a request in, or not. Raises HttpError 401, 403, 429."""
-        doorman.check(scope, label, name)
-        if label == "events" and scope["method"] == "POST" and name not in {hub.name for hub in self._broker.hubs()}:
-            doorman.require(scope, Action.CREATE_HUB, name)
+        doorman.check(scope, label, names)
+        if label == "events" and scope["method"] == "POST" and not self._exists(names[0]):
+            doorman.require(scope, Action.CREATE_HUB, names[0])
+
+    def _exists(self, hub: str) -> bool:
+        return any(info.name == hub for info in self._broker.hubs())
 
     async def _call(self, route: Route, call: Call) -> None:
         if call.scope["method"] == "OPTIONS":
@@ -147,7 +199,7 @@ class App:
         if answer is not None:
             await respond(call.send, answer.status, answer.body, answer.headers)
 
-    async def _fail(self, error: Exception, scope: Scope, send: Send, *, begun: bool) -> None:
+    async def _fail(self, error: Exception, scope: Scope, send: Send, errors: ErrorStyle, *, begun: bool) -> None:
         problem = problem_of(error)
         self._counters.problems[problem.type.rpartition(":")[2]] += 1
         if problem.status >= 500:
@@ -157,7 +209,7 @@ class App:
             raise error  # the server cuts the connection, so that nobody takes half an answer for a whole one
         if header(scope, b"expect"):  # the client may not send the body now: the next bytes could be anything
             problem = replace(problem, headers=(*problem.headers, ("connection", "close")))
-        await respond_problem(send, problem)
+        await respond_problem(send, problem, *errors(problem))
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -227,6 +279,30 @@ class App:
         if self._doorman is not None:
             self._doorman.require(call.scope, Action.READ, parse_json(body, ResetGroup).hub)
         return json_answer(await self._admin.reset(call.name, body))
+
+    def _reads(self, call: Call, hub: str) -> str:
+        """The hub, if whoever asks may read it. Raises HttpError 403."""
+        if self._doorman is not None:
+            self._doorman.require(call.scope, Action.READ, hub)
+        return hub
+
+    async def _claims(self, call: Call) -> Answer:
+        hub = self._reads(call, call.query().get("hub", ""))
+        return json_answer(self._processors.claims(call.name, hub))
+
+    async def _claim(self, call: Call) -> Answer:
+        wanted = parse_json(await self._body(call), ClaimPartitions)
+        self._reads(call, wanted.hub)
+        return json_answer(await self._processors.claim(call.name, wanted))
+
+    async def _positions(self, call: Call) -> Answer:
+        hub = self._reads(call, call.query().get("hub", ""))
+        return json_answer(await self._processors.positions(call.name, hub))
+
+    async def _commit(self, call: Call) -> Answer:
+        wanted = parse_json(await self._body(call), CommitPositions)
+        self._reads(call, wanted.hub)
+        return json_answer(await self._processors.commit(call.name, wanted))
 
     def _rules(self, call: Call) -> tuple[Policies, str]:
         """The policies, and who asks. Raises HttpError 409 where nobody signs in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.types import Scope
@@ -30,6 +30,8 @@ OPEN: Final = frozenset({"healthz", "readyz"})
 
 ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("events", "POST"): Action.SEND,
+    ("messages", "POST"): Action.SEND,
+    ("publisher", "POST"): Action.SEND,
     ("events", "GET"): Action.READ,
     ("tail", "GET"): Action.READ,
     ("hub", "GET"): Action.DESCRIBE_HUB,
@@ -40,6 +42,16 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("groups", "GET"): Action.LIST,
     ("group", "GET"): Action.USE_GROUP,
     ("reset", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
+    ("claims", "GET"): Action.USE_GROUP,  # and reading the hub in the query
+    ("claims", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
+    ("positions", "GET"): Action.USE_GROUP,  # and reading the hub in the query
+    ("positions", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
+    ("schemagroups", "GET"): Action.READ_SCHEMA,
+    ("schema", "GET"): Action.READ_SCHEMA,
+    ("schema", "PUT"): Action.REGISTER_SCHEMA,
+    ("schema", "POST"): Action.READ_SCHEMA,
+    ("schemas", "GET"): Action.READ_SCHEMA,
+    ("schemas", "POST"): Action.REGISTER_SCHEMA,
     ("live", "GET"): Action.OBSERVE,
     ("metrics", "GET"): Action.OBSERVE,
     ("status", "GET"): Action.LIST,
@@ -47,7 +59,13 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
 }
 """By route and method; what is not here takes Manage on the namespace."""
 
-AUDITED: Final = frozenset({("hub", "PATCH"), ("hub", "DELETE"), ("hubs", "POST"), ("reset", "POST")})
+AUDITED: Final = frozenset(
+    {
+        ("hub", "PATCH"), ("hub", "DELETE"), ("hubs", "POST"), ("reset", "POST"),
+        ("schema", "PUT"), ("schemas", "POST"), ("schemas", "DELETE"), ("schemagroups", "POST"),
+        ("schemagroups", "DELETE"),
+    }
+)  # fmt: skip
 
 
 class Doorman:
@@ -55,14 +73,19 @@ class Doorman:
 
     def __init__(self, access: Identities) -> None:
         self.access = access
-        self._known: dict[str, Identity] = {}
+        self._known: dict[tuple[str, str | None], Identity] = {}
         self._generation = access.generation
 
-    def check(self, scope: Scope, label: str, name: str) -> Identity | None:
-        """Whoever asks, if he may; None for what is open to all. Raises HttpError 401, 403, 429."""
+    def check(self, scope: Scope, label: str, names: Sequence[str]) -> Identity | None:
+        """Whoever asks, if he may; None for what is open to all. Raises HttpError 401, 403, 429.
+
+        Args:
+            names: what stands in the path, the hub or group first.
+        """
         if label in OPEN:
             return None
-        identity = self._identify(scope)
+        name = names[0] if names else ""
+        identity = self._identify(scope, names[1] if label == "publisher" else None)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method != "OPTIONS":
             self._allow(scope, identity, ACTIONS.get((label, method), Action.OPERATE), name or None)
@@ -108,7 +131,7 @@ class Doorman:
             self.access.audit.failed(identity.name, action.value, _peer(scope), str(error))
             raise HttpError(403, str(error)) from None
 
-    def _identify(self, scope: Scope) -> Identity:
+    def _identify(self, scope: Scope, publisher: str | None) -> Identity:
         text = header(scope, b"authorization").decode("latin-1")
         try:
             if not text:
@@ -116,38 +139,41 @@ class Doorman:
                 if identity is None:
                     raise NotAuthenticated("sign in with a key, a token or a certificate")
                 return identity
-            return self._by_header(text)
+            return self._by_header(text, publisher)
         except NotAuthenticated as error:
             if text:
                 self.access.audit.failed("?", "sign-in", _peer(scope), f"http: {error}")
             raise HttpError(401, str(error), (("www-authenticate", CHALLENGE),)) from None
 
-    def _by_header(self, text: str) -> Identity:
+    def _by_header(self, text: str, publisher: str | None) -> Identity:
         if len(text) > CREDENTIALS_CHARS_MAX:
             raise NotAuthenticated("the credentials are too long")
         if self._generation != self.access.generation:
             self._generation = self.access.generation
             self._known.clear()
-        identity = self._known.get(text)
+        known = (text, publisher)
+        identity = self._known.get(known)
         if identity is None:
-            identity = self._verified(text)
+            identity = self._verified(text, publisher)
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
-            self._known[text] = identity
+            self._known[known] = identity
         elif identity.expired(self.access.now_s()):
-            del self._known[text]
+            del self._known[known]
             raise NotAuthenticated("the time of this token is up")
         return identity
 
-    def _verified(self, text: str) -> Identity:
+    def _verified(self, text: str, publisher: str | None) -> Identity:
         scheme, _, rest = text.partition(" ")
         kind = scheme.lower()
+        if kind == "bearer" and rest.lower().startswith(sas.SCHEME.lower()):
+            kind, text = sas.SCHEME.lower(), rest  # a signature in the place of a token: all some SDKs can send
         if kind == "basic":
             return self.access.by_key(plain.parse_basic(rest))
         if kind == "bearer":
             return self.access.by_token(rest.strip())
         if kind == sas.SCHEME.lower():
-            return self.access.by_sas(text)
+            return self.access.by_sas(text, publisher)
         raise NotAuthenticated("this way to sign in is not served")
 
 
