@@ -80,12 +80,14 @@ class HubProcess:
 
 
 def run_cli(
-    *arguments: str, url: str | None = None, check: bool = True, text: str | None = None
+    *arguments: str, url: str | None = None, check: bool = True, text: str | None = None, ca: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a `gridwire` command as a user would."""
+    """Run a `gridwire` command as a user would. `ca`: authorities that vouch for the hub."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_")}
     if url:
         environment["GRIDWIRE_URL"] = url
+    if ca:
+        environment["GRIDWIRE_CA_FILE"] = str(ca)
     done = subprocess.run(
         [sys.executable, "-m", "gridwire", *arguments],
         capture_output=True,

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 import gridwire
+from gridwire import entities
 from gridwire.auth.bearer import BearerRules
+from gridwire.broker.claims import declare_groups
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.identities import Identities, TokenIssuer
 from gridwire.broker.issuer_keys import issuer_keys
@@ -87,6 +89,7 @@ class Hub:
         self.membership = Membership(self.clock)
         self.local = LocalServer(self.broker)
         try:
+            await self._create_entities()
             await self._open_doors()
             await self.local.start()
             await self._start_heads()
@@ -97,6 +100,22 @@ class Hub:
         self._reconcile.set()
         self._reconciler = asyncio.create_task(self._keep_workers())
         self._ready = True
+
+    async def _create_entities(self) -> None:
+        """Hubs and groups of the entity file, where they are not there yet. Raises InvalidSetting."""
+        if not self.settings.entities:
+            return
+        known = {hub.name: hub for hub in self.broker.hubs()}
+        wanted = entities.load(Path(self.settings.entities))
+        for entity in wanted:
+            if entity.name not in known:
+                await self.broker.create_hub(entity.name, entity.partitions)
+            elif entity.partitions not in (None, known[entity.name].partitions):
+                log.warning(
+                    "hub has another number of partitions than the entity file says: left as it is",
+                    hub=entity.name, partitions=known[entity.name].partitions, file=entity.partitions,
+                )  # fmt: skip
+        await declare_groups(self.broker, {group for entity in wanted for group in entity.groups})
 
     async def _open_doors(self) -> None:
         """Certificates and identities, where they are asked for."""

@@ -50,7 +50,7 @@ def stored(hub, name="readings"):
 def refused(answer, status, reason):
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/xml; charset=utf-8"
-    error = ET.fromstring(answer.text)  # noqa: S314 - our own answer
+    error = ET.fromstring(answer.text)
     assert (error.tag, error.findtext("Code")) == ("Error", str(status))
     assert reason in (error.findtext("Detail") or "")
 

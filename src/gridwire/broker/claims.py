@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -118,6 +118,25 @@ class Claims:
         check_group(group)
         info = self._broker.hub(hub)
         return f"{urllib.parse.quote(group, safe='')}/{info.id}/", info.partitions
+
+
+DEFAULT_GROUP: Final = "$Default"
+"""The consumer group that Event Hubs' clients expect everywhere. It is listed once somebody has used it."""
+
+_DECLARED: Final = "group/"
+
+
+async def declare_groups(broker: Journal, groups: Iterable[str]) -> None:
+    """Let groups be there before anybody reads with them; durable when it returns. Raises InvalidName."""
+    known = {key for key, _ in broker.kept(_DECLARED)}
+    wanted = {urllib.parse.quote(check_group(group), safe="") for group in groups}
+    if wanted - known:
+        await broker.change({_DECLARED + key: b"" for key in sorted(wanted - known)})
+
+
+def declared_groups(broker: Journal) -> set[str]:
+    """Groups that are there although nobody may have read with them."""
+    return {urllib.parse.unquote(key) for key, _ in broker.kept(_DECLARED)}
 
 
 def check_group(group: str) -> str:

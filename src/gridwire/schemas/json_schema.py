@@ -87,10 +87,10 @@ class _Comparison:
 
     def why(self, wide: Schema, narrow: Schema, path: str) -> str | None:
         wide, narrow = _resolved(wide, self._wide_root), _resolved(narrow, self._narrow_root)
-        if wide is True or narrow is False or not _says(wide):
+        if wide is False and narrow is not False:
+            return f"{_at(path)}: nothing is allowed"
+        if narrow is False or not _says(wide):
             return None
-        if wide is False:
-            return f"{_at(path)}: nothing is allowed any more"
         narrow = _ANYTHING if narrow is True else narrow
         return self._answers.of(wide, narrow, lambda: self._why(wide, narrow, path))
 
@@ -205,10 +205,8 @@ def _says(schema: Schema) -> set[str]:
 def _types(schema: Schema) -> frozenset[str]:
     """Types a schema names, by its enumerated values where it names none; empty for any."""
     named = schema.get("type")
-    if isinstance(named, str):
-        return frozenset({named})
-    if isinstance(named, list):
-        return frozenset(map(str, named))
+    if named is not None:
+        return frozenset({named}) if isinstance(named, str) else frozenset(named)
     values = _enumerated(schema)
     return frozenset() if values is None else frozenset(map(_type_of, values))
 
