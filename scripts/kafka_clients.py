@@ -105,6 +105,11 @@ _TRANSACTIONS: Final = Gap("Transactions are refused at once", "all", "idempoten
 GAPS: Final = (
     *([_TRANSACTIONS] if 26 in NOT_SERVED else []),
     Gap(
+        "After all brokers were away at once, as when the hub restarts, `send_offsets_to_transaction` may wait for "
+        "ever (librdkafka issue 5511: it waits for a broker it has forgotten)",
+        "librdkafka 2.10 and later, transactions with positions, any server", "`metadata.recovery.strategy=none`",
+    ),
+    Gap(
         "A group with members does not change between the classic and the consumer protocol while it runs",
         "all that speak both", "stop its members, then start them with the other; positions stay",
     ),
