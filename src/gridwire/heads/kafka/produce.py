@@ -97,6 +97,8 @@ def start(
     """Append everything asked, in order and at once; `finish` is called when all is settled."""
     pending = _Pending(context, header, request.acks == 0, finish)
     refusal = _refusal(header, request)
+    if refusal is None and request.transactional_id is not None and gate is not None:
+        refusal = _transaction_refusal(gate, request.transactional_id)
     for name, parts in request.topics:
         results = []
         hub = context.hub(name)
@@ -126,6 +128,13 @@ def _refusal(header: RequestHeader, request: ProduceRequest) -> tuple[ErrorCode,
     if request.transactional_id is not None and request.acks != -1:
         return ErrorCode.INVALID_REQUIRED_ACKS, "a transaction needs acks=all"
     return None
+
+
+def _transaction_refusal(gate: Gate, transactional_id: str) -> tuple[ErrorCode, str] | None:
+    if gate.may(Action.TRANSACT, transactional_id):
+        return None
+    code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    return code, f"a transaction of {transactional_id[:80]!r} takes Send, or WRITE on that id"
 
 
 def _append(

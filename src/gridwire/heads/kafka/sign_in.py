@@ -34,8 +34,10 @@ class Admission:
 
     __slots__ = ("_counted", "_usage", "_whose", "gate", "since_s")
 
-    def __init__(self, access: Identities, peer: str, since_s: float, certificate: dict[str, Any] | None) -> None:
-        self.gate = Gate(access, peer)
+    def __init__(
+        self, access: Identities, peer: str, host: str, since_s: float, certificate: dict[str, Any] | None
+    ) -> None:
+        self.gate = Gate(access, peer, host)
         self.since_s = since_s
         self._usage: Usage | None = None
         self._counted = False
