@@ -87,8 +87,9 @@ class Acls:
             outcomes: list[GridwireError | None] = []
             fresh: dict[Binding, None] = {}
             for binding in wanted:
-                outcomes.append(self._refusal(binding, len(fresh)))
-                if outcomes[-1] is None and binding not in self._bindings:
+                known = binding in self._bindings or binding in fresh
+                outcomes.append(None if known else self._refusal(binding, len(fresh)))
+                if not known and outcomes[-1] is None:
                     fresh[binding] = None
             if fresh:
                 await self._journal.change({_key(each): pack(_record(each)) for each in fresh})
@@ -116,7 +117,7 @@ class Acls:
             check(binding)
         except GridwireError as error:
             return error
-        if len(self._bindings) + fresh >= BINDINGS_MAX and binding not in self._bindings:
+        if len(self._bindings) + fresh >= BINDINGS_MAX:
             return InvalidSetting(f"there are {BINDINGS_MAX} ACLs already: use prefixed ones")
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
@@ -201,6 +201,7 @@ class App:
         hubs = await self._overview.hubs()
         if self._doorman is not None:
             hubs = self._doorman.visible(call.scope, Action.DESCRIBE_HUB, hubs, "name")
+            hubs = [self._told(call, hub) for hub in hubs]
         return json_answer({"hubs": hubs})
 
     async def _create_hub(self, call: Call) -> Answer:
@@ -210,7 +211,14 @@ class App:
         return json_answer(await self._admin.create_hub(body), 201)
 
     async def _hub(self, call: Call) -> Answer:
-        return json_answer(await self._admin.show_hub(call.name))
+        return json_answer(self._told(call, await self._admin.show_hub(call.name)))
+
+    def _told(self, call: Call, hub: dict[str, Any]) -> dict[str, Any]:
+        """A hub as whoever asks may know it: its settings take a right of their own."""
+        doorman = self._doorman
+        if doorman is None or doorman.visible(call.scope, Action.DESCRIBE_SETTINGS, [hub], "name"):
+            return hub
+        return {**hub, "settings": {}}
 
     async def _alter_hub(self, call: Call) -> Answer:
         body = await self._body(call)
