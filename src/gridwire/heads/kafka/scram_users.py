@@ -26,7 +26,7 @@ def describe(context: Context, request: Request) -> Answer:
         return {"ErrorCode": ErrorCode.SECURITY_DISABLED, "ErrorMessage": NO_SECURITY}
     known = context.access.users.mechanisms()
     asked = request.body["Users"]
-    names = Counter(each["Name"] for each in asked) if asked else Counter(known)
+    names = Counter(each["Name"] for each in asked) if asked else Counter(list(known))
     return {"Results": [_described(name, known.get(name), count) for name, count in names.items()]}
 
 
