@@ -213,6 +213,9 @@ KAFKA: dict[str, tuple[int, int, Any, Action, str | None]] = {
     "describe ACLs": (29, 3, _ANY_ACL, Action.INSPECT, None),
     "create ACLs": (30, 3, {"Creations": [_NO_ACL]}, Action.OPERATE, None),
     "delete ACLs": (31, 3, {"Filters": [_ANY_ACL | {"PrincipalFilter": "User:none"}]}, Action.OPERATE, None),
+    "describe quotas": (48, 1, {"Components": [], "Strict": False}, Action.INSPECT_SETTINGS, None),
+    "alter quotas": (49, 1, {"Entries": [{"Entity": [{"EntityType": "ip", "EntityName": "x"}], "Ops": []}],
+                             "ValidateOnly": True}, Action.OPERATE, None),
     "describe SCRAM": (50, 0, {"Users": None}, Action.INSPECT, None),
     "alter SCRAM": (51, 0, {"Deletions": [{"Name": "none", "Mechanism": 1}], "Upsertions": []}, Action.OPERATE, None),
     "log dirs": (35, 3, {"Topics": None}, Action.INSPECT, None),
@@ -280,6 +283,19 @@ def test_others_do_not_see_what_they_may_not(hub: Hub) -> None:
         return [each["Name"] for each in found["Topics"]], {each["Name"]: each["ErrorCode"] for each in named["Topics"]}
 
     assert asyncio.run(ask()) == ([OTHER], {HUB: 29, OTHER: 0, "none": 29})
+
+
+@pytest.mark.parametrize("version", [1, 9, 13])
+def test_where_the_hub_is_may_be_known_with_every_topic_refused(hub: Hub, version: int) -> None:
+    async def ask() -> Any:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.kafka)
+        await call(reader, writer, 17, 1, {"Mechanism": "PLAIN"})
+        await call(reader, writer, 36, 2, {"AuthBytes": f"\0wrong-entity\0{hub.keys['wrong-entity']}".encode()})
+        found = await call(reader, writer, 3, version, {"Topics": [{"Name": HUB}]})
+        writer.close()
+        return len(found["Brokers"]), [(each["Name"], each["ErrorCode"]) for each in found["Topics"]]
+
+    assert asyncio.run(ask()) == (1, [(HUB, 29)])
 
 
 # -- HTTP

@@ -53,6 +53,8 @@ def _scalar(rng: random.Random, field: Field, kind: str) -> Any:
         return rng.randbytes(rng.choice([0, 1, 20, 300]))
     if kind == "uuid":
         return UUID(int=rng.getrandbits(128) | 1)
+    if kind == "float64":
+        return rng.choice([0.0, 1024.0, -1.5, 1e300])
     bits = int(kind[3:])
     if "Timestamp" in field.name or field.name.endswith("Ms"):
         return rng.randrange(0, 2 ** min(bits - 1, 40))  # kio turns them into datetimes
@@ -165,7 +167,7 @@ def _same(fields: tuple[Field, ...], body: dict[str, Any], theirs: Any, where: s
             _same(field.fields, value, found, at)
         elif field.type == "uuid":
             assert UUID(str(found)) == value, at
-        elif value is None or isinstance(value, str | int | list):
+        elif value is None or isinstance(value, str | int | float | list):
             assert found == value, at
         else:
             assert bytes(found) == value, at

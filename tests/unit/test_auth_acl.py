@@ -21,7 +21,7 @@ from gridwire.auth.acl import (
     ResourceType,
     check,
 )
-from gridwire.auth.model import ALL_RIGHTS, Action, Identity, Policy, Right, allowed
+from gridwire.auth.model import ALL_RIGHTS, Action, Identity, Policy, Quota, Right, allowed
 from gridwire.broker import acls
 from gridwire.broker.audit import AUDIT_HUB
 from gridwire.broker.embedded import EmbeddedBroker
@@ -326,3 +326,32 @@ def test_users_from_salted_passwords(tmp_path: Path) -> None:
 def test_what_is_no_salted_password_is_refused(sent: SaltedPassword) -> None:
     with pytest.raises(InvalidSetting):
         scram.verifier_of("SCRAM-SHA-256", sent.salted, sent.salt, sent.iterations)
+
+
+def test_quotas_of_names(tmp_path: Path) -> None:
+    async def first(access: Identities, _: EmbeddedBroker) -> None:
+        await access.create_policy("me", "p", ["Send"], quota=Quota(connections=3))
+        await access.users.alter("me", "ann", {"SCRAM-SHA-256": salted("SCRAM-SHA-256")})
+        identity = access.by_scram("SCRAM-SHA-256", "ann", 0)
+        assert access.usage(identity) is None
+        await access.set_quota("me", "ann", 100, None)
+        await access.set_quota("me", "ann", None, 200)
+        await access.set_quota("me", "ann", 1, 1, only_check=True)
+        renewed = access.renew(identity)
+        assert renewed is not None
+        usage = access.usage(renewed)
+        assert usage is not None
+        assert (usage.inbound.rate, usage.outbound.rate) == (100, 200)
+        await access.set_quota("me", "p", 5, 0)
+        with pytest.raises(InvalidSetting):
+            await access.set_quota("me", "", 5, 0)
+
+    async def second(access: Identities, _: EmbeddedBroker) -> None:
+        assert access.quotas() == {"ann": Quota(100, 200), "p": Quota(5, 0, 3)}
+        await access.set_quota("me", "ann", 0, 0)
+        assert access.usage(access.by_scram("SCRAM-SHA-256", "ann", 0)) is None
+        await access.set_quota("me", "p", 0, 0)
+        assert access.quotas() == {}
+
+    with_hub(tmp_path, first)
+    with_hub(tmp_path, second)

@@ -3,7 +3,8 @@
     identity/policy/<name>          PolicyRecord: rights, scope, both keys sealed, SCRAM verifiers of both
     identity/certificate/<name>     CertificateRecord: policies of whoever shows a certificate of that CN or SAN
 
-Users are kept by `gridwire.broker.users`, access control lists by `gridwire.broker.acls`.
+Users are kept by `gridwire.broker.users`, their quotas by `gridwire.broker.quotas`, access control lists by
+`gridwire.broker.acls`.
 
 Every method that signs somebody in raises NotAuthenticated, and takes about as long for an unknown name as for a
 wrong key.
@@ -42,6 +43,7 @@ from gridwire.broker.audit import Audit
 from gridwire.broker.control import pack
 from gridwire.broker.issuer_keys import IssuerKeys, KeyAddress
 from gridwire.broker.journal import Journal
+from gridwire.broker.quotas import Quotas
 from gridwire.broker.users import ScramRecord, Users, scram_records
 from gridwire.core.clock import Clock
 from gridwire.core.errors import GridwireError, InvalidSetting, NotAuthenticated
@@ -122,6 +124,7 @@ class Identities:
         self._certificates: dict[str, CertificateRecord] = {}
         self._usage: dict[str, Usage] = {}
         self._lock = asyncio.Lock()
+        self._quotas = Quotas(broker)
         self.users = Users(broker, self.audit, self._policies, self._lock, self._changed)
         self.acls = Acls(broker, self.audit, self._changed)
 
@@ -146,6 +149,7 @@ class Identities:
         for name, value in records.items():
             self._take_policy(name, msgspec.msgpack.decode(value, type=PolicyRecord))
         self.users.open()
+        self._quotas.open()
         self.acls.open()
         for name, value in self._broker.kept(_CERTIFICATE):
             self._certificates[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=CertificateRecord)
@@ -229,6 +233,35 @@ class Identities:
                 self._certificates[subject] = record
             self.generation += 1
         self.audit.record(who, "certificate.set", subject, policies=list(policies))
+
+    def quotas(self) -> dict[str, Quota]:
+        """Whoever is limited in bytes, by name."""
+        known = {**self._quotas.all(), **{name: known.quota for name, known in self._policies.items()}}
+        return {name: quota for name, quota in sorted(known.items()) if quota.bytes_in_s or quota.bytes_out_s}
+
+    async def set_quota(
+        self, who: str, name: str, bytes_in_s: int | None, bytes_out_s: int | None, *, peer: str = "",
+        only_check: bool = False,
+    ) -> None:  # fmt: skip
+        """Limit what a policy or anybody else of that name may use; None leaves it as it is. Raises InvalidSetting."""
+        async with self._lock:
+            self._quotas.check(name)
+            known = self._policies.get(name)
+            before = self._quotas.of(name) if known is None else known.quota
+            quota = Quota(
+                before.bytes_in_s if bytes_in_s is None else bytes_in_s,
+                before.bytes_out_s if bytes_out_s is None else bytes_out_s,
+                before.connections,
+            )
+            if only_check:
+                return
+            if known is None:
+                await self._quotas.put(name, quota)
+                self._usage.pop(name, None)
+                self._changed()
+            else:
+                await self._write_policy(known.policy, known.keys, quota, known.record.created_ms)
+        self.audit.record(who, "quota.set", name, peer=peer, bytes_in_s=quota.bytes_in_s, bytes_out_s=quota.bytes_out_s)
 
     def certificates(self) -> list[dict[str, Any]]:
         """Certificate subjects and their policies."""
@@ -331,7 +364,7 @@ class Identities:
         """The identity as of now, after something changed; None when what proved it is no longer good."""
         kind, *rest = identity.credential
         policies: tuple[Policy, ...] | None = None
-        quota = identity.quota
+        quota = self._quotas.of(identity.name)
         if kind == "policy":
             known = self._policies.get(rest[0])
             if known is not None and any(fingerprint(key) == rest[1] for key in known.keys):
@@ -384,9 +417,10 @@ class Identities:
         return self._identity(name, how, (known.policy,), known.quota, resource, expires_s, credential)
 
     def _identity(
-        self, name: str, how: str, policies: tuple[Policy, ...], quota: Quota = NO_QUOTA, resource: str | None = None,
-        expires_s: float | None = None, credential: tuple[str, ...] = (),
+        self, name: str, how: str, policies: tuple[Policy, ...], quota: Quota | None = None,
+        resource: str | None = None, expires_s: float | None = None, credential: tuple[str, ...] = (),
     ) -> Identity:  # fmt: skip
+        quota = self._quotas.of(name) if quota is None else quota
         return Identity(name, how, policies, quota, resource, expires_s, credential, self.acls.of(name))
 
 

@@ -53,9 +53,8 @@ async def create(context: Context, request: Request) -> Answer:
             wanted[index] = _binding(creation)
         except InvalidSetting as error:
             results[index] = _refused(error)
-    who, peer = _asker(request)
     try:
-        outcomes = await context.access.acls.create(who, list(wanted.values()), peer)
+        outcomes = await context.access.acls.create(request.who, list(wanted.values()), request.peer_host)
     except GridwireError as problem:
         outcomes = [problem] * len(wanted)
     for index, outcome in zip(wanted, outcomes, strict=True):
@@ -86,18 +85,11 @@ async def delete(context: Context, request: Request) -> Answer:
 
 
 async def _deleted(acls: Acls, request: Request, wanted: dict[int, Filter]) -> dict[int, Struct]:
-    who, peer = _asker(request)
-    found = await acls.delete(who, list(wanted.values()), peer)
+    found = await acls.delete(request.who, list(wanted.values()), request.peer_host)
     return {
         index: {"MatchingAcls": [_whole_entry(each) for each in some]}
         for index, some in zip(wanted, found, strict=True)
     }
-
-
-def _asker(request: Request) -> tuple[str, str]:
-    """(name, address) for the audit hub."""
-    gate = request.gate
-    return (gate.identity.name if gate is not None and gate.identity is not None else "?", request.peer_host)
 
 
 def _disabled() -> Struct:

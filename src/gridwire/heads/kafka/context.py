@@ -130,6 +130,11 @@ class Request:
         """Whether whoever sent it may do something."""
         return self.gate is None or self.gate.may(action, resource)
 
+    @property
+    def who(self) -> str:
+        """Whoever sent it, for the audit hub."""
+        return "?" if self.gate is None or self.gate.identity is None else self.gate.identity.name
+
 
 def code_of_group(error: GroupError) -> int:
     """Kafka's code for a group error: the names are Kafka's own."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from gridwire.heads.kafka import (
     acls,
+    client_quotas,
     cluster,
     configs,
     consumer_groups,
@@ -110,6 +111,8 @@ HANDLERS: Final[dict[int, Handler]] = {
     42: group_admin.delete,
     44: configs.alter,
     47: records.delete_positions,
+    48: client_quotas.describe,
+    49: client_quotas.alter,
     50: scram_users.describe,
     51: scram_users.alter,
     60: cluster.describe,

@@ -117,15 +117,19 @@ def _join(handler: Handler, context: Context, request: Request) -> Handled:
 
 def _each(
     asked: str, answered: str, may: Callable[[Context, Request, Any], bool], refuse: Callable[[Any, ErrorCode], Struct],
-    code: ErrorCode = _NO_TOPIC,
+    code: ErrorCode = _NO_TOPIC, ask_anyway: bool = False,
 ) -> Guard:  # fmt: skip
-    """For requests about several things that are answered one by one."""
+    """For requests about several things that are answered one by one.
+
+    Args:
+        ask_anyway: the answer says more than what was asked about, so the handler is called with nothing left too.
+    """
 
     async def split(handler: Handler, context: Context, request: Request, items: list[Any]) -> Answer:
         good = [item for item in items if may(context, request, item)]
         bad = [refuse(item, code) for item in items if not may(context, request, item)]
         answer: Answer = {answered: []}
-        if good or not bad:
+        if good or not bad or ask_anyway:
             answer = await _settled(handler(context, replace(request, body={**request.body, asked: good})))
         if not bad:
             return answer
@@ -229,7 +233,8 @@ def _metadata(handler: Handler, context: Context, request: Request) -> Handled:
     missing = [topic["Name"] for topic in topics if topic["Name"] and context.hub(topic["Name"]) is None]
     if not all(request.may(Action.CREATE_HUB, name) for name in missing):
         body["AllowAutoTopicCreation"] = False
-    return _METADATA_TOPICS(handler, context, replace(request, body=body))
+    guard = _METADATA_TOPICS if version else _METADATA_TOPICS_AT_FIRST
+    return guard(handler, context, replace(request, body=body))
 
 
 def _no_metadata(item: Struct, code: ErrorCode) -> Struct:
@@ -239,7 +244,13 @@ def _no_metadata(item: Struct, code: ErrorCode) -> Struct:
     )
 
 
-_METADATA_TOPICS: Final = _each("Topics", "Topics", _by_name_or_id(Action.DESCRIBE_HUB), _no_metadata)
+_METADATA_TOPICS: Final = _each(
+    "Topics", "Topics", _by_name_or_id(Action.DESCRIBE_HUB), _no_metadata, ask_anyway=True
+)  # fmt: skip
+"""With the brokers, or a Java client ignores the answer."""
+
+_METADATA_TOPICS_AT_FIRST: Final = _each("Topics", "Topics", _by_name_or_id(Action.DESCRIBE_HUB), _no_metadata)
+"""In version 0, where asking about nothing means everything."""
 
 
 def _commit(handler: Handler, context: Context, request: Request) -> Handled:
@@ -310,6 +321,18 @@ def _log_dirs(handler: Handler, context: Context, request: Request) -> Handled:
     if request.may(Action.INSPECT):
         return handler(context, request)
     return {"ErrorCode": _NO_CLUSTER, "Results": []}
+
+
+def _quotas(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.INSPECT_SETTINGS):
+        return handler(context, request)
+    return {"ErrorCode": _NO_CLUSTER, "Entries": None}
+
+
+def _alter_quotas(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.OPERATE):
+        return handler(context, request)
+    return {"Entries": [{"ErrorCode": _NO_CLUSTER, "Entity": each["Entity"]} for each in request.body["Entries"]]}
 
 
 def _each_of_cluster(asked: str, answered: str) -> Guard:
@@ -435,6 +458,8 @@ GUARDS: Final[dict[int, Guard]] = {
     42: _each("GroupsNames", "Results", _called(Action.DELETE_GROUP), _described, _NO_GROUP),
     44: _each("Resources", "Responses", _config(Action.ALTER_HUB), _no_config),
     47: _forget_positions,
+    48: _quotas,
+    49: _alter_quotas,
     50: _inspector,
     51: _alter_users,
     60: _open,

@@ -63,9 +63,7 @@ async def _altered(
     alteration: Alteration = {MECHANISMS[mechanism]: sent for mechanism, sent in changes}
     if len(alteration) < len(changes):
         return _refused(name, ErrorCode.DUPLICATE_RESOURCE, "a credential is changed once a request")
-    gate = request.gate
-    who = gate.identity.name if gate is not None and gate.identity is not None else "?"
-    return await _outcome(context.access.users, who, name, alteration, request.peer_host)
+    return await _outcome(context.access.users, request.who, name, alteration, request.peer_host)
 
 
 async def _outcome(users: Users, who: str, name: str, alteration: Alteration, peer: str) -> Struct:

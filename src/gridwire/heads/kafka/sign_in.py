@@ -83,6 +83,8 @@ class Admission:
 
     def used(self, header: codec.RequestHeader, frame: bytearray | None, size_in: int, size_out: int) -> float:
         """Charge a request and its answer; returns the seconds to pause, which the answer is made to say as well."""
+        if self.gate.identity is not self._whose:  # what it may use may have changed
+            self.settle()
         usage = self._usage
         if usage is None:
             return 0.0

@@ -12,6 +12,7 @@ PRODUCE_SERVED_FROM: Final = 3
 """Produce is advertised from 0, or librdkafka before 2.11.1 silently stops compressing, but 0 to 2 are refused."""
 
 _ACLS: Final = "answered SECURITY_DISABLED by a hub without sign-in; topics, groups, transactional ids, the cluster"
+_QUOTAS: Final = "as 29; producer_byte_rate and consumer_byte_rate of users: not of client ids, addresses, the default"
 _SCRAM: Final = "as 29; users, not policies"
 
 _GAPS: Final[dict[int, str]] = {
@@ -36,6 +37,8 @@ _GAPS: Final[dict[int, str]] = {
     31: _ACLS,
     32: "topics and broker 1",
     44: "topics only; SET and DELETE",
+    48: _QUOTAS,
+    49: _QUOTAS,
     50: _SCRAM,
     51: _SCRAM,
     60: "brokers only",

@@ -1,4 +1,4 @@
-"""Message tables of who may do what: access control lists and SCRAM users.
+"""Message tables of who may do what: access control lists, quotas and SCRAM users.
 
 Notation: `gridwire.wire.kafka.schema`. Source: Apache Kafka protocol guide. Only the versions we serve are described.
 """
@@ -70,6 +70,45 @@ FilterResults []
     Host string
     Operation int8
     PermissionType int8
+
+48 DescribeClientQuotas 0-1 flexible 1
+>
+Components []
+  EntityType string
+  MatchType int8
+  Match string null
+Strict bool
+<
+ThrottleTimeMs int32
+ErrorCode int16
+ErrorMessage string null = null
+Entries [] null
+  Entity []
+    EntityType string
+    EntityName string null
+  Values []
+    Key string
+    Value float64
+
+49 AlterClientQuotas 0-1 flexible 1
+>
+Entries []
+  Entity []
+    EntityType string
+    EntityName string null
+  Ops []
+    Key string
+    Value float64
+    Remove bool
+ValidateOnly bool
+<
+ThrottleTimeMs int32
+Entries []
+  ErrorCode int16
+  ErrorMessage string null = null
+  Entity []
+    EntityType string
+    EntityName string null
 
 50 DescribeUserScramCredentials 0-0 flexible 0
 >
