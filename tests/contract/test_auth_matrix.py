@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -296,6 +297,43 @@ def test_where_the_hub_is_may_be_known_with_every_topic_refused(hub: Hub, versio
         return len(found["Brokers"]), [(each["Name"], each["ErrorCode"]) for each in found["Topics"]]
 
     assert asyncio.run(ask()) == (1, [(HUB, 29)])
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_topics_named_by_id_are_the_same_topics(hub: Hub, holder: str) -> None:
+    async def sign_in(name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.kafka)
+        await call(reader, writer, 17, 1, {"Mechanism": "PLAIN"})
+        await call(reader, writer, 36, 2, {"AuthBytes": f"\0{name}\0{hub.keys[name]}".encode()})
+        return reader, writer
+
+    async def ask() -> dict[str, set[int]]:
+        root = await sign_in("everything")
+        [topic] = (await call(*root, 3, 12, {"Topics": [{"Name": HUB}]}))["Topics"]
+        mine = await sign_in(holder)
+        found = {}
+        for kind, topic_id in (("known", topic["TopicId"]), ("unknown", UUID(int=7))):
+            parts = [{"Index": 0, "Records": _RECORDS}]
+            sent = {"Acks": -1, "TimeoutMs": 1, "TopicData": [{"TopicId": topic_id, "PartitionData": parts}]}
+            found[f"send {kind}"] = codes(await call(*mine, 0, 13, sent))
+            read = {"Partition": 0, "FetchOffset": 0, "PartitionMaxBytes": 1000}
+            asked = {"MaxWaitMs": 0, "MinBytes": 0, "Topics": [{"TopicId": topic_id, "Partitions": [read]}]}
+            found[f"read {kind}"] = codes(await call(*mine, 1, 18, asked))
+            place = {"PartitionIndex": 0, "CommittedOffset": 0, "CommittedMetadata": ""}
+            body = {"GroupId": GROUP, "Topics": [{"TopicId": topic_id, "Partitions": [place]}]}
+            found[f"commit {kind}"] = codes(await call(*mine, 8, 10, body))
+        for _, writer in (root, mine):
+            writer.close()
+        return found
+
+    found = asyncio.run(ask())
+    group = expected(holder, Action.USE_GROUP, GROUP)
+    send, read = expected(holder, Action.SEND, HUB), expected(holder, Action.READ, HUB)
+    assert found == {
+        "send known": {0 if send else 29}, "send unknown": {100},
+        "read known": {0} if read else {0, 29}, "read unknown": {0, 100},
+        "commit known": {30} if not group else {0 if read else 29}, "commit unknown": {100 if group else 30},
+    }  # fmt: skip
 
 
 # -- HTTP

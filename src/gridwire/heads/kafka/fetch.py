@@ -1,6 +1,6 @@
-"""Fetch: versions 4 to 17 served.
+"""Fetch: versions 4 to 18 served.
 
-Missing: incremental sessions (session id 0 is always answered, which every client understands), v18.
+Missing: incremental sessions (session id 0 is always answered, which every client understands).
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def _session_error(body: dict[str, Any]) -> int:
 def _asks(context: Context, request: Request) -> list[_Ask]:
     version, body = request.header.version, request.body
     committed = body["IsolationLevel"] == READ_COMMITTED
-    by_id = {hub.id: hub for hub in context.broker.hubs()} if version >= TOPIC_ID_FROM else {}
+    ids = [topic["TopicId"] for topic in body["Topics"]] if version >= TOPIC_ID_FROM else []
+    by_id = context.hubs_by_id(ids)
     asks = []
     for topic in body["Topics"]:
         if version >= TOPIC_ID_FROM:

@@ -1,6 +1,6 @@
-"""Produce: versions 3 to 12 served; 0 to 2 are advertised and refused (see the ledger).
+"""Produce: versions 3 to 13 served; 0 to 2 are advertised and refused (see the ledger).
 
-Missing: topic ids (v13). From v12 on a partition joins the sender's transaction by being written to. Batches go to the
+From v12 on a partition joins the sender's transaction by being written to. Batches go to the
 broker as views of the received frame; the answer leaves when every partition's append is as durable as promised.
 """
 
@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -49,7 +50,7 @@ class _Pending:
         self.finish = finish
         self.failed = False
         self.left = 1
-        self.topics: list[tuple[str, list[PartResult]]] = []
+        self.topics: list[tuple[str | UUID, list[PartResult]]] = []
 
     def refuse(self, result: PartResult, code: ErrorCode, message: str) -> None:
         """Answer a partition with an error."""
@@ -99,14 +100,18 @@ def start(
     refusal = _refusal(header, request)
     if refusal is None and request.transactional_id is not None and gate is not None:
         refusal = _transaction_refusal(gate, request.transactional_id)
-    for name, parts in request.topics:
+    by_id = context.hubs_by_id(topic for topic, _ in request.topics if isinstance(topic, UUID))
+    for topic, parts in request.topics:
         results = []
-        hub = context.hub(name)
+        hub = by_id.get(topic) if isinstance(topic, UUID) else context.hub(topic)
+        name = hub.name if hub is not None else str(topic)
         for index, records in parts:
             result = PartResult(index)
             results.append(result)
             if refusal is not None:
                 pending.refuse(result, *refusal)
+            elif hub is None and isinstance(topic, UUID):  # an id nobody has is nobody's secret
+                pending.refuse(result, ErrorCode.UNKNOWN_TOPIC_ID, f"there is no hub with id {name}")
             elif gate is not None and not gate.may(Action.SEND, name):
                 pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"sending to {name!r} takes Send")
             elif hub is None:
@@ -115,7 +120,7 @@ def start(
                 pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"hub {name!r} is internal")
             else:
                 _append(pending, name, result, records, request.transactional_id)
-        pending.topics.append((name, results))
+        pending.topics.append((topic, results))
     pending.settle()
 
 

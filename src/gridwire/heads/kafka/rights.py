@@ -165,7 +165,7 @@ def _parts(name: str = "Name", index: str = "PartitionIndex", answered: str = ""
 
     def refuse(topic: Struct, code: ErrorCode) -> Struct:
         parts = [{answered or index: part[index], "ErrorCode": code} for part in topic["Partitions"]]
-        return {name: topic[name], "Partitions": parts}
+        return {key: topic[key] for key in (name, "TopicId") if key in topic} | {"Partitions": parts}
 
     return refuse
 
@@ -184,8 +184,7 @@ def _by_name_or_id(action: Action) -> Callable[[Context, Request, Any], bool]:
     def may(context: Context, request: Request, item: Any) -> bool:
         name = item if isinstance(item, str) else item["Name"]
         if not name:
-            topic_id = item.get("TopicId")
-            name = next((hub.name for hub in context.broker.hubs() if hub.id == topic_id), "")
+            name = "".join(hub.name for hub in context.hubs_by_id([item["TopicId"]]).values())
         return not name or request.may(action, name)
 
     return may
@@ -255,7 +254,8 @@ _METADATA_TOPICS_AT_FIRST: Final = _each("Topics", "Topics", _by_name_or_id(Acti
 
 def _commit(handler: Handler, context: Context, request: Request) -> Handled:
     if request.may(Action.USE_GROUP, request.body["GroupId"]):
-        return _COMMIT_TOPICS(handler, context, request)
+        body = {**request.body, "Topics": context.named(request.body["Topics"])}
+        return _COMMIT_TOPICS(handler, context, replace(request, body=body))
     return {"Topics": [_parts()(topic, _NO_GROUP) for topic in request.body["Topics"]]}
 
 
@@ -265,7 +265,7 @@ def _commit_in_transaction(handler: Handler, context: Context, request: Request)
     return {"Topics": [_parts()(topic, _NO_TRANSACTION) for topic in request.body["Topics"]]}
 
 
-_COMMIT_TOPICS: Final = _each("Topics", "Topics", _named(Action.READ), _parts())
+_COMMIT_TOPICS: Final = _each("Topics", "Topics", _by_name_or_id(Action.READ), _parts())
 
 
 def _positions(handler: Handler, context: Context, request: Request) -> Handled:

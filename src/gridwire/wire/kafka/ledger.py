@@ -16,12 +16,9 @@ _QUOTAS: Final = "as 29; producer_byte_rate and consumer_byte_rate of users: not
 _SCRAM: Final = "as 29; users, not policies"
 
 _GAPS: Final[dict[int, str]] = {
-    PRODUCE: "v0 to v2 are advertised and answered UNSUPPORTED_VERSION; no v13 (topic ids)",
-    FETCH: "no incremental sessions (session id 0); no v18",
-    2: "no v10 and v11 (remote storage)",
+    PRODUCE: "v0 to v2 are advertised and answered UNSUPPORTED_VERSION",
+    FETCH: "no incremental sessions (session id 0)",
     3: "one broker, node 1",
-    8: "no v10 (topic ids)",
-    9: "no v10 (topic ids)",
     10: "groups and transactions: a share coordinator is refused",
     33: "topics only",
     35: "one directory",
