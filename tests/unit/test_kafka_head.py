@@ -469,7 +469,7 @@ def test_unknown_api_versions_version_is_answered_in_v0(tmp_path: Path) -> None:
             assert (correlation_id, answer["ErrorCode"]) == (77, ErrorCode.UNSUPPORTED_VERSION)
             ranges = {key["ApiKey"]: (key["MinVersion"], key["MaxVersion"]) for key in answer["ApiKeys"]}
             assert ranges[18] == (0, 4)
-            assert ranges[0] == (0, 12)
+            assert ranges[0] == (0, 13)
             assert (await client.call(18, 4, {}))["ErrorCode"] == 0, "the connection goes on"
 
     run(main())

@@ -13,7 +13,7 @@ when they are durable, the older segments are deleted. A crash in between leaves
     producer                            next producer id
     transaction/<id>                    TransactionRecord (`gridwire.broker.transactions`)
     owner/<group>                       OwnerRecord
-    identity/<kind>/<name>              policies, users, certificates: see `gridwire.broker.identities`
+    identity/<kind>/<name>              policies, users, lists, quotas: see `gridwire.broker.identities`
     outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub
 """
 

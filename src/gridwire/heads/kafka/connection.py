@@ -117,9 +117,10 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        if self._context.access is not None:
+        access = self._context.access
+        if access is not None:
             certificate = self._transport.get_extra_info("peercert")
-            self._admission = Admission(self._context.access, self._peer, self.moved_s, certificate)
+            self._admission = Admission(access, self._peer, self._peer_host, self.moved_s, certificate)
             if self._admission.gate.failed:
                 self.abort("too many connections of this identity")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
 from gridwire.auth.model import Action
 from gridwire.broker.identities import Identities
@@ -102,6 +103,9 @@ class Context:
     metadata_frames: dict[Hashable, tuple[tuple[HubInfo, ...], bytes]] = field(default_factory=dict)
     """Encoded Metadata answers and the hubs they show."""
 
+    names_by_id: dict[UUID, str] = field(default_factory=dict)
+    """Names hubs had when their id was last asked for; see `hubs_by_id`."""
+
     access: Identities | None = None
     """Who is known; None when nobody has to sign in."""
 
@@ -111,6 +115,28 @@ class Context:
             return self.broker.hub(name)
         except UnknownHub:
             return None
+
+    def hubs_by_id(self, ids: Iterable[UUID]) -> dict[UUID, HubInfo]:
+        """The hubs of some ids; an id nobody has is left out, and costs a walk over all hubs, once a request."""
+        found, walked = {}, False
+        for topic_id in ids:
+            hub = self._remembered(topic_id)
+            if hub is None and not walked:
+                self.names_by_id = {hub.id: hub.name for hub in self.broker.hubs()}
+                hub, walked = self._remembered(topic_id), True
+            if hub is not None:
+                found[topic_id] = hub
+        return found
+
+    def _remembered(self, topic_id: UUID) -> HubInfo | None:
+        hub = self.hub(self.names_by_id.get(topic_id, ""))
+        return hub if hub is not None and hub.id == topic_id else None
+
+    def named(self, topics: Sequence[Struct]) -> list[Struct]:
+        """Topics with the names of their ids, where a request has those only; of an id nobody has, an empty one."""
+        ids = [topic["TopicId"] for topic in topics if "Name" not in topic]
+        names = {topic_id: hub.name for topic_id, hub in self.hubs_by_id(ids).items()}
+        return [topic if "Name" in topic else {**topic, "Name": names.get(topic["TopicId"], "")} for topic in topics]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +155,11 @@ class Request:
     def may(self, action: Action, resource: str | None = None) -> bool:
         """Whether whoever sent it may do something."""
         return self.gate is None or self.gate.may(action, resource)
+
+    @property
+    def who(self) -> str:
+        """Whoever sent it, for the audit hub."""
+        return "?" if self.gate is None or self.gate.identity is None else self.gate.identity.name
 
 
 def code_of_group(error: GroupError) -> int:

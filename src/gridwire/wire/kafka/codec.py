@@ -18,6 +18,7 @@ from gridwire.core.errors import LocalProtocolError, RemoteProtocolError
 from gridwire.core.limits import MIB, REQUEST_BYTES_MAX
 from gridwire.wire.kafka import primitives as p
 from gridwire.wire.kafka import (
+    tables_access,
     tables_admin,
     tables_data,
     tables_groups,
@@ -46,11 +47,11 @@ _PREFIX = struct.Struct(">ii")
 _SIZE = struct.Struct(">i")
 _MALFORMED = (struct.error, IndexError, UnicodeDecodeError)
 
-APIS: Final[dict[int, Api]] = {
-    api.key: api
-    for tables in (tables_data, tables_groups, tables_admin, tables_logs, tables_sasl, tables_transactions)
-    for api in parse_tables(tables.TABLES)
-}
+_TABLES: Final = (
+    tables_data, tables_groups, tables_admin, tables_logs, tables_access, tables_sasl, tables_transactions,
+)  # fmt: skip
+
+APIS: Final[dict[int, Api]] = {api.key: api for tables in _TABLES for api in parse_tables(tables.TABLES)}
 """Every API we know, by key."""
 
 
