@@ -9,10 +9,10 @@ acks=all), waits for its acknowledgement and sends the next. Servers:
     kafka          Apache Kafka as it comes: acknowledged from the page cache
     kafka flush    Apache Kafka with log.flush.interval.messages=1: synced before every acknowledgement
 
-The hub has four partitions, a connection keeps to one of them. The client is not one of Kafka's: 500 of them would need
-more of the machine than the servers do. It is one process with one `poll` loop that repeats prepared bytes and reads the
-error code of every answer; it takes the same CPU from each server. Half a second goes before the clock runs. Rates and
-milliseconds are of the client's clock, CPU is the whole server process. The last line is JSON.
+The hub has four partitions, a connection keeps to one of them. The client is not one of Kafka's: 500 of them would
+need more of the machine than the servers do. It is one process with one `poll` loop that repeats prepared bytes and
+reads the error code of every answer; it takes the same CPU from each server. Half a second goes before the clock runs.
+Rates and milliseconds are of the client's clock, CPU is the whole server process. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ from functools import partial
 from typing import Any, Final
 
 import support
+from gridwire.core.batch import Event, encode
 from kafka_client import make_topics
 from kafka_peer import Kafka, PeerUnavailable
 from support import Hub, Spread, percentile, spread_text
-
-from gridwire.core.batch import Event, encode
 
 CONNECTIONS: Final = (1, 50, 500)
 PARTITIONS: Final = 4
@@ -185,14 +184,18 @@ def goal_rows(found: Mapping[str, list[dict[str, float]]], missing: str) -> list
 
 
 def print_tables(found: Mapping[str, list[dict[str, float]]]) -> None:
-    lines = []
-    for connections in CONNECTIONS:
-        for field, shown in (("events_s", "events/s"), ("p50_ms", "p50 ms"), ("p99_ms", "p99 ms"), ("cpu_us", "CPU us")):
-            cells = [spread_text(Spread.of([each[f"{field} {connections}"] for each in rows])) for rows in found.values()]
-            lines.append([f"{connections} x {shown}", *cells])
-    cells = [spread_text(Spread.of([each["memory_mb"] for each in rows])) for rows in found.values()]
+    fields = (("events_s", "events/s"), ("p50_ms", "p50 ms"), ("p99_ms", "p99 ms"), ("cpu_us", "CPU us"))
+    lines = [
+        [f"{connections} x {shown}", *_cells(found, f"{field} {connections}")]
+        for connections in CONNECTIONS
+        for field, shown in fields
+    ]
     print(f"\nmedian (min to max) of {len(found[OURS])} rounds; CPU is the server's, an event")
-    print(support.table(["connections", *found], [*lines, ["memory MB", *cells]]))
+    print(support.table(["connections", *found], [*lines, ["memory MB", *_cells(found, "memory_mb")]]))
+
+
+def _cells(found: Mapping[str, list[dict[str, float]]], field: str) -> list[str]:
+    return [spread_text(Spread.of([each[field] for each in rows])) for rows in found.values()]
 
 
 def main() -> None:

@@ -2,17 +2,17 @@
 
     python bench/growth.py [--quick] [--rounds N] [--no-peer]
 
-One unmodified client process (`kafka_client.py`) sends events of 100 B turn by turn to every partition of every hub, and
-reads them back:
+One unmodified client process (`kafka_client.py`) sends events of 100 B turn by turn to every partition of every hub,
+and reads them back:
 
     partitions    one hub of 1, 10, 100 and 1,000 partitions
     hubs          1, 100 and 1,000 hubs of one partition
     log           one partition that is empty, and one with 100 GB in front (`full_log.py`)
 
 gridwire syncs before every acknowledgement; Apache Kafka runs as it comes, beside it in the same rounds at every point
-but the last: it cannot be given 100 GB in the time. All hubs are there from the beginning. The same number of events goes
-to each point, so more partitions mean fewer events each, and to be flat is to be as fast for that. Besides the rates, the
-server's memory with all those hubs is read at the end. The last line is JSON.
+but the last: it cannot be given 100 GB in the time. All hubs are there from the beginning. The same number of events
+goes to each point: the client, which has one request for one partition at a time and five on the way, gets less into
+each as partitions become more. The server's memory with all those hubs is read at the end. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Load:
 
 
 def start_hub(directory: Path) -> tuple[Hub, int, float]:
-    """gridwire with every point's hubs, the offset that follows 100 GB, and the seconds it took to create 1,000 hubs."""
+    """gridwire with every point's hubs, the offset that follows 100 GB, and the seconds that creating 1,000 hubs took."""
     hub = Hub(directory, "--no-workers")
     try:
         make_topics(hub.kafka, "full", 1)
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--no-peer", action="store_true", help="without Apache Kafka")
     options = parser.parse_args()
-    rounds, count = options.rounds or (1 if options.quick else 3), 100_000 if options.quick else 500_000
+    rounds, count = options.rounds or (1 if options.quick else 3), 500_000
     about = support.heading("growth", rounds=rounds, events=count)
     support.touch_memory(1)
     with ExitStack() as stack:

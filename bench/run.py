@@ -114,7 +114,8 @@ def cells(row: Row) -> list[str]:
     if "failed" in row:
         return [row["what"], f"FAILED: {row['failed']}", "", "", "", "", met(row)]
     if "skipped" in row:
-        return [row["what"], figure(row["ours"]), f"SKIPPED: {row['skipped']}", row["peer"], "", goal(row), met(row)]
+        ours = figure(row["ours"]) if "ours" in row else ""
+        return [row["what"], ours, f"SKIPPED: {row['skipped']}", row["peer"], "", goal(row), met(row)]
     ratio = figure(row["ratio"])
     return [row["what"], figure(row["ours"]), figure(row["theirs"]), row["peer"], ratio, goal(row), met(row)]
 

@@ -77,6 +77,11 @@ def row(
     return told | {"theirs": Spread.of(theirs).fields(), "ratio": ratio.fields()}
 
 
+def no_row(what: str, reason: str) -> dict[str, Any]:
+    """The row of what cannot be measured here at all."""
+    return {"what": what, "peer": "", "skipped": reason}
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which `share` (0 to 1) of the values lie, by nearest rank."""
     ordered = sorted(values)

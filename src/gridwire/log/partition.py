@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from gridwire.core.batch import (
     CONTROL,
     LOG_APPEND_TIME,
     TRANSACTIONAL,
     BatchHeader,
     decode,
-    read_header,
     sound_headers,
     stamp,
     whole_size,
@@ -61,8 +62,7 @@ class Span:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """Where a request's batches ended up."""
 
     base_offset: int
@@ -298,7 +298,7 @@ class PartitionLog:
         for header in headers:
             offset = active.next_offset
             stamp(buffer, offset, position=at)
-            placed = read_header(buffer, at)
+            placed = header.at(offset)
             active.note(placed, active.size)
             if header.idempotent:
                 undo.producers.setdefault(header.producer_id, self._producers.remembered(header.producer_id))

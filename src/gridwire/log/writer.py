@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from gridwire.core.batch import BatchHeader
 from gridwire.core.clock import Clock
 from gridwire.core.errors import GridwireError, InvalidSetting, StorageFailed, Unavailable
@@ -63,8 +65,7 @@ Check = Callable[["Request"], GridwireError | None]
 Notify = Callable[[Sequence[tuple["Request", Outcome]]], None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class Request(msgspec.Struct, frozen=True, eq=False):
     """Batches for one partition; `token` is the caller's. Without batches: seal the active segment."""
 
     partition: PartitionLog

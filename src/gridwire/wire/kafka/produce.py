@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from gridwire.core.errors import RemoteProtocolError
 from gridwire.wire.kafka import primitives as p
@@ -35,8 +36,7 @@ Part = tuple[int, memoryview | None]
 """(partition, its record batches)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProduceRequest:
+class ProduceRequest(msgspec.Struct, frozen=True):
     """A decoded produce; `topics` is (name, parts) in the order asked."""
 
     transactional_id: str | None
@@ -45,8 +45,7 @@ class ProduceRequest:
     topics: list[tuple[str, list[Part]]]
 
 
-@dataclass(slots=True)
-class PartResult:
+class PartResult(msgspec.Struct):
     """Answer for one partition."""
 
     index: int
