@@ -92,7 +92,7 @@ class Load:
 
 
 def start_hub(directory: Path) -> tuple[Hub, int, float]:
-    """gridwire with every point's hubs, the offset that follows 100 GB, and the seconds that creating 1,000 hubs took."""
+    """gridwire with every point's hubs, the offset behind 100 GB, and the seconds that creating 1,000 hubs took."""
     hub = Hub(directory, "--no-workers")
     try:
         make_topics(hub.kafka, "full", 1)

@@ -46,8 +46,8 @@ HINTS_MAX: Final = 256
 
 CHECKPOINT_BYTES: Final = 64 * 1024 * 1024
 CHECKPOINT_BATCHES: Final = 16_384
-"""What may follow the active segment's last sidecar before there is a new one: a start after a crash scans no more, some
-0.1 s a partition. A sidecar is a few hundred kilobytes at most."""
+"""What may follow the active segment's last sidecar before there is a new one: a start after a crash scans no more than
+some 0.1 s a partition. A sidecar is a few hundred kilobytes at most."""
 
 _REFUSALS: Final = (OutOfOrderSequence, FencedEpoch, DuplicateSequence)
 
@@ -89,8 +89,8 @@ class _Undo:
 class PartitionLog:
     """An append-only log of record batches.
 
-    `append_group` and `checkpoint` are called by the writer thread only; everything else by any thread. Readers see offsets below
-    `end_offset`, which moves only when the writer publishes a group as durable.
+    `append_group` and `checkpoint` are called by the writer thread only; everything else by any thread. Readers see
+    offsets below `end_offset`, which moves only when the writer publishes a group as durable.
     """
 
     def __init__(
