@@ -209,9 +209,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def scratch(prefix: str) -> Iterator[Path]:
+def scratch(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """A directory that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix=f"gridwire-{prefix}-", ignore_cleanup_errors=True) as path:
+    with tempfile.TemporaryDirectory(prefix=f"gridwire-{prefix}-", dir=parent, ignore_cleanup_errors=True) as path:
         yield Path(path)
 
 
