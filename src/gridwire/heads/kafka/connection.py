@@ -96,6 +96,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reading_paused = self._writing_paused = self._parsing = self._turn_due = False
         self._closing = self._eof = self._waits = False
         self._transport: asyncio.Transport
+        self._loop: asyncio.AbstractEventLoop  # asking for it costs a system call each time on Python 3.11
         self._peer = self._peer_host = self._local_host = ""
         self._reading: dict[Any, int] = {}
         self._admission: Admission | None = None
@@ -107,6 +108,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport, or close it when there are too many connections."""
         self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
         peer = self._transport.get_extra_info("peername") or ("?", 0)
         local = self._transport.get_extra_info("sockname") or ("", 0)
         self._peer_host = str(peer[0]).removeprefix(_MAPPED)
@@ -347,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
         except Exception as error:
             self._broken(header, error, slot, size)
             return
-        self._task = asyncio.get_running_loop().create_task(result)
+        self._task = self._loop.create_task(result)
         self._waits = header.key in _WAITS
         self._task.add_done_callback(lambda task: self._handled(task, header, slot, size))
 
@@ -386,7 +388,7 @@ class Connection(asyncio.BufferedProtocol):
     def _mute(self, wait_s: float) -> None:
         """Take no request for a while: whoever does not heed the pause he is told is paused all the same."""
         if wait_s > 0 and self._muted is None and not self._closing:
-            self._muted = asyncio.get_running_loop().call_later(wait_s, self._unmute)
+            self._muted = self._loop.call_later(wait_s, self._unmute)
 
     def _unmute(self) -> None:
         self._muted = None
@@ -427,7 +429,7 @@ class Connection(asyncio.BufferedProtocol):
             self._unsent_bytes += sum(map(len, buffers))
         if not self._turn_due:
             self._turn_due = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         """Send the answers that are due, then take further requests."""

@@ -10,9 +10,10 @@ The client id stays a classic string in flexible headers too. Closures are compi
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
+
+import msgspec
 
 from gridwire.core.errors import LocalProtocolError, RemoteProtocolError
 from gridwire.core.limits import MIB, REQUEST_BYTES_MAX
@@ -55,8 +56,7 @@ APIS: Final[dict[int, Api]] = {api.key: api for tables in _TABLES for api in par
 """Every API we know, by key."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHeader:
+class RequestHeader(msgspec.Struct, frozen=True, gc=False):
     """Header of a request; `body_at` is where the body starts in the frame."""
 
     key: int

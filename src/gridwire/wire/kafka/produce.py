@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from gridwire.core.errors import RemoteProtocolError
 from gridwire.wire.kafka import primitives as p
@@ -37,8 +38,7 @@ Part = tuple[int, memoryview | None]
 """(partition, its record batches)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProduceRequest:
+class ProduceRequest(msgspec.Struct, frozen=True):
     """A decoded produce; `topics` is (name or id, parts) in the order asked."""
 
     transactional_id: str | None
@@ -47,8 +47,7 @@ class ProduceRequest:
     topics: list[tuple[str | UUID, list[Part]]]
 
 
-@dataclass(slots=True)
-class PartResult:
+class PartResult(msgspec.Struct):
     """Answer for one partition."""
 
     index: int
