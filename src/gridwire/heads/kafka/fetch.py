@@ -90,7 +90,7 @@ def _check_rights(request: Request, asks: list[_Ask]) -> None:
 
 async def _read_all(context: Context, asks: list[_Ask], bytes_max: int, turn: int) -> tuple[int, bool]:
     """Read every partition within the limit, starting with another one each time. Returns (bytes, any failed)."""
-    limit = max(min(bytes_max, FETCH_BYTES_MAX), 0)
+    limit = max(min(bytes_max, FETCH_BYTES_MAX, context.answer_room()), 0)
     size, failed = 0, False
     first = turn % len(asks)
     for ask in asks[first:] + asks[:first]:
