@@ -56,7 +56,7 @@ def _unread_events(client: httpx.Client, group: str) -> int:
     rows = [] if answer.status_code == httpx.codes.NOT_FOUND else answer.raise_for_status().json()["partitions"]
     known = {row["partition"] for row in rows if row["hub"] == READINGS}
     bounds = client.get(f"/v1/hubs/{READINGS}").raise_for_status().json()["bounds"]
-    untouched = sum(row["end"] - row["start"] for row in bounds if row["partition"] not in known)
+    untouched = sum(int(row["end"] - row["start"]) for row in bounds if row["partition"] not in known)
     return untouched + sum(int(row["lag_events"]) for row in rows)
 
 
