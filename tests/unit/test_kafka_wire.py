@@ -129,7 +129,7 @@ def test_everything_advertised_is_handled_and_listed() -> None:
     assert set(HANDLERS) | {codec.PRODUCE} == set(codec.APIS)
     rows = {row.key: row for row in ledger()}
     assert set(rows) == set(codec.APIS)
-    assert rows[codec.PRODUCE].versions == (0, 12)
+    assert rows[codec.PRODUCE].versions == (0, 13)
     assert rows[codec.FETCH].gaps
     assert not set(NOT_SERVED) & set(codec.APIS)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
+import msgspec
+
 from gridwire.core.batch import Event
 from gridwire.core.settings import HubSettings
 from gridwire.log.transactions import Aborted
@@ -37,8 +39,7 @@ class HubInfo:
     created_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """An acknowledged append. `append_time_ms` is -1 unless the hub stamps append time."""
 
     base_offset: int

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
@@ -13,7 +13,7 @@ from gridwire.auth.model import Action
 from gridwire.broker.port import Broker
 from gridwire.core.errors import GridwireError, RemoteProtocolError
 from gridwire.heads.http import metrics, tail
-from gridwire.heads.http.admin import Admin, CreateHub, ResetGroup
+from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
 from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.ingest import Ingest
@@ -237,16 +237,22 @@ class App:
         request = tail.parse(info, call.query(), header(call.scope, b"last-event-id").decode("latin-1"))
         reader = tail.Tail(self._broker, request, self._limits, self._counters)
         await reader.start()
-        await self._streams.serve(call.receive, call.send, reader.frames())
+        await self._stream(call, reader.frames(), Action.READ)
 
     async def _live_stream(self, call: Call) -> None:
         _no_head(call)
-        await self._streams.serve(call.receive, call.send, self._live.frames())
+        await self._stream(call, self._live.frames(), Action.OBSERVE)
+
+    async def _stream(self, call: Call, frames: AsyncGenerator[bytes, None], action: Action) -> None:
+        if self._doorman is not None:
+            frames = self._doorman.while_allowed(call.scope, action, call.name or None, frames)
+        await self._streams.serve(call.receive, call.send, frames)
 
     async def _hubs(self, call: Call) -> Answer:
         hubs = await self._overview.hubs()
         if self._doorman is not None:
             hubs = self._doorman.visible(call.scope, Action.DESCRIBE_HUB, hubs, "name")
+            hubs = [self._told(call, hub) for hub in hubs]
         return json_answer({"hubs": hubs})
 
     async def _create_hub(self, call: Call) -> Answer:
@@ -256,10 +262,20 @@ class App:
         return json_answer(await self._admin.create_hub(body), 201)
 
     async def _hub(self, call: Call) -> Answer:
-        return json_answer(await self._admin.show_hub(call.name))
+        return json_answer(self._told(call, await self._admin.show_hub(call.name)))
+
+    def _told(self, call: Call, hub: dict[str, Any]) -> dict[str, Any]:
+        """A hub as whoever asks may know it: its settings take a right of their own."""
+        doorman = self._doorman
+        if doorman is None or doorman.visible(call.scope, Action.DESCRIBE_SETTINGS, [hub], "name"):
+            return hub
+        return {**hub, "settings": {}}
 
     async def _alter_hub(self, call: Call) -> Answer:
-        return json_answer(await self._admin.alter_hub(call.name, await self._body(call)))
+        body = await self._body(call)
+        if self._doorman is not None and parse_json(body, AlterHub).partitions is not None:
+            self._doorman.require(call.scope, Action.GROW_HUB, call.name)
+        return json_answer(await self._admin.alter_hub(call.name, body))
 
     async def _delete_hub(self, call: Call) -> Answer:
         await self._admin.delete_hub(call.name)
@@ -268,7 +284,7 @@ class App:
     async def _groups(self, call: Call) -> Answer:
         groups = await self._overview.groups()
         if self._doorman is not None:
-            groups = self._doorman.visible(call.scope, Action.USE_GROUP, groups, "group")
+            groups = self._doorman.visible(call.scope, Action.DESCRIBE_GROUP, groups, "group")
         return json_answer({"groups": groups})
 
     async def _group(self, call: Call) -> Answer:

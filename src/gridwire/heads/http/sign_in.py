@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.types import Scope
@@ -40,7 +41,7 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("hubs", "GET"): Action.LIST,
     ("hubs", "POST"): Action.LIST,  # and creating the hub named in the body
     ("groups", "GET"): Action.LIST,
-    ("group", "GET"): Action.USE_GROUP,
+    ("group", "GET"): Action.DESCRIBE_GROUP,
     ("reset", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
     ("claims", "GET"): Action.USE_GROUP,  # and reading the hub in the query
     ("claims", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
@@ -103,10 +104,26 @@ class Doorman:
         """A further right a request turned out to need. Raises HttpError 403."""
         self._allow(scope, scope[IDENTITY], action, resource)
 
+    async def while_allowed(
+        self, scope: Scope, action: Action, resource: str | None, frames: AsyncGenerator[bytes, None]
+    ) -> AsyncGenerator[bytes, None]:
+        """A stream's frames for as long as whoever asked for it may. Raises HttpError 401, 403."""
+        identity: Identity | None = scope[IDENTITY]
+        generation = self.access.generation
+        async with contextlib.aclosing(frames):
+            async for frame in frames:
+                if generation != self.access.generation and identity is not None:
+                    generation, identity = self.access.generation, self.access.renew(identity)
+                if identity is None or identity.expired(self.access.now_s()):
+                    raise HttpError(401, "what this stream was opened with is no longer good")
+                self._allow(scope, identity, action, resource)
+                yield frame
+
     def visible(self, scope: Scope, action: Action, rows: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
         """Those rows of a list whoever asks may know of."""
         identity = scope[IDENTITY]
-        return [row for row in rows if allowed(identity, action, row[key])]
+        host = _host(scope)
+        return [row for row in rows if allowed(identity, action, row[key], host)]
 
     def done(self, scope: Scope, label: str, name: str, status: int) -> None:
         """Write down what was changed."""
@@ -126,7 +143,7 @@ class Doorman:
 
     def _allow(self, scope: Scope, identity: Identity, action: Action, resource: str | None) -> None:
         try:
-            require(identity, action, resource)
+            require(identity, action, resource, _host(scope))
         except NotAllowed as error:
             self.access.audit.failed(identity.name, action.value, _peer(scope), str(error))
             raise HttpError(403, str(error)) from None
@@ -175,6 +192,11 @@ class Doorman:
         if kind == sas.SCHEME.lower():
             return self.access.by_sas(text, publisher)
         raise NotAuthenticated("this way to sign in is not served")
+
+
+def _host(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]).removeprefix("::ffff:") if client else ""
 
 
 def _peer(scope: Scope) -> str:
