@@ -16,11 +16,8 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
     """`tell("kill -9", cycles=50, lost=0)`: a line of the summary, with the seconds since the test began."""
     start_s = time.monotonic()
 
-    def note(part: str, **figures: float | str) -> None:
-        shown = [
-            f"{value:,} {name}" if isinstance(value, int | float) else f"{name} {value}"
-            for name, value in figures.items()
-        ]
+    def note(part: str, **figures: float) -> None:
+        shown = [f"{value:,} {name}" for name, value in figures.items()]
         record_property("reliability", f"{part}: {', '.join(shown)}, {time.monotonic() - start_s:,.0f} s")
 
     return note
