@@ -254,7 +254,7 @@ def test_what_was_acknowledged_survives_power_cuts(tmp_path: Path, disk: Disk, t
             hub.kill()
         left -= cuts
     assert disk.lost_bytes > 0
-    taken = {"bytes and": disk.lost_bytes, "names not synced were gone": disk.lost_names}
+    taken = {"unsynced bytes gone": disk.lost_bytes, "unsynced names gone": disk.lost_names}
     tell("power cut, fsync", cycles=CUTS, acknowledged=told_in_all, lost=0, duplicated=0, **taken)
 
 
