@@ -158,7 +158,7 @@ class Hub:
 
     def _http_head(self) -> HttpHead:
         counters: dict[str, Callable[[], Mapping[str, int]]] = {
-            "log": self._log_counters,
+            "log": self.broker.counters,
             "grid": lambda: self.local.reports.get(GRID_GROUP, {}),
         }
         if self.kafka is not None:
@@ -231,14 +231,6 @@ class Hub:
         if self.settings.auth:
             return "on"
         return "off" if self.settings.insecure_i_understand else "off (loopback only)"
-
-    def _log_counters(self) -> dict[str, int]:
-        return {
-            "appended_events": self.broker.appended_events,
-            "appended_bytes": self.broker.appended_bytes,
-            "groups": self.broker.write_groups,
-            "syncs": self.broker.syncs,
-        }
 
     # -- workers ------------------------------------------------------------------------------------------------
 

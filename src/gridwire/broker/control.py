@@ -75,20 +75,11 @@ def pack(value: Any) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
-class ControlState:
-    """The journal's dictionary. Pure bookkeeping: the broker appends, then applies."""
+class Entries:
+    """The dictionary that change sets make."""
 
     def __init__(self) -> None:
         self.entries: dict[str, bytes] = {}
-
-    def replay(self, log: PartitionLog) -> None:
-        """Apply the whole journal in order."""
-        offset = log.start_offset
-        while offset < log.end_offset:
-            data = log.read(offset, 8 * 1024 * 1024)
-            for position, header in iter_headers(data):
-                self.apply({(event.key or b"").decode(): event.value for event in decode(data, position)})
-                offset = header.next_offset
 
     def apply(self, changes: Changes) -> None:
         """Take a change set that is durable."""
@@ -103,6 +94,19 @@ class ControlState:
         for key, value in list(self.entries.items()):
             if key.startswith(prefix):
                 yield key[len(prefix) :], value
+
+
+class ControlState(Entries):
+    """The journal's dictionary. Pure bookkeeping: the broker appends, then applies."""
+
+    def replay(self, log: PartitionLog) -> None:
+        """Apply the whole journal in order."""
+        offset = log.start_offset
+        while offset < log.end_offset:
+            data = log.read(offset, 8 * 1024 * 1024)
+            for position, header in iter_headers(data):
+                self.apply({(event.key or b"").decode(): event.value for event in decode(data, position)})
+                offset = header.next_offset
 
     def snapshot(self, now_ms: int) -> Iterator[bytearray]:
         """The live entries as batches for the start of a fresh segment."""

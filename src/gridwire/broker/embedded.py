@@ -18,7 +18,7 @@ import contextlib
 import shutil
 import urllib.parse
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from gridwire.broker.identity import cluster_id
 from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Read
 from gridwire.broker.transactions import PREFIX, Services, Transactions, Where
 from gridwire.core import compression
-from gridwire.core.batch import CONTROL, HEADER_BYTES, TRANSACTIONAL, BatchHeader, check_produced, set_append_time
+from gridwire.core.batch import HEADER_BYTES, BatchHeader, check_acceptable, check_produced, set_append_time
 from gridwire.core.clock import AgeClock, Clock, SystemClock
 from gridwire.core.errors import (
     Corruption,
@@ -51,11 +51,9 @@ from gridwire.core.errors import (
     FencedEpoch,
     GridwireError,
     HubExists,
-    InvalidBatch,
     InvalidRecord,
     InvalidSetting,
     InvalidTransaction,
-    MessageTooLarge,
     OffsetOutOfRange,
     StorageFailed,
     UnknownHub,
@@ -135,6 +133,7 @@ class EmbeddedBroker:
         self._sweeper: asyncio.Task[None] | None = None
         self._lock: disk.DirectoryLock | None = None
         self.on_hubs_changed: Callable[[], None] = lambda: None
+        self._listeners: list[Callable[[Changes], None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -321,15 +320,29 @@ class EmbeddedBroker:
         with contextlib.suppress(OSError):
             self._journal.close()
 
-    @property
-    def write_groups(self) -> int:
-        """Group commits since start."""
-        return self._writer.groups
+    # -- what it is ---------------------------------------------------------------------------------------------
 
     @property
-    def syncs(self) -> int:
-        """Files synced since start."""
-        return self._writer.syncs
+    def trouble(self) -> str | None:
+        """Nothing: it lives and dies with this process."""
+        return None
+
+    def durable(self, hub: str) -> bool:
+        """Whether what is acknowledged survives a power cut: the same for every hub."""
+        return self._durability.before_ack
+
+    def describe(self) -> Mapping[str, Any]:
+        """What `/v1/status` says of it."""
+        return {"kind": "embedded", "cluster_id": self.cluster_id, "trouble": None}
+
+    def counters(self) -> Mapping[str, int]:
+        """Running totals since the start."""
+        return {
+            "appended_events": self.appended_events,
+            "appended_bytes": self.appended_bytes,
+            "groups": self._writer.groups,
+            "syncs": self._writer.syncs,
+        }
 
     # -- hubs ---------------------------------------------------------------------------------------------------
 
@@ -446,7 +459,7 @@ class EmbeddedBroker:
         try:
             target = self.partition(hub, partition)
             headers = check_produced(batches)
-            _check_produced(target, headers)
+            check_acceptable(headers, target.hub, target.settings.message_bytes_max)
             self._submit(target, memoryview(batches), headers, future)
         except GridwireError as error:
             future.set_exception(error)
@@ -460,7 +473,7 @@ class EmbeddedBroker:
         try:
             target = self.partition(hub, partition)
             headers = check_produced(batches)
-            _check_produced(target, headers, transactional=True)
+            check_acceptable(headers, target.hub, target.settings.message_bytes_max, transactional=True)
             hub_id = str(self._hubs[hub].info.id)
             place = (transactional_id, hub_id, partition)
             first = headers[0]
@@ -573,6 +586,14 @@ class EmbeddedBroker:
         """Raises UnknownHub, UnknownPartition."""
         target = self.partition(hub, partition)
         return Bounds(target.start_offset, target.end_offset, target.stable_offset)
+
+    async def bounds_of(self, places: Iterable[Place]) -> Mapping[Place, Bounds]:
+        """Bounds of many places; those that are not there are left out."""
+        found = {}
+        for place in places:
+            with contextlib.suppress(UnknownHub, UnknownPartition):
+                found[place] = await self.bounds(*place)
+        return found
 
     async def delete_records(self, hub: str, partition: int, before: int | None) -> int:
         """Forget the events below an offset, or all there are; returns the start of what is kept.
@@ -812,6 +833,10 @@ class EmbeddedBroker:
         """Journal entries below a prefix, the rest of the key first."""
         return self._control.under(prefix)
 
+    def on_change(self, listener: Callable[[Changes], None]) -> None:
+        """Call `listener` with every change set from now on."""
+        self._listeners.append(listener)
+
     async def _change(self, changes: Changes) -> None:
         """Append a change set to the journal; apply it once it is durable. Survives being cancelled half-way."""
         while self._compacting is not None:
@@ -830,6 +855,8 @@ class EmbeddedBroker:
         self._changing.discard(done)
         if not done.cancelled() and done.exception() is None:
             self._control.apply(changes)
+            for listener in self._listeners:
+                listener(changes)
 
     async def _compact_journal(self) -> None:
         """Write the live entries into the journal's newest segment and delete the older ones.
@@ -910,21 +937,6 @@ def _partition_count(count: int) -> int:
     if not 1 <= count <= PARTITIONS_PER_HUB_MAX:
         raise InvalidSetting(f"a hub has 1 to {PARTITIONS_PER_HUB_MAX} partitions, not {count}")
     return count
-
-
-def _check_produced(target: PartitionLog, headers: Sequence[BatchHeader], *, transactional: bool = False) -> None:
-    limit = target.settings.message_bytes_max
-    for header in headers:
-        if header.attributes & CONTROL:
-            raise InvalidBatch("control batches are not accepted from outside")
-        if bool(header.attributes & TRANSACTIONAL) != transactional:
-            raise InvalidBatch("a transactional batch needs a transactional id, and only such a batch may have one")
-        if transactional and not header.idempotent:
-            raise InvalidBatch("a transactional batch needs a producer id and a sequence")
-        if header.size > limit:
-            raise MessageTooLarge(
-                f"batch of {header.size} bytes is above message_bytes_max {limit} of hub {target.hub!r}"
-            )
 
 
 def _check_compressed(request: Request) -> GridwireError | None:

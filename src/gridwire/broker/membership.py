@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from gridwire.broker.consumer_groups import ConsumerGroups
@@ -233,6 +233,15 @@ class Membership:
         if other is not None:
             return _consumer_view(other)
         return None if found is None else classic.view(found)
+
+    async def view(self, group: str) -> GroupView | None:
+        """As `describe`: see `GroupDirectory`."""
+        return self.describe(group)
+
+    async def views(self) -> Mapping[str, GroupView]:
+        """All groups by name: see `GroupDirectory`."""
+        found = ((name, self.describe(name)) for name, _, _ in self.list())
+        return {name: view for name, view in found if view is not None}
 
     def delete(self, group: str) -> GroupError:
         """Forget a group without members. GROUP_ID_NOT_FOUND is no reason not to delete its positions."""

@@ -7,7 +7,7 @@ partitions, offsets, batches and positions, never of a wire protocol.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +17,7 @@ import msgspec
 
 from gridwire.core.batch import Event
 from gridwire.core.settings import HubSettings
+from gridwire.groups.model import GroupView
 from gridwire.log.transactions import Aborted
 
 if TYPE_CHECKING:  # the hub process must not pay for numpy
@@ -80,16 +81,41 @@ class Read:
 
 
 class Broker(Protocol):
-    """Append, read, wait, commit, admin. Every method raises from `gridwire.core.errors`."""
+    """Append, read, wait, commit, admin, control state. Every method raises from `gridwire.core.errors`.
 
-    directory: Path
-    """Where the data lies, for people to be told."""
+    Two implementations: `EmbeddedBroker`, and `KafkaBroker` over any Kafka cluster. With the latter every method that
+    is awaited raises Unavailable while the cluster cannot do it.
+    """
 
-    transactions: Transactions
-    """Who is in which transaction."""
+    on_hubs_changed: Callable[[], None]
+    """Called whenever a hub comes, goes or changes, whoever did it. One listener: the composition root."""
 
-    durability: str
-    """`fsync`, `interval:MS` or `os`."""
+    @property
+    def durability(self) -> str:
+        """What an acknowledgement means: `fsync`, `interval:MS`, `os`, or Kafka's `acks=all, ...`; for people."""
+        ...
+
+    @property
+    def cluster_id(self) -> str:
+        """Never changes, and no other cluster or data directory has it."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be served at present; None when all is well."""
+        ...
+
+    def durable(self, hub: str) -> bool:
+        """Whether what is acknowledged survives a power cut, or the loss of a machine where there are several."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a status page says of it: `kind`, and what that kind has to tell."""
+        ...
+
+    def counters(self) -> Mapping[str, int]:
+        """Running totals since the start, by name."""
+        ...
 
     def hubs(self) -> Sequence[HubInfo]:
         """All hubs by name, internal ones included."""
@@ -126,17 +152,12 @@ class Broker(Protocol):
         """
         ...
 
-    def append_transactional(
-        self, hub: str, partition: int, batches: bytearray | memoryview, transactional_id: str, *, add: bool
-    ) -> asyncio.Future[Appended]:
-        """As `append`, for batches of a transaction; `add`: the partition becomes part of it if it is not yet.
-
-        Raises (through the future) also: UnknownProducer, InvalidTransaction.
-        """
-        ...
-
     async def bounds(self, hub: str, partition: int) -> Bounds:
         """Raises UnknownHub, UnknownPartition."""
+        ...
+
+    async def bounds_of(self, places: Iterable[Place]) -> Mapping[Place, Bounds]:
+        """Bounds of many places at once; places that are not there are left out."""
         ...
 
     async def sizes(self, hub: str) -> Sequence[int]:
@@ -192,6 +213,37 @@ class Broker(Protocol):
         ...
 
 
+class TransactionalBroker(Broker, Protocol):
+    """What a head that speaks Kafka's own protocol needs besides. On a Kafka cluster its clients go to Kafka itself."""
+
+    directory: Path
+    """Where the data lies, for people to be told."""
+
+    transactions: Transactions
+    """Who is in which transaction."""
+
+    def append_transactional(
+        self, hub: str, partition: int, batches: bytearray | memoryview, transactional_id: str, *, add: bool
+    ) -> asyncio.Future[Appended]:
+        """As `append`, for batches of a transaction; `add`: the partition becomes part of it if it is not yet.
+
+        Raises (through the future) also: UnknownProducer, InvalidTransaction.
+        """
+        ...
+
+
+class GroupDirectory(Protocol):
+    """Who is in which consumer group: the hub's own coordinator, or the cluster's."""
+
+    async def views(self) -> Mapping[str, GroupView]:
+        """All groups with members, or with members once, by name. Raises Unavailable."""
+        ...
+
+    async def view(self, group: str) -> GroupView | None:
+        """One group; None when nobody knows of members. Raises Unavailable."""
+        ...
+
+
 class Journal(Broker, Protocol):
     """A broker that also keeps the records of other parts: policies, schemas, claims of partitions."""
 
@@ -201,6 +253,10 @@ class Journal(Broker, Protocol):
 
     def kept(self, prefix: str) -> Iterable[tuple[str, bytes]]:
         """Journal entries below a prefix, the rest of the key first."""
+        ...
+
+    def on_change(self, listener: Callable[[Mapping[str, bytes | None]], None]) -> None:
+        """Call `listener` with every change set once it is in `kept`, whoever made it: other gateways too."""
         ...
 
 

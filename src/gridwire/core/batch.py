@@ -50,6 +50,7 @@ _LENGTH = struct.Struct(">i")
 _ATTRIBUTES = struct.Struct(">h")
 _INT64 = struct.Struct(">q")
 _CRC = struct.Struct(">I")
+_PRODUCER = struct.Struct(">qhi")
 
 Headers = tuple[tuple[str, bytes | None], ...]
 """An event's headers: ordered, names may repeat."""
@@ -211,6 +212,28 @@ def check_produced(buffer: bytes | bytearray | memoryview) -> list[BatchHeader]:
     return headers
 
 
+def check_acceptable(
+    headers: Sequence[BatchHeader], hub: str, message_bytes_max: int, *, transactional: bool = False
+) -> None:
+    """Check what a hub takes from outside.
+
+    Raises:
+        InvalidBatch: a control batch, or one that is transactional where it should not be, or the other way round.
+        MessageTooLarge: above the hub's `message_bytes_max`.
+    """
+    for header in headers:
+        if header.attributes & CONTROL:
+            raise InvalidBatch("control batches are not accepted from outside")
+        if bool(header.attributes & TRANSACTIONAL) != transactional:
+            raise InvalidBatch("a transactional batch needs a transactional id, and only such a batch may have one")
+        if transactional and not header.idempotent:
+            raise InvalidBatch("a transactional batch needs a producer id and a sequence")
+        if header.size > message_bytes_max:
+            raise MessageTooLarge(
+                f"batch of {header.size} bytes is above message_bytes_max {message_bytes_max} of hub {hub!r}"
+            )
+
+
 def iter_headers(buffer: bytes | bytearray | memoryview) -> Iterator[tuple[int, BatchHeader]]:
     """Yield (position, header) for each whole batch; a cut-off last batch ends the iteration."""
     position = 0
@@ -262,6 +285,21 @@ def set_append_time(buffer: bytearray | memoryview, now_ms: int, position: int =
     _ATTRIBUTES.pack_into(view, position + 21, attributes)
     _INT64.pack_into(view, position + 35, now_ms)
     _CRC.pack_into(view, position + 17, crc32.iscsi(view[position + CRC_START : position + size]))
+
+
+def set_producer(
+    buffer: bytearray | memoryview, producer_id: int, producer_epoch: int, base_sequence: int, position: int = 0
+) -> None:
+    """Say who a batch comes from and which of his it is, so that sending it twice is noticed; then the CRC."""
+    view = memoryview(buffer)
+    size = _LENGTH.unpack_from(view, position + 8)[0] + LENGTH_END
+    _PRODUCER.pack_into(view, position + 43, producer_id, producer_epoch, base_sequence)
+    _CRC.pack_into(view, position + 17, crc32.iscsi(view[position + CRC_START : position + size]))
+
+
+def merged(batches: Sequence[bytes | bytearray | memoryview]) -> bytearray:
+    """Several uncompressed batches as one, with the events of all in order."""
+    return encode([event for each in batches for event in decode(each)])
 
 
 def _varint(value: int) -> bytes:

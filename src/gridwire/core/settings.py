@@ -94,6 +94,31 @@ def with_changes(base: HubSettings, changes: Mapping[str, Any]) -> HubSettings:
     return msgspec.structs.replace(base, **checked)
 
 
+_TIMESTAMP_TYPES: Final = {"CreateTime": "create", "LogAppendTime": "append"}
+_SHOWN_TYPES: Final = {ours: theirs for theirs, ours in _TIMESTAMP_TYPES.items()}
+
+
+def from_topic_config(row: SettingRow, value: str) -> Any:
+    """A value of Kafka's topic config as ours; still to be checked. Raises InvalidSetting."""
+    if row.name == "timestamp_type":
+        return _TIMESTAMP_TYPES.get(value, value)
+    if row.name == "compact_dirty_percent":
+        try:
+            return round(float(value) * 100)
+        except (ValueError, OverflowError):
+            raise InvalidSetting(f"{row.kafka} must be a number from 0 to 1, not {value!r}") from None
+    if row.name == "cleanup":  # both at once may come in any order
+        return ",".join(sorted({each.strip() for each in value.split(",")}))
+    return value
+
+
+def to_topic_config(row: SettingRow, value: Any) -> str:
+    """A value of ours as Kafka's topic config."""
+    if row.name == "timestamp_type":
+        return _SHOWN_TYPES[value]
+    return str(value / 100) if row.name == "compact_dirty_percent" else str(value)
+
+
 def _choice(row: SettingRow, value: Any) -> str:
     if value not in row.choices:
         raise InvalidSetting(f"{row.name} must be one of {', '.join(row.choices)}, not {value!r}")

@@ -12,7 +12,7 @@ import structlog
 
 from gridwire.broker.identities import Identities
 from gridwire.broker.membership import Membership
-from gridwire.broker.port import Broker
+from gridwire.broker.port import TransactionalBroker
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.core.limits import CONNECTIONS_MAX
 from gridwire.heads.kafka.connection import Connection
@@ -62,7 +62,7 @@ class KafkaHead:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: TransactionalBroker,
         membership: Membership,
         *,
         host: str,

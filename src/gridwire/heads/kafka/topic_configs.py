@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gridwire.broker.port import HubInfo
 from gridwire.core.errors import InvalidSetting
-from gridwire.core.settings import HUB_SETTINGS, HubSettings, SettingRow
+from gridwire.core.settings import HUB_SETTINGS, HubSettings, SettingRow, from_topic_config, to_topic_config
 from gridwire.wire.kafka.compiler import Struct
 
 DEFAULT_CONFIG: Final = 5
@@ -21,8 +21,6 @@ _BY_KAFKA: Final = {row.kafka: row for row in HUB_SETTINGS}
 NAMES: Final = tuple(_BY_KAFKA)
 """Configs that can be changed."""
 
-_TIMESTAMP_TYPES: Final = {"CreateTime": "create", "LogAppendTime": "append"}
-_SHOWN_TYPES: Final = {ours: theirs for theirs, ours in _TIMESTAMP_TYPES.items()}
 _DEFAULTS: Final = HubSettings()
 
 FIXED: Final = {
@@ -53,35 +51,12 @@ def settings_of(configs: Mapping[str, str | None]) -> dict[str, Any]:
         if value is None:
             changes[row.name] = getattr(_DEFAULTS, row.name)
         else:
-            changes[row.name] = _FROM_KAFKA.get(row.name, str)(value)
+            changes[row.name] = from_topic_config(row, value)
     return changes
 
 
-def _percent(ratio: str) -> int:
-    try:
-        return round(float(ratio) * 100)
-    except (ValueError, OverflowError):
-        raise InvalidSetting(f"min.cleanable.dirty.ratio must be a number from 0 to 1, not {ratio!r}") from None
-
-
-def _policy(value: str) -> str:
-    """Both at once may come in any order."""
-    return ",".join(sorted({each.strip() for each in value.split(",")}))
-
-
-_FROM_KAFKA: Final[dict[str, Callable[[str], Any]]] = {
-    "timestamp_type": lambda value: _TIMESTAMP_TYPES.get(value, value),
-    "compact_dirty_percent": _percent,
-    "cleanup": _policy,
-}
-_TO_KAFKA: Final[dict[str, Callable[[Any], str]]] = {
-    "timestamp_type": lambda value: _SHOWN_TYPES[value],
-    "compact_dirty_percent": lambda value: str(value / 100),
-}
-
-
 def _shown(row: SettingRow, settings: HubSettings) -> str:
-    return _TO_KAFKA.get(row.name, str)(getattr(settings, row.name))
+    return to_topic_config(row, getattr(settings, row.name))
 
 
 def describe(hub: HubInfo, wanted: set[str] | None, *, synonyms: bool, documentation: bool) -> list[Struct]:
