@@ -80,6 +80,10 @@ class FencedEpoch(GridwireError):
     """A newer owner took over; this one must stop."""
 
 
+class Rebalanced(GridwireError):
+    """A worker committed for places that are another member's by now. Nothing happened; its next poll tells the rest."""
+
+
 class UnknownProducer(GridwireError):
     """A transactional id that nobody holds, or that another producer holds."""
 
