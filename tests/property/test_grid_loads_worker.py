@@ -76,7 +76,9 @@ class Source:
         if hubs:
             hub.epochs[group] += 1
         self._epoch = hub.epochs[group]
-        self._at = {p: hub.committed.get((group, p), 0) if p[0] in hubs else 0 for p in hub.log if p[0] in hubs + follow}
+        self._at = {
+            p: hub.committed.get((group, p), 0) if p[0] in hubs else 0 for p in hub.log if p[0] in hubs + follow
+        }
 
     def hub_id(self, hub: str) -> UUID:
         return UUID(int=0)

@@ -134,7 +134,7 @@ class KafkaConnection:
             first, last = served.get(key, (0, -1))
             if key not in (SASL_HANDSHAKE, SASL_AUTHENTICATE) and not first <= version <= last:
                 raise Unavailable(
-                    f"Kafka broker {self.where} does not speak {codec.APIS[key].name} v{version}: 3.1 or newer is needed"
+                    f"Kafka broker {self.where} has no {codec.APIS[key].name} v{version}: Kafka 3.1 or newer is needed"
                 )
 
     def _sign_in(self, address: KafkaAddress) -> None:

@@ -24,10 +24,11 @@ from uuid import UUID
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from gridwire.broker.kafka_address import KafkaAddress
-from gridwire.broker.kafka_fetch import EARLIEST, LATEST, Fetched, LeaderFetcher
+from gridwire.broker.kafka_fetch import EARLIEST, LATEST, Fetched, LeaderFetcher, Topic
 from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.columnar.decode import Decoded, decode
 from gridwire.core import batch
@@ -63,6 +64,8 @@ _REFUSED: Final = frozenset(
     }
 )  # fmt: skip
 """Why the coordinator does not take positions of a member: it is not the one who works on them any more."""
+
+_FORBIDDEN: Final = (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 log = structlog.get_logger("gridwire.source")
 
@@ -279,7 +282,7 @@ class KafkaSource:
                 return id
         return self._topic(hub).id
 
-    def _topic(self, hub: str) -> Any:
+    def _topic(self, hub: str) -> Topic:
         if hub not in self._fetcher.topics:
             raise UnknownHub(f"no hub {hub!r}")
         return self._fetcher.topics[hub]
@@ -289,7 +292,8 @@ class KafkaSource:
         topic = NewTopic(
             self._address.topic(hub), partitions or -1, self._address.replication, config=dict(settings or {})
         )
-        (answer,) = AdminClient({**self._address.confluent(), "error_cb": _noted}).create_topics([topic]).values()
+        admin: Any = AdminClient(self._address.confluent())
+        (answer,) = admin.create_topics([topic]).values()
         try:
             answer.result(ANSWER_S)
         except KafkaException as error:
@@ -360,9 +364,7 @@ class KafkaSource:
             self._positions[place] = max(self._positions[place], following)
         return found
 
-    def _decoded(
-        self, place: Place, records: memoryview, start: int, end: int, found: list[ColumnBatch]
-    ) -> Decoded:
+    def _decoded(self, place: Place, records: memoryview, start: int, end: int, found: list[ColumnBatch]) -> Decoded:
         hub, number = place
         first = self._positions[place]
         read = decode(
@@ -404,7 +406,8 @@ class KafkaSource:
         if lost or self._membership is None:
             raise Rebalanced(f"{sorted(lost)[:3]} of group {self.group!r} went to another member")
         offsets = [
-            TopicPartition(self._address.topic(hub), number, offset, note) for (hub, number), offset in positions.items()
+            TopicPartition(self._address.topic(hub), number, offset, note)
+            for (hub, number), offset in positions.items()
         ]
         try:
             self._producer.begin_transaction()
@@ -454,7 +457,7 @@ class KafkaSource:
 
 
 def _stretches(records: memoryview, aborted: Sequence[Aborted]) -> Iterator[tuple[int, int, int]]:
-    """(start, end, offset to go on from) of what lies between the batches of aborted transactions; usually everything."""
+    """(start, end, offset to go on from) of what lies between batches of aborted transactions; usually everything."""
     if not aborted:
         yield 0, len(records), 0
         return
@@ -492,8 +495,7 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except KafkaException as error:
         problem = error.args[0]
-        refused = problem.code() in (KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
-        raise (NotAllowed if refused else Unavailable)(f"{what}: {problem.str()}") from None
+        raise (NotAllowed if problem.code() in _FORBIDDEN else Unavailable)(f"{what}: {problem.str()}") from None
 
 
 def _noted(error: KafkaError) -> None:

@@ -228,7 +228,7 @@ class EventSource(Protocol):
 
     What a member works on changes while it works, on any broker: members come and go, hubs are created, deleted and
     grow. It is told at one point only, `poll`, and compares `assigned` before and after. What it computed of a place
-    that it lost and has not committed is to be thrown away: whoever has the place now reads from the committed position.
+    that it lost and has not committed is to be thrown away: who has the place now reads from the committed position.
     """
 
     group: str

@@ -81,7 +81,7 @@ class FencedEpoch(GridwireError):
 
 
 class Rebalanced(GridwireError):
-    """A worker committed for places that are another member's by now. Nothing happened; its next poll tells the rest."""
+    """A worker committed for places that are another member's by now. Nothing happened; its next poll tells more."""
 
 
 class UnknownProducer(GridwireError):

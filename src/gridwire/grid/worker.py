@@ -193,7 +193,9 @@ class LoadsWorker:
         for batch in batches:
             self._networks.feed(batch)
         if self._networks.current != before:
-            log.info("the network model changed", network=self._networks.current and self._networks.current.network.name)
+            log.info(
+                "the network model changed", network=self._networks.current and self._networks.current.network.name
+            )
             try:
                 self._commit_all(source)
             finally:
@@ -335,8 +337,8 @@ class LoadsWorker:
         lane_of = {place: lane for lane in self._lanes.values() for place in lane.places}
         by_lane: dict[str, list[ColumnBatch]] = defaultdict(list)
         for batch in batches:
-            if lane := lane_of.get((batch.hub, batch.partition)):
-                by_lane[lane.name].append(batch)
+            if (owner := lane_of.get((batch.hub, batch.partition))) is not None:
+                by_lane[owner.name].append(batch)
         for name, some in by_lane.items():
             lane = self._lanes[name]
             before = sum(lane.applied.values())
