@@ -15,7 +15,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,13 +43,16 @@ from gridwire.supervisor import Supervisor
 from gridwire.web import static_directory
 
 if TYPE_CHECKING:
+    from gridwire.broker.kafka_address import KafkaAddress
     from gridwire.broker.local import LocalSource
+    from gridwire.broker.port import EventSource
 
 GRID_GROUP: Final = "grid.loads"
 CAPTURE_GROUP: Final = "lake.capture"
 SETTLE_S: Final = 0.2
 """Hubs tend to be created several at a time; workers are started once for all of them."""
 
+LOG_COUNTERS_S: Final = 60.0
 REPORT_S: Final = 5.0
 """How old a worker's counters in /metrics may be."""
 
@@ -257,7 +260,7 @@ class Hub:
 
     def _wanted(self) -> dict[str, tuple[str, list[str]]]:
         base = [sys.executable, "-m", "gridwire", "worker"]
-        data = ["--data", str(self.directory)]
+        data = ["--data", str(self.directory), "--supervised"]
         wanted: dict[str, tuple[str, list[str]]] = {}
         hubs = self.broker.hubs()
         if any(hub.name == NETWORK for hub in hubs):
@@ -352,11 +355,17 @@ def run(main: Any) -> None:
 
 
 def run_worker(name: str, data: Path, options: Mapping[str, Any]) -> int:
-    """Run one worker until it is told to stop or its hub is gone. Returns the exit code."""
+    """Run one worker until it is told to stop or its hub is gone. Returns the exit code.
+
+    Args:
+        options: `broker`, a `KafkaAddress`, makes it a member of its group on that cluster; without one it works for
+            the hub of `data`. `supervised`: it ends when its standard input does. The rest is each worker's own.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
+    if options["supervised"]:
+        threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
     try:
         _WORKERS[name](data, stop, options)
     except FencedEpoch as error:
@@ -381,23 +390,47 @@ def _end_with_parent(stop: threading.Event) -> None:
     os._exit(4)
 
 
-def open_source(data: Path, group: str, hubs: list[str], start: str = "earliest") -> LocalSource:
+def open_source(data: Path, group: str, hubs: list[str], follow: Sequence[str] = ()) -> LocalSource:
     """A worker's subscription to the hub of a data directory."""
     from gridwire.broker.local import LocalSource
 
-    return LocalSource(data, group, hubs, start)
+    return LocalSource(data, group, hubs, follow=follow)
+
+
+def _sources(data: Path, broker: KafkaAddress | None, *, whole_hubs: bool) -> Callable[..., EventSource]:
+    """What opens a worker's subscriptions."""
+    if broker is None:
+        return partial(open_source, data)
+    from gridwire.broker.kafka_source import KafkaSource
+
+    return partial(KafkaSource, broker, whole_hubs=whole_hubs)
 
 
 def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     from gridwire.grid import worker
     from gridwire.grid.loads import LoadsSettings
 
+    broker = options["broker"]
     settings = worker.WorkerSettings(group=GRID_GROUP, loads=LoadsSettings(days=options["window_days"]))
     counters: dict[str, int] = {}
-    threading.Thread(target=_report, args=(data, GRID_GROUP, counters, stop), daemon=True).start()
-    outcome = worker.run(partial(open_source, data), data / "workers" / "grid", stop, settings, metrics=counters)
+    tell = _log_counters if broker else partial(_report, data)
+    threading.Thread(target=tell, args=(GRID_GROUP, counters, stop), daemon=True).start()
+    opener = _sources(data, broker, whole_hubs=options["whole"])
+    outcome = worker.run(
+        lambda group, hubs, follow: opener(group, hubs, follow=follow),
+        data / "workers" / "grid",
+        stop,
+        settings,
+        metrics=counters,
+    )
     if outcome == "fenced":
         raise FencedEpoch("another grid worker took over")
+
+
+def _log_counters(group: str, counters: Mapping[str, int], stop: threading.Event) -> None:
+    """One line a minute: on a cluster there is no hub to tell."""
+    while not stop.wait(LOG_COUNTERS_S):
+        log.info("counters", group=group, **dict(counters))
 
 
 def _report(data: Path, group: str, counters: Mapping[str, int], stop: threading.Event) -> None:
@@ -422,8 +455,16 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
     for assignment in options["tables"]:
         hub, _, kind = assignment.rpartition("=")
         tables[hub] = kinds[kind]
-    source = partial(open_source, data, CAPTURE_GROUP, list(tables))
-    worker.run(source, data / "lake", tables, stop, flush_s=options["flush_s"])
+    broker = options["broker"]
+    opener = _sources(data, broker, whole_hubs=True)  # a table has one writer
+    worker.run(
+        lambda: opener(CAPTURE_GROUP, list(tables)),
+        Path(options["lake"]) if options["lake"] else data / "lake",
+        tables,
+        stop,
+        flush_s=options["flush_s"],
+        shared=broker is not None,
+    )
 
 
 _WORKERS: Final = {"grid": _grid, "capture": _capture}

@@ -15,12 +15,13 @@ from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.columnar.decode import decode
 from gridwire.core import batch
 from gridwire.core.batch import Event
@@ -28,6 +29,7 @@ from gridwire.core.clock import ManualClock
 from gridwire.core.errors import FencedEpoch, Unavailable, UnknownHub
 from gridwire.grid import network
 from gridwire.grid.loads import LoadsSettings
+from gridwire.grid.network_log import NetworkLog
 from gridwire.grid.worker import WorkerSettings, run
 
 HUBS = {"readings": 3, "grid.network": 1, "grid.transformers": 2, "grid.feeders": 2, "quarantine": 2}
@@ -43,6 +45,7 @@ class Hub:
     def __init__(self, hubs: Mapping[str, int] = HUBS) -> None:
         self.log: dict[Place, list[Event]] = {(hub, p): [] for hub, n in hubs.items() for p in range(n)}
         self.committed: dict[tuple[str, Place], int] = {}
+        self.notes: dict[tuple[str, Place], str] = {}
         self.epochs: dict[str, int] = defaultdict(int)
         self.step: Callable[[str], None] = lambda name: None
         self.split_commit = False
@@ -52,9 +55,9 @@ class Hub:
         place = (hub, partition)
         self.log[place].append(Event(value, None, (), timestamp, len(self.log[place])))
 
-    def open(self, group: str, hubs: list[str], start: str) -> Source:
+    def open(self, group: str, hubs: list[str], follow: list[str]) -> Source:
         self.step("open")
-        return Source(self, group, hubs)
+        return Source(self, group, hubs, follow)
 
     def events(self, hub: str) -> list[Event]:
         return [event for (name, _), events in sorted(self.log.items()) if name == hub for event in events]
@@ -66,11 +69,27 @@ class Hub:
 class Source:
     """`EventSource` over a `Hub`."""
 
-    def __init__(self, hub: Hub, group: str, hubs: list[str]) -> None:
+    whole_hubs = True
+
+    def __init__(self, hub: Hub, group: str, hubs: list[str], follow: list[str]) -> None:
         self._hub, self.group, self._hubs = hub, group, hubs
-        hub.epochs[group] += 1
+        if hubs:
+            hub.epochs[group] += 1
         self._epoch = hub.epochs[group]
-        self._at = {p: hub.committed.get((group, p), 0) for p in hub.log if p[0] in hubs}
+        self._at = {
+            p: hub.committed.get((group, p), 0) if p[0] in hubs else 0 for p in hub.log if p[0] in hubs + follow
+        }
+
+    def hub_id(self, hub: str) -> UUID:
+        return UUID(int=0)
+
+    def assigned(self) -> dict[Place, int]:
+        return {place: 1 for place in self._at if place[0] in self._hubs}
+
+    def committed(self) -> dict[Place, Position]:
+        known = {place: self._hub.committed.get((self.group, place)) for place in self.assigned()}
+        notes = self._hub.notes
+        return {p: Position(at, notes.get((self.group, p), "")) for p, at in known.items() if at is not None}
 
     def partitions(self, hub: str) -> int:
         count = sum(name == hub for name, _ in self._hub.log)
@@ -97,7 +116,7 @@ class Source:
                 out.append(ColumnBatch(*place, found.columns[0], self._at[place]))
         return out
 
-    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = ()) -> None:
+    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = (), note: str = "") -> None:
         self._hub.step("before commit")
         if self._epoch != self._hub.epochs[self.group]:
             raise FencedEpoch(self.group)
@@ -107,6 +126,7 @@ class Source:
         if self._hub.split_commit:
             self._hub.step("between outputs and positions")
         self._hub.committed |= {(self.group, place): offset for place, offset in positions.items()}
+        self._hub.notes |= {(self.group, place): note for place in positions}
         self._hub.step("after commit")
 
     def lag(self) -> dict[Place, int]:
@@ -168,10 +188,16 @@ def work(hub: Hub, directory: Path, *, commit_readings: int = 1_000_000, snapsho
 
 
 def done(hub: Hub) -> bool:
+    """Whether everything has been read and told under the newest model."""
+    models, networks = hub.log["grid.network", 0], NetworkLog()
+    data = bytes(batch.encode(models, base_offset=0)) if models else b""
+    for columns in decode(data, 0, len(data), from_offset=0).columns:
+        networks.feed(ColumnBatch("grid.network", 0, columns, len(models)))
+    told = None if networks.current is None else str(networks.current.ordinal)
     return all(
-        hub.committed.get(("grid.loads", place), 0) == len(events)
+        hub.committed.get(("grid.loads", place), 0) == len(events) and hub.notes.get(("grid.loads", place)) == told
         for place, events in hub.log.items()
-        if place[0] in ("readings", "grid.network")
+        if place[0] == "readings"
     )
 
 
@@ -463,7 +489,7 @@ def test_a_worker_that_was_taken_over_ends(tmp_path: Path) -> None:
     hub = Hub()
     hub.append("grid.network", network.to_json(model()))
     fill(hub, READINGS)
-    hub.step = lambda name: hub.open("grid.loads", [], "earliest") and None if name == "before commit" else None
+    hub.step = lambda name: hub.open("grid.loads", ["readings"], []) and None if name == "before commit" else None
     assert work(hub, tmp_path) == "fenced"
     assert hub.events("grid.transformers") == []
 

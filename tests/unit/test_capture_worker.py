@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from deltalake import DeltaTable
 
-from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.capture.decoders import events
 from gridwire.capture.delta import TableWriter
 from gridwire.capture.worker import Totals, run
@@ -54,6 +54,14 @@ class Source:
     def partitions(self, hub: str) -> int:
         return sum(name == hub for name, _ in self._positions)
 
+    whole_hubs = True
+
+    def assigned(self) -> dict[Place, int]:
+        return dict.fromkeys(self._positions, 0)
+
+    def committed(self) -> dict[Place, Position]:
+        return {place: Position(offset) for place, offset in self._hub.committed.items()}
+
     def positions(self) -> dict[Place, int]:
         return dict(self._positions)
 
@@ -77,7 +85,7 @@ class Source:
                 self._positions[name, partition] = position + len(values)
         return found
 
-    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = ()) -> None:
+    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = (), note: str = "") -> None:
         self._fail("commit")
         self._hub.committed |= positions
 

@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677): the server's side as a state machine, and its verifiers.
+"""SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677): both sides as state machines, and the server's verifiers.
 
 What is kept of a password is salt, iterations, StoredKey and ServerKey: enough to check a client, not to be one. A
 policy has two keys; both verifiers share salt and iterations, because the server must tell those before it knows which
@@ -22,6 +22,9 @@ from gridwire.core.errors import InvalidSetting, NotAuthenticated
 ITERATIONS: Final = 4096
 ITERATIONS_MAX: Final = 16_384
 """Kafka's own bounds; each sign-in costs the client so many."""
+
+ITERATIONS_ASKED_MAX: Final = 1_000_000
+"""What a server may make a client compute: about a second."""
 
 SALT_BYTES: Final = 16
 SALT_BYTES_MAX: Final = 256
@@ -157,3 +160,44 @@ class ScramServer:
             return False
         client_key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
         return hmac.compare_digest(hashlib.new(self._hash, client_key).digest(), verifier.stored_key)
+
+
+class ScramClient:
+    """The client's side of one exchange, without channel binding.
+
+    Args:
+        nonce: random text of at least 128 bits, printable and without commas.
+    """
+
+    def __init__(self, mechanism: str, user: str, password: str, nonce: str) -> None:
+        self._mechanism = mechanism
+        self._password = password
+        self._nonce = nonce
+        self._bare = f"n={user.replace('=', '=3D').replace(',', '=2C')},r={nonce}"
+        self._server_signature = b""
+        self.first = f"n,,{self._bare}".encode()
+        """The first message."""
+
+    def final(self, server_first: bytes) -> bytes:
+        """The second message, an answer to the server's first. Raises NotAuthenticated."""
+        fields = dict(field.partition("=")[::2] for field in _text(server_first).split(","))
+        try:
+            salt, iterations = base64.b64decode(fields["s"], validate=True), int(fields["i"])
+        except (KeyError, ValueError):
+            raise NotAuthenticated(_BAD) from None
+        if not fields.get("r", "").startswith(self._nonce) or not ITERATIONS <= iterations <= ITERATIONS_ASKED_MAX:
+            raise NotAuthenticated(_BAD)
+        name = HASHES[self._mechanism]
+        salted = hashlib.pbkdf2_hmac(name, self._password.encode(), salt, iterations)
+        client_key = hmac.digest(salted, b"Client Key", name)
+        without_proof = f"c=biws,r={fields['r']}"
+        signed = b",".join((self._bare.encode(), server_first, without_proof.encode()))
+        signature = hmac.digest(hashlib.new(name, client_key).digest(), signed, name)
+        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        self._server_signature = hmac.digest(hmac.digest(salted, b"Server Key", name), signed, name)
+        return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
+
+    def check(self, server_final: bytes) -> None:
+        """Whether the server knew the password as well. Raises NotAuthenticated."""
+        if not hmac.compare_digest(server_final, b"v=" + base64.b64encode(self._server_signature)):
+            raise NotAuthenticated("the server does not know the password either")

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from gridwire.broker import frames
-from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.columnar.encode import encode_batch
 from gridwire.columnar.reader import SegmentReader, SegmentSpan
 from gridwire.core import errors
@@ -91,24 +91,39 @@ class LocalSource:
 
     Args:
         directory: the hub's data directory. start: `earliest` or `latest`, where there is no committed position.
+        follow: hubs read from their start, whatever the group has committed. A source that only follows takes no group.
 
     Raises:
         Unavailable: no hub serves the directory.
     """
 
-    def __init__(self, directory: Path | str, group: str, hubs: Sequence[str], start: str = "earliest") -> None:
+    whole_hubs = True
+    """One owner has everything."""
+
+    def __init__(
+        self,
+        directory: Path | str,
+        group: str,
+        hubs: Sequence[str],
+        start: str = "earliest",
+        *,
+        follow: Sequence[str] = (),
+    ) -> None:
         self.group = group
         self.malformed_batches = 0
         self._hub_names = list(hubs)
+        self._followed = list(follow)
         self._start = start
         self._connection = _Connection(Path(directory))
-        owner = self._connection.call("claim", group=group)
-        self._producer_id: int = owner["producer_id"]
-        self._epoch: int = owner["epoch"]
+        self._producer_id = self._epoch = -1
+        if hubs:
+            owner = self._connection.call("claim", group=group)
+            self._producer_id, self._epoch = owner["producer_id"], owner["epoch"]
         self._sequences: dict[Place, int] = {}
         self._reader = SegmentReader(check_crc=True)
         self._positions: dict[Place, int] = {}
-        self._committed: dict[Place, int] = {}
+        self._assigned: dict[Place, int] = {}
+        self._committed: dict[Place, Position] = {}
         self._ends: dict[Place, int] = {}
         self._ids: dict[str, str] = {}
         self._generation = -1
@@ -116,20 +131,26 @@ class LocalSource:
 
     def _refresh(self) -> None:
         """Learn which hubs and partitions there are; hubs that appear later join, deleted ones leave."""
-        told = self._connection.call("describe", group=self.group, hubs=self._hub_names)
+        told = self._connection.call("describe", group=self.group, hubs=[*self._hub_names, *self._followed])
         self._generation = told["generation"]
         positions: dict[Place, int] = {}
+        assigned: dict[Place, int] = {}
         for name, hub in told["hubs"].items():
             reborn = self._ids.get(name) not in (None, hub["id"])
             self._ids[name] = hub["id"]
-            for number, (start, end, committed) in enumerate(hub["partitions"]):
+            followed = name in self._followed
+            for number, (start, end, committed, note) in enumerate(hub["partitions"]):
                 place = (name, number)
-                first = start if self._start == "earliest" else end
-                fresh = committed if committed >= 0 else first
+                fresh = start if followed or self._start == "earliest" else end
+                self._committed.pop(place, None)
+                if committed >= 0 and not followed:
+                    fresh = committed
+                    self._committed[place] = Position(committed, note)
                 positions[place] = fresh if reborn else self._positions.get(place, fresh)
                 self._ends[place] = end
-                self._committed[place] = fresh
-        self._positions = positions
+                if not followed:
+                    assigned[place] = self._generation if reborn else self._assigned.get(place, self._generation)
+        self._positions, self._assigned = positions, assigned
 
     def partitions(self, hub: str) -> int:
         """Number of partitions. Raises UnknownHub."""
@@ -155,13 +176,18 @@ class LocalSource:
         """Where the next poll reads."""
         return dict(self._positions)
 
-    def committed(self) -> dict[Place, int]:
-        """Committed positions when the source was opened or last committed; the start where there was none."""
+    def assigned(self) -> dict[Place, int]:
+        """Every place of the subscription, and which generation of hubs it came with."""
+        return dict(self._assigned)
+
+    def committed(self) -> dict[Place, Position]:
+        """Committed positions when the source was opened or last committed, where there are any."""
         return dict(self._committed)
 
     def seek(self, place: Place, offset: int) -> None:
         """Read from elsewhere; does not change the committed position."""
-        self._positions[place] = offset
+        if place in self._positions:
+            self._positions[place] = offset
 
     def poll(self, timeout_s: float, bytes_max: int = 32 * 1024 * 1024) -> list[ColumnBatch]:
         """Columns that arrived, woken by the hub; empty when the time is up.
@@ -211,13 +237,19 @@ class LocalSource:
             log.error("malformed batch skipped, its bytes stay in the hub", reason=str(damage))
         if not read.columns:
             return []
-        return [
-            ColumnBatch(hub, number, columns, int(columns.offsets[-1]) + 1 if not last else read.next_offset)
-            for columns, last in zip(read.columns, [False] * (len(read.columns) - 1) + [True], strict=True)
-        ]
+        found = []
+        for columns in read.columns:
+            last = columns is read.columns[-1]
+            following = read.next_offset if last else int(columns.offsets[-1]) + 1
+            found.append(ColumnBatch(hub, number, columns, following, first))
+            first = following
+        return found
 
-    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = ()) -> None:
-        """Positions and outputs become durable together or not at all. Raises FencedEpoch, Unavailable."""
+    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = (), note: str = "") -> None:
+        """Positions and outputs become durable together or not at all. Raises FencedEpoch, Rebalanced, Unavailable."""
+        lost = [place for place in positions if place not in self._assigned]
+        if lost:
+            raise errors.Rebalanced(f"{sorted(lost)[:3]} of group {self.group!r} are not there any more")
         batches = [batch for output in outputs for batch in self._batches(output)]
         self._connection.call(
             "commit",
@@ -226,8 +258,9 @@ class LocalSource:
             epoch=self._epoch,
             positions=[(hub, number, offset) for (hub, number), offset in positions.items()],
             outputs=batches,
+            note=note,
         )
-        self._committed.update(positions)
+        self._committed |= {place: Position(offset, note) for place, offset in positions.items()}
 
     def _batches(self, output: Output) -> list[tuple[str, int, bytes]]:
         """Outputs as batches stamped with our producer id, epoch and running sequence."""

@@ -126,7 +126,8 @@ class _Session:
                 for number in range(info.partitions):
                     bounds = await self._broker.bounds(name, number)
                     position = committed.get((name, number))
-                    rows.append((bounds.start, bounds.end, -1 if position is None else position.offset))
+                    known = (-1, "") if position is None else (position.offset, position.metadata)
+                    rows.append((bounds.start, bounds.end, *known))
                 found[name] = {"id": str(info.id), "partitions": rows}
         return {"generation": self._broker.generation, "hubs": found}
 
@@ -163,11 +164,12 @@ class _Session:
         epoch: int,
         positions: list[tuple[str, int, int]],
         outputs: list[tuple[str, int, bytes]],
+        note: str = "",
     ) -> None:
         await self._broker.commit_outputs(
             group,
             Owner(producer_id, epoch),
-            {(hub, number): Position(offset) for hub, number, offset in positions},
+            {(hub, number): Position(offset, note) for hub, number, offset in positions},
             [((hub, number), batch) for hub, number, batch in outputs],
         )
 

@@ -262,12 +262,25 @@ class Journal(Broker, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ColumnBatch:
-    """Events of one partition as columns; commit `next_offset` once they are dealt with."""
+    """Events of one partition as columns; commit `next_offset` once they are dealt with.
+
+    Args:
+        position: what was asked for, -1 if that is the first offset. Offsets may have gaps where nothing was ever to be
+            read (markers of transactions, what compaction took); what lies before `position` was deleted by retention.
+    """
 
     hub: str
     partition: int
     columns: EventColumns
     next_offset: int
+    position: int = -1
+
+    @property
+    def first_offset(self) -> int:
+        """Where the batch begins: everything from here to `next_offset` is in it or was never to be read."""
+        if self.position >= 0:
+            return self.position
+        return int(self.columns.offsets[0]) if len(self.columns) else self.next_offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +293,17 @@ class Output:
 
 
 class EventSource(Protocol):
-    """A worker's subscription: columns in; position and outputs committed together.
+    """A member of a group of workers: columns in; position and outputs committed together.
 
-    One owner per group: opening a source takes the group over and fences the previous owner.
+    What a member works on changes while it works, on any broker: members come and go, hubs are created, deleted and
+    grow. It is told at one point only, `poll`, and compares `assigned` before and after. What it computed of a place
+    that it lost and has not committed is to be thrown away: who has the place now reads from the committed position.
     """
 
     group: str
+
+    whole_hubs: bool
+    """A member has all partitions of a hub or none of them; else each partition by itself."""
 
     def partitions(self, hub: str) -> int:
         """Number of partitions. Raises UnknownHub."""
@@ -295,26 +313,43 @@ class EventSource(Protocol):
         """The id of a subscribed hub; another one after it was deleted and created again. Raises UnknownHub."""
         ...
 
+    def assigned(self) -> Mapping[Place, int]:
+        """Places this member works on. The number is another one whenever the place was assigned anew: somebody else
+        may have worked on it in between, or the hub may be another one of the same name."""
+        ...
+
+    def committed(self) -> Mapping[Place, Position]:
+        """Committed positions of the assigned places, the note of the commit as their metadata."""
+        ...
+
     def positions(self) -> dict[Place, int]:
-        """Where the next poll reads, for every place of the subscription."""
+        """Where the next poll reads: every place assigned or followed."""
         ...
 
     def seek(self, place: Place, offset: int) -> None:
-        """Read from elsewhere; does not change the committed position."""
+        """Read from elsewhere; does not change the committed position. Nothing for a place that is not ours."""
         ...
 
     def poll(self, timeout_s: float, bytes_max: int = 32 * 1024 * 1024) -> list[ColumnBatch]:
-        """Columns that arrived, woken by the hub; empty when the time is up."""
+        """Columns that arrived, woken by the broker; empty when the time is up, and when the assignment changed."""
         ...
 
-    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = ()) -> None:
-        """Positions and outputs become durable together or not at all. Raises FencedEpoch, Unavailable."""
+    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = (), note: str = "") -> None:
+        """Positions and outputs become durable together or not at all.
+
+        Args:
+            note: kept with every one of the positions.
+
+        Raises:
+            FencedEpoch: another worker has taken the group over. Rebalanced: some of the places are another member's
+            now; nothing happened, `poll` tells the rest. Unavailable: no answer, open another source and see.
+        """
         ...
 
     def lag(self) -> dict[Place, int]:
-        """Events between the reading position and the end, as last told by the hub."""
+        """Events between the reading position and the end, as last told by the broker."""
         ...
 
     def close(self) -> None:
-        """Let go of the hub."""
+        """Leave the group and let go of the broker."""
         ...

@@ -4,12 +4,14 @@
                                                                         `-> commit to the hub, for lag display only
 
 The table's own positions decide where to read, on start and after every failure; the hub's committed position of the
-group merely follows. So it does not matter where between two arrows the process dies.
+group merely follows. So it does not matter where between two arrows the process dies. A table has one writer: sources
+here hand out whole hubs.
 
     hub unreachable, storage refused  what was gathered is dropped, everything is opened anew and read again
     a newer owner of the group        raise FencedEpoch: this process must end
     offsets deleted by retention      counted, logged, and noted in the commit as `gridwire.lost_events`
-    hubs or partitions come and go    what was gathered is written, everything is opened anew
+    hubs or partitions come and go    what was gathered is written, the tables are opened anew
+    a hub went to another member      likewise; what the other one wrote first is seen by the table, and left out
     hub deleted and created again     likewise, and the table of the old hub is moved aside, see `delta`
 """
 
@@ -19,7 +21,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 import pyarrow as pa
@@ -28,7 +30,7 @@ import structlog
 from gridwire.broker.port import ColumnBatch, EventSource, Place
 from gridwire.capture.delta import After, TableWriter, Upkeep
 from gridwire.core.clock import Clock, SystemClock
-from gridwire.core.errors import StorageFailed, Unavailable, UnknownHub
+from gridwire.core.errors import FencedEpoch, Rebalanced, StorageFailed, Unavailable, UnknownHub
 from gridwire.core.limits import MIB
 
 FLUSH_S: Final = 5.0
@@ -47,14 +49,6 @@ Decoder = Callable[[ColumnBatch], pa.RecordBatch]
 """Events of one partition -> rows of a table with columns `partition` int32 and `offset` int64, see `decoders`."""
 
 _RETRIED = (Unavailable, StorageFailed, UnknownHub)
-
-
-class CaptureSource(EventSource, Protocol):
-    """An event source that also knows which hub it is: a name may come back with another hub behind it."""
-
-    def hub_id(self, hub: str) -> UUID:
-        """Identity of a hub of the subscription as of the last poll. Raises UnknownHub."""
-        ...
 
 
 @dataclass(slots=True)
@@ -91,7 +85,7 @@ class _Table:
 
 
 def run(
-    source_factory: Callable[[], CaptureSource],
+    source_factory: Callable[[], EventSource],
     lake_root: Path,
     tables: Mapping[str, Decoder],
     stop: threading.Event,
@@ -101,14 +95,17 @@ def run(
     upkeep: Upkeep | None = None,
     clock: Clock | None = None,
     after: After = lambda step: None,
+    shared: bool = False,
 ) -> Totals:
     """Capture hubs into the lake until `stop` is set; what was read by then is written before it returns.
 
     Args:
-        source_factory: opens a source over the captured hubs; called again whenever the hub was lost.
+        source_factory: opens a source over the captured hubs that hands out whole hubs; called again whenever the hub
+            was lost.
         tables: decoder per hub; a hub the source does not carry is left alone.
         flush_s: seconds. flush_bytes: Arrow bytes over all tables.
         after: told each step once it is done, for tests that die there.
+        shared: others work in this group; when one of them was faster at a table that is no reason to end.
 
     Raises:
         FencedEpoch: a newer capture worker took over. Corruption: a table's log is damaged.
@@ -116,26 +113,43 @@ def run(
     totals = Totals()
     log = structlog.get_logger("gridwire.capture")
     failures = 0
+    retried = (*_RETRIED, FencedEpoch) if shared else _RETRIED
+    source: EventSource | None = None
     while not stop.is_set():
         before = totals.commits
         session = _Session(
             lake_root, tables, flush_s, flush_bytes, upkeep or Upkeep(), clock or SystemClock(), after, totals, log
         )
         try:
-            session.open(source_factory())
+            source = source or source_factory()
+            session.open(source)
             while not stop.is_set() and session.step():
                 pass
             session.flush_all()
-        except _RETRIED as error:
+        except retried as error:
             session.close()
+            _let_go(source)
+            source = None
             failures = 0 if totals.commits > before else failures + 1
             totals.reopened += 1
             pause = RETRY_S[min(failures, len(RETRY_S) - 1)]
             log.warning("capture reopens", reason=str(error), pause_s=pause)
             stop.wait(pause)
+        except BaseException:
+            _let_go(source)
+            raise
         finally:
             session.close()
+    _let_go(source)
     return totals
+
+
+def _let_go(source: EventSource | None) -> None:
+    if source is not None:
+        try:
+            source.close()
+        except Unavailable:
+            pass  # the hub is gone; so is what it held for us
 
 
 @dataclass(slots=True)
@@ -151,11 +165,11 @@ class _Session:
     after: After
     totals: Totals
     log: Any
-    source: CaptureSource | None = None
+    source: EventSource | None = None
     tables: dict[str, _Table] = field(default_factory=dict)
-    places: dict[Place, UUID] = field(default_factory=dict)
+    places: dict[Place, tuple[UUID, int]] = field(default_factory=dict)
 
-    def open(self, source: CaptureSource) -> None:
+    def open(self, source: EventSource) -> None:
         """Open the table of every hub, read on where the tables say, and let the hub's positions follow.
 
         A commit to the hub that a restart swallowed would otherwise show as lag until the partition gets an event.
@@ -163,22 +177,31 @@ class _Session:
         self.source = source
         self.places = self._subscribed()
         captured: dict[Place, int] = {}
-        for (hub, partition), hub_id in self.places.items():
+        for (hub, partition), (hub_id, _) in self.places.items():
             if hub not in self.tables:
                 self.tables[hub] = self._open_table(hub, hub_id)
             position = self.tables[hub].writer.position(partition)
             source.seek((hub, partition), position or 0)
             if position is not None:
                 captured[hub, partition] = position
-        if captured:
-            source.commit(captured)
+        self._tell(captured)
         self.after("opened")
 
-    def _subscribed(self) -> dict[Place, UUID]:
-        """Every place to capture, with the identity of its hub."""
+    def _tell(self, positions: dict[Place, int]) -> None:
+        """Let the group's positions follow; whoever has the places by now does so as well."""
         assert self.source is not None
-        places = sorted(place for place in self.source.positions() if place[0] in self.decoders)
-        return {place: self.source.hub_id(place[0]) for place in places}
+        try:
+            if positions:
+                self.source.commit(positions)
+        except Rebalanced as reason:
+            self.log.info("positions are another member's to tell", reason=str(reason))
+
+    def _subscribed(self) -> dict[Place, tuple[UUID, int]]:
+        """Every place to capture, with the identity of its hub and the number of its assignment."""
+        assert self.source is not None
+        assigned = self.source.assigned()
+        places = sorted(place for place in assigned if place[0] in self.decoders)
+        return {place: (self.source.hub_id(place[0]), assigned[place]) for place in places}
 
     def _open_table(self, hub: str, hub_id: UUID) -> _Table:
         writer = TableWriter(self.lake_root, hub, hub_id, upkeep=self.upkeep, clock=self.clock, after=self.after)
@@ -223,7 +246,7 @@ class _Session:
         if batch.next_offset <= expected:
             self._warn("hub has fewer events than its table: skipped", batch, batch.next_offset, expected)
             return
-        first = int(batch.columns.offsets[0]) if len(batch.columns) else batch.next_offset
+        first = batch.first_offset
         if first > expected:
             table.lost_events += first - expected
             self._warn("retention deleted events before they were captured", batch, expected, first)
@@ -245,7 +268,7 @@ class _Session:
             self._write(table)
             reached |= {place: offset for place, offset in places.items() if self._is_same(place)}
         if reached:
-            self.source.commit(reached)
+            self._tell(reached)
             self.after("committed")
         for table in due:
             done = table.writer.tend()
@@ -270,13 +293,7 @@ class _Session:
         table.clear()
 
     def close(self) -> None:
-        """Let go of the source and the tables, whatever state they are in."""
-        source, self.source = self.source, None
-        if source is not None:
-            try:
-                source.close()
-            except Unavailable:
-                pass  # the hub is gone; so is what it held for us
+        """Let go of the tables, whatever state they are in."""
         for table in self.tables.values():
             table.writer.close()
         self.tables.clear()

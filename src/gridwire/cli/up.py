@@ -67,21 +67,41 @@ def announce(hub: Any) -> None:
 def worker(
     name: str,
     *,
-    data: Path,
+    data: Path = Path("gridwire-data"),
+    broker: str = "",
+    prefix: str = "",
     table: Annotated[list[str], Parameter(consume_multiple=True)] | None = None,
+    lake: Path | None = None,
     flush_s: float = 5.0,
     window_days: int = 2,
+    whole: bool = False,
+    supervised: bool = False,
 ) -> int:
-    """Run one worker of a hub; the hub starts these itself.
+    """Run one worker: of the hub of a data directory (the hub starts these itself), or anywhere, on a Kafka cluster.
 
     Args:
         name: grid or capture.
-        data: the hub's data directory.
+        data: the hub's data directory; on a cluster, where this machine keeps what can be made again.
+        broker: kafka://host:9092,host2:9092; run the same command on as many machines as there are.
+        prefix: what gridwire's topics and groups begin with on the cluster.
         table: hub=decoder, for capture.
+        lake: where the tables are [default: lake in data]; for several capture workers a directory they all reach.
         flush_s: seconds until captured events are rows.
         window_days: how late a reading may be.
+        whole: one grid worker gets all readings, the others stand by; for readings that are not keyed by transformer.
+        supervised: end when standard input does.
     """
     from gridwire import app
 
     configure_logs()
-    return app.run_worker(name, data, {"tables": table or [], "flush_s": flush_s, "window_days": window_days})
+    options = {
+        "broker": _address(broker, prefix) if broker else None, "supervised": supervised, "tables": table or [],
+        "lake": lake, "flush_s": flush_s, "window_days": window_days, "whole": whole,
+    }  # fmt: skip
+    return app.run_worker(name, data, options)
+
+
+def _address(url: str, prefix: str) -> Any:
+    from gridwire.broker.kafka_address import KafkaAddress
+
+    return KafkaAddress.parse(url, prefix=prefix)

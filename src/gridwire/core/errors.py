@@ -96,6 +96,10 @@ class FencedEpoch(GridwireError):
     """A newer owner took over; this one must stop."""
 
 
+class Rebalanced(GridwireError):
+    """A worker committed for places that are another member's by now. Nothing happened; its next poll tells more."""
+
+
 class UnknownProducer(GridwireError):
     """A transactional id that nobody holds, or that another producer holds."""
 

@@ -1,19 +1,18 @@
 """The loads worker: reads `readings`, keeps the state, publishes facts, and survives anything between two commits.
 
 One commit makes three things durable together: how far each partition was read, the facts that changed, and the
-readings that were rejected. The state itself is never committed, because it can be made again:
+readings that were rejected. The state itself is never committed, because it can be made again, see `lane`. A reading is
+therefore in exactly one commit's effect wherever the process dies: before the commit it is read again, after it it is
+only rebuilt. `gridwire.grid.state` is a pure function of the positions, so the facts after a rebuild continue those
+before it, versions and peaks included, whichever worker makes it.
 
-    start:    newest network model -> newest snapshot that is not ahead of the committed positions (or an empty state)
-    rebuild:  read on from there up to the committed positions WITHOUT publishing: state = what it was at that commit
-    go on:    read, apply, publish with each commit
+    adopt    places assigned: lanes are rebuilt; places lost: their lanes are dropped with all that is not committed
+    take     batches -> lanes
+    commit   all lanes together
 
-A reading is therefore in exactly one commit's effect wherever the process dies: before the commit it is read again,
-after it it is only rebuilt. `gridwire.grid.state` is a pure function of the positions, so the facts after a rebuild
-continue those before it, versions and peaks included.
-
-A new network model ends the state: it is rebuilt from the log with the new model, then every (unit, interval) of the
-window is told again under the next generation of versions. The committed position of `grid.network` says which model
-has been told, so a crash in between only tells the same facts again, byte for byte.
+A new network model ends every state: it is rebuilt from the log with the new model, then every (unit, interval) of the
+window is told again under the next generation of versions. The note on a committed position says under which model the
+facts of that place have been told, so a crash in between only tells the same facts again, byte for byte.
 
 What the hubs must keep: `readings` longer than the window, or a rebuild without a snapshot misses what expired;
 `grid.network` for ever, or there is no model to start with.
@@ -26,23 +25,24 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
-from uuid import UUID
+from typing import Final, Protocol
 
 import structlog
 
-from gridwire.broker.port import ColumnBatch, EventSource, Output, Place
+from gridwire.broker.port import ColumnBatch, EventSource, Place
 from gridwire.core.clock import Clock, SystemClock
-from gridwire.core.errors import FencedEpoch, OffsetOutOfRange, StorageFailed, Unavailable, UnknownHub
+from gridwire.core.errors import FencedEpoch, OffsetOutOfRange, Rebalanced, StorageFailed, Unavailable, UnknownHub
 from gridwire.grid.facts import FEEDERS_HUB, TRANSFORMERS_HUB
-from gridwire.grid.loads import LoadsPipeline, LoadsSettings, rows_between
+from gridwire.grid.lane import Lane
+from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network import NETWORK_HUB
 from gridwire.grid.network_log import NetworkLog
 from gridwire.grid.readings import QUARANTINE_HUB, READINGS_HUB
-from gridwire.grid.snapshots import Snapshot, SnapshotStore
+from gridwire.grid.snapshots import SnapshotStore
 
 log = structlog.get_logger(__name__)
 
@@ -58,26 +58,19 @@ BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 SNAPSHOT_SHARE: Final = 20
 """A snapshot is not taken again before this many times its own duration has passed: at most 5 % of the time."""
 
-RESTATED_FACTS_PER_COMMIT: Final = 20_000
-"""Facts of one commit while a new network model is told: bounds the memory of the worker and the hub."""
+NOBODYS: Final = -1
+"""Number of the assignment of a lane whose connection is gone."""
 
 OUTPUT_HUBS: Final = (TRANSFORMERS_HUB, FEEDERS_HUB, QUARANTINE_HUB)
 """Hubs the worker writes; they must exist before it serves."""
 
 
 class SourceFactory(Protocol):
-    """Opens a subscription; taking a group over fences its previous owner."""
+    """Opens a subscription to `hubs`; every worker of the group reads all of `follow`, from its start."""
 
-    def __call__(self, group: str, hubs: list[str], start: str) -> EventSource:
+    def __call__(self, group: str, hubs: list[str], follow: list[str]) -> EventSource:
         """Raises Unavailable when there is no hub."""
         ...
-
-
-@runtime_checkable
-class _KnowsHubIds(Protocol):
-    """A source that can tell a hub from another one created later under the same name."""
-
-    def hub_id(self, hub: str) -> UUID: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +88,6 @@ class WorkerSettings:
     commit_readings: int = 1_000_000
     snapshot_s: float = 60.0
     loads: LoadsSettings = field(default_factory=LoadsSettings)
-
-
-class _StartAgain(Exception):
-    """The state no longer fits the log or the model: make it again."""
 
 
 def run(
@@ -139,36 +128,30 @@ class LoadsWorker:
         self._open = source_factory
         self._stop = stop
         self._clock = clock or SystemClock()
-        self._snapshots = SnapshotStore(work_directory, "loads")
-        self._pipeline: LoadsPipeline | None = None
+        self._directory = work_directory
         self._networks = NetworkLog()
-        self._identity = ""
+        self._lanes: dict[str, Lane] = {}
         self._partitions: dict[str, int] = {}
-        self._applied: dict[Place, int] = {}
-        self._committed: dict[Place, int] = {}
-        self._pending: tuple[dict[Place, int], list[Output]] | None = None
         self._first_wait_s: float | None = None
         self._waiting = 0
-        self._backlog: dict[Place, int] = {}
         self._snapshot_due_s = 0.0
         self._served = False
-        self._counts = {"commits": 0, "reconnects": 0, "rebuilds": 0, "rebuilt_readings": 0, "snapshots": 0}
+        self._counts: Counter[str] = Counter(
+            {"commits": 0, "reconnects": 0, "rebuilds": 0, "rebuilt_readings": 0, "snapshots": 0, "rebalances": 0}
+        )
 
     def run(self) -> str:
         """Work until stopped or fenced."""
         attempt = 0
         while not self._stop.is_set():
             try:
-                if self._pipeline is None and not self._learn_network():
+                if self._networks.current is None and not self._learn_network():
                     break
                 self._session()
                 attempt = 0
-            except _StartAgain as reason:
-                log.info("loads state is made again", reason=str(reason))
-                self._forget()
             except OffsetOutOfRange as error:
                 log.warning("loads state no longer fits the log", reason=str(error))
-                self._forget()
+                self._drop(list(self._lanes))
                 self._stop.wait(BACKOFF_S[0])
             except FencedEpoch:
                 log.warning("another worker has taken over", group=self.settings.group)
@@ -182,12 +165,10 @@ class LoadsWorker:
                 self._stop.wait(pause_s)
         return "stopped"
 
-    def _forget(self) -> None:
-        """Drop everything that can be made again."""
-        self._pipeline, self._pending = None, None
-        self._networks = NetworkLog()
-        self._applied, self._committed = {}, {}
-        self._first_wait_s, self._waiting = None, 0
+    def _drop(self, names: Collection[str]) -> None:
+        """Forget lanes; what they know can be made again."""
+        for name in names:
+            self._lanes.pop(name, None)
 
     # --- the network model -------------------------------------------------------------------------------------
 
@@ -195,15 +176,10 @@ class LoadsWorker:
         """Read the whole hub of models; wait until there is one. False when stopped first."""
         self._served = False
         networks = NetworkLog()
-        source = self._open(self.settings.group, [NETWORK_HUB], "earliest")
+        source = self._open(self.settings.group, [], [NETWORK_HUB])
         try:
-            begun: set[Place] = set()
             while not self._stop.is_set():
-                for place in source.positions().keys() - begun:
-                    source.seek(place, 0)
-                    begun.add(place)
-                batches = source.poll(IDLE_S)
-                for batch in batches:
+                for batch in source.poll(IDLE_S):
                     networks.feed(batch)
                 if networks.current is not None and not any(source.lag().values()):
                     self._networks = networks
@@ -212,172 +188,171 @@ class LoadsWorker:
         finally:
             source.close()
 
+    def _take_network(self, source: EventSource, batches: Sequence[ColumnBatch]) -> None:
+        before = self._networks.current
+        for batch in batches:
+            self._networks.feed(batch)
+        if self._networks.current != before:
+            log.info(
+                "the network model changed", network=self._networks.current and self._networks.current.network.name
+            )
+            try:
+                self._commit_all(source)
+            finally:
+                self._drop(list(self._lanes))
+
     # --- one connection ----------------------------------------------------------------------------------------
 
     def _session(self) -> None:
-        """Connect, come to where the last commit left off, and work until stopped."""
+        """Connect, come to where the last commits left off, and work until stopped."""
         self._served = False
-        source = self._open(self.settings.group, [READINGS_HUB, NETWORK_HUB], "earliest")
+        source = self._open(self.settings.group, [READINGS_HUB], [NETWORK_HUB])
+        self._drop([name for name, lane in self._lanes.items() if not lane.told])
+        for lane in self._lanes.values():
+            lane.places = dict.fromkeys(lane.places, NOBODYS)
         try:
             self._partitions = {hub: source.partitions(hub) for hub in OUTPUT_HUBS}
-            if self._pipeline is None:
-                self._recover(source)
-            else:
-                self._resume(source)
-            if self._pipeline is not None:
-                self._serve(source, self._pipeline)
+            for place in source.positions():
+                if place[0] == NETWORK_HUB:
+                    source.seek(place, self._networks.position(place))
+            self._serve(source)
         finally:
             source.close()
 
-    def _resume(self, source: EventSource) -> None:
-        """After a lost connection: the state is whole; find out about the commit that got no answer."""
-        committed = source.positions()
-        if self._pending is not None and _agree(self._pending[0], committed):
-            self._done(self._pending[0])
-        elif not _agree(self._committed, committed):
-            raise _StartAgain("the committed positions are not ours")
-        for place, offset in self._applied.items():
-            source.seek(place, offset)
+    def _serve(self, source: EventSource) -> None:
+        self._snapshot_due_s = max(self._snapshot_due_s, self._clock.monotonic() + self.settings.snapshot_s)
+        while not self._stop.is_set():
+            try:
+                self._adopt(source)
+                self._turn(source)
+            except Rebalanced as reason:
+                log.info("commit refused, others work on these places", reason=str(reason))
+                self._counts["rebalances"] += 1
+                self._drop([name for name, lane in self._lanes.items() if lane.pending is not None or not lane.told])
+        try:
+            self._commit_all(source)
+            self._snapshot()
+        except Rebalanced:
+            pass  # whoever has the places now does that work
 
-    def _recover(self, source: EventSource) -> None:
-        """Make the state of the committed positions: newest fitting snapshot, then read on without publishing."""
+    # --- assignment --------------------------------------------------------------------------------------------
+
+    def _wanted(self, source: EventSource) -> dict[str, dict[Place, int]]:
+        """The lanes of what is assigned: name -> places with the number of their assignment."""
+        wanted: dict[str, dict[Place, int]] = defaultdict(dict)
+        for place, number in source.assigned().items():
+            wanted["loads" if source.whole_hubs else f"loads-{place[1]}"][place] = number
+        return wanted
+
+    def _adopt(self, source: EventSource) -> None:
+        """Make the lanes those of the assignment; usually there is nothing to do."""
+        wanted = self._wanted(source)
+        if wanted == {name: lane.places for name, lane in self._lanes.items()}:
+            return
+        hub_id, committed = str(source.hub_id(READINGS_HUB)), source.committed()
+        for name, lane in list(self._lanes.items()):
+            if name not in wanted or not (lane.places == wanted[name] or lane.resume(wanted[name], committed, hub_id)):
+                log.info("lane dropped", lane=name)
+                self._drop([name])
+        self._seek(source)
+        self._commit_all(source)  # what a lost connection left over, before time goes into rebuilding
         current = self._networks.current
         assert current is not None
-        pipeline = LoadsPipeline(current.network, self.settings.loads, current.ordinal)
-        committed = source.positions()
-        self._identity = f"{pipeline.fingerprint} {current.ordinal} {_hub_id(source)}"
-        limits = {place: offset for place, offset in committed.items() if place[0] == READINGS_HUB}
-        snapshot = self._snapshots.newest(self._identity, limits)
-        begin = dict.fromkeys(limits, 0)
-        if snapshot is not None:
-            try:
-                pipeline.from_arrays(snapshot.arrays)
-                begin |= snapshot.positions
-            except (ValueError, KeyError, IndexError) as error:
-                log.warning("snapshot passed over", reason=str(error))
-                pipeline = LoadsPipeline(current.network, self.settings.loads, current.ordinal)
-        if not self._rebuild(source, pipeline, begin, limits):
+        fresh = [
+            Lane(name, places, current, self.settings.loads, SnapshotStore(self._directory, name), hub_id)
+            for name, places in wanted.items()
+            if name not in self._lanes
+        ]
+        from_snapshot = [lane.name for lane in fresh if lane.load(committed)]
+        if not self._rebuild(source, fresh):
             return
-        pipeline.state.forget_changes()
-        self._committed, self._applied = dict(committed), dict(limits)
-        for place in committed:
-            if place[0] == NETWORK_HUB:
-                source.seek(place, self._networks.position(place))
-                self._applied[place] = self._networks.position(place)
-        for place, offset in limits.items():
-            source.seek(place, offset)
-        self._pipeline = pipeline
+        for lane in fresh:
+            lane.ready()
+            self._lanes[lane.name] = lane
+        self._seek(source)
+        lag = source.lag()
+        for lane in fresh:
+            if not lane.told:
+                self._restate(source, lane)
+            lane.begin_backlog(lag)
         # The model stays as long as the worker: the garbage collector need not walk it again with every commit.
         gc.collect()
         gc.freeze()
-        self._counts["rebuilds"] += 1
-        log.info("loads state ready", from_snapshot=snapshot is not None, network=current.network.name)
+        self._counts["rebuilds"] += len(fresh)
+        log.info("loads state ready", lanes=[lane.name for lane in fresh], from_snapshot=from_snapshot)
 
-    def _rebuild(
-        self, source: EventSource, pipeline: LoadsPipeline, begin: dict[Place, int], end: dict[Place, int]
-    ) -> bool:
-        """Apply what lies between two positions; False when stopped first."""
-        at = dict(begin)
-        for place, offset in source.positions().items():
-            # What is not to be rebuilt is parked at its end: the poll must not deliver it.
-            source.seek(place, at.get(place, offset))
-        missing = {place for place, offset in end.items() if at[place] < offset}
+    def _seek(self, source: EventSource) -> None:
+        """Read on where each lane is."""
+        for lane in self._lanes.values():
+            for place, offset in lane.applied.items():
+                source.seek(place, offset)
+
+    def _rebuild(self, source: EventSource, lanes: Sequence[Lane]) -> bool:
+        """Apply what lies before the committed positions; False when stopped or assigned otherwise meanwhile."""
+        assigned = source.assigned()
+        lane_of = {place: lane for lane in lanes for place in lane.places}
+        for lane in lanes:
+            for place, offset in lane.applied.items():
+                source.seek(place, offset)
+        missing = {place for lane in lanes for place in lane.missing()}
         while missing:
-            if self._stop.is_set():
+            batches = [batch for batch in source.poll(IDLE_S) if batch.hub == READINGS_HUB]
+            if self._stop.is_set() or source.assigned() != assigned:
                 return False
-            batches = source.poll(IDLE_S)
             for batch in batches:
-                place = (batch.hub, batch.partition)
-                if place in missing:
-                    columns = rows_between(batch.columns, at[place], end[place])
-                    pipeline.take([ColumnBatch(batch.hub, batch.partition, columns, batch.next_offset)], publish=False)
-                    self._counts["rebuilt_readings"] += len(columns)
-                    at[place] = batch.next_offset
-                    if at[place] >= end[place]:
-                        missing.discard(place)
+                if lane := lane_of.get((batch.hub, batch.partition)):
+                    self._counts["rebuilt_readings"] += lane.rebuild(batch)
+            missing = {place for place in missing if place in lane_of[place].missing()}
             if not batches:
                 lag = source.lag()
                 missing = {place for place in missing if lag.get(place, 0)}
         return True
 
-    def _told(self) -> bool:
-        """Whether the facts of the window have been told under the current network model."""
-        assert self._networks.current is not None
-        read = sum(offset for (hub, _), offset in self._committed.items() if hub == NETWORK_HUB)
-        return read > self._networks.current.ordinal
-
-    def _restate(self, source: EventSource, pipeline: LoadsPipeline) -> None:
+    def _restate(self, source: EventSource, lane: Lane) -> None:
         """Tell every fact of the window under the model's generation, then that the model has been told."""
-        readings = {place: offset for place, offset in self._committed.items() if place[0] == READINGS_HUB}
-        outputs: list[Output] = []
-        size = 0
-        for row in pipeline.state.used_rows():
-            pipeline.state.mark(row)
-            told = self._outputs(pipeline)
-            outputs += told
-            size += sum(len(output.events) for output in told)
-            if size >= RESTATED_FACTS_PER_COMMIT:
-                self._commit(source, readings, outputs)
-                outputs, size = [], 0
-        self._commit(source, dict(self._applied), outputs)
+        pieces = list(lane.restatement(self._clock.now_ms(), self._partitions.__getitem__))
+        for outputs in pieces[:-1]:
+            source.commit(lane.committed, outputs)
+            self._committed(source)
+        lane.pending = (dict(lane.applied), pieces[-1])
+        source.commit(*lane.pending, lane.note)
+        lane.done()
+        lane.told = True
+        self._committed(source)
 
     # --- work --------------------------------------------------------------------------------------------------
 
-    def _serve(self, source: EventSource, pipeline: LoadsPipeline) -> None:
-        if self._pending is not None:
-            self._commit(source, *self._pending)
-        if self._told():
-            self._commit_all(source)  # what a lost connection left over, and models that change nothing
-        else:
-            self._restate(source, pipeline)
-        lag = source.lag()
-        self._backlog = {place: self._applied.get(place, 0) + lag[place] for place in lag if place[0] == READINGS_HUB}
-        self._snapshot_due_s = max(self._snapshot_due_s, self._clock.monotonic() + self.settings.snapshot_s)
-        while not self._stop.is_set():
-            batches = source.poll(LINGER_S if self._waiting else IDLE_S)
-            self._take(source, pipeline, batches)
-            if self._waiting and (not batches or self._commit_due()):
-                self._commit_all(source)
-            if self._clock.monotonic() >= self._snapshot_due_s and not self._waiting:
-                self._snapshot()
-        self._commit_all(source)
-        self._snapshot()
+    def _turn(self, source: EventSource) -> None:
+        """One poll and what follows from it."""
+        batches = source.poll(LINGER_S if self._waiting else IDLE_S)
+        if self._wanted(source) != {name: lane.places for name, lane in self._lanes.items()}:
+            return
+        self._take(source, batches)
+        if self._waiting and (not batches or self._commit_due()):
+            self._commit_all(source)
+        if self._clock.monotonic() >= self._snapshot_due_s and not self._waiting:
+            self._snapshot()
 
-    def _take(self, source: EventSource, pipeline: LoadsPipeline, batches: list[ColumnBatch]) -> None:
-        fresh: list[ColumnBatch] = []
-        reached = dict(self._applied)
+    def _take(self, source: EventSource, batches: list[ColumnBatch]) -> None:
+        lane_of = {place: lane for lane in self._lanes.values() for place in lane.places}
+        by_lane: dict[str, list[ColumnBatch]] = defaultdict(list)
         for batch in batches:
-            place = (batch.hub, batch.partition)
-            expected = reached.get(place, 0)
-            if batch.next_offset < expected:
-                raise _StartAgain(f"{batch.hub}/{batch.partition} begins anew")
-            if batch.hub == NETWORK_HUB:
-                self._take_network(source, batch)
-                self._applied[place] = batch.next_offset
-            else:
-                columns = rows_between(batch.columns, expected, batch.next_offset)
-                fresh.append(ColumnBatch(batch.hub, batch.partition, columns, batch.next_offset))
-            reached[place] = batch.next_offset
-        lag = source.lag() if self._backlog else {}
-        behind = [place for place, end in self._backlog.items() if reached.get(place, 0) < end and lag.get(place, 0)]
-        for place, offset in pipeline.take(fresh, behind=behind).items():
-            self._waiting += offset - self._applied.get(place, 0)
-            self._applied[place] = offset
-            if offset < reached[place]:
+            if (owner := lane_of.get((batch.hub, batch.partition))) is not None:
+                by_lane[owner.name].append(batch)
+        for name, some in by_lane.items():
+            lane = self._lanes[name]
+            before = sum(lane.applied.values())
+            again = lane.take(some, source.lag)
+            if again is None:
+                log.info("loads state is made again", reason=f"{name} begins anew")
+                self._drop([name])
+                continue
+            self._waiting += sum(lane.applied.values()) - before
+            for place, offset in again.items():
                 source.seek(place, offset)
-        if not behind:
-            self._backlog.clear()
         if batches and self._first_wait_s is None:
             self._first_wait_s = self._clock.monotonic()
-
-    def _take_network(self, source: EventSource, batch: ColumnBatch) -> None:
-        before = self._networks.current
-        self._networks.feed(batch)
-        self._waiting += 1
-        if before is None or self._networks.current != before:
-            # The commit leaves out the new model's position: it has not been told yet.
-            self._commit_all(source)
-            raise _StartAgain("the network model changed")
+        self._take_network(source, [batch for batch in batches if batch.hub == NETWORK_HUB])
 
     def _commit_due(self) -> bool:
         if self._waiting >= self.settings.commit_readings or self._first_wait_s is None:
@@ -385,48 +360,31 @@ class LoadsWorker:
         return (self._clock.monotonic() - self._first_wait_s) * 1000 >= self.settings.commit_interval_ms
 
     def _commit_all(self, source: EventSource) -> None:
-        assert self._pipeline is not None
-        outputs = self._outputs(self._pipeline)
-        if outputs or self._applied != self._committed:
-            self._commit(source, dict(self._applied), outputs)
+        """One commit for all lanes."""
+        now_ms, partitions = self._clock.now_ms(), self._partitions.__getitem__
+        ready = [lane for lane in self._lanes.values() if lane.prepare(now_ms, partitions) is not None]
+        if ready:
+            pending = [lane.pending for lane in ready if lane.pending is not None]
+            positions = {place: offset for places, _ in pending for place, offset in places.items()}
+            source.commit(positions, [output for _, outputs in pending for output in outputs], ready[0].note)
+            for lane in ready:
+                lane.done()
+            self._committed(source)
         self._waiting, self._first_wait_s = 0, None
 
-    def _outputs(self, pipeline: LoadsPipeline) -> list[Output]:
-        return pipeline.outputs(self._clock.now_ms(), self._partitions.__getitem__)
-
-    def _commit(self, source: EventSource, positions: dict[Place, int], outputs: Sequence[Output]) -> None:
-        self._pending = (positions, list(outputs))
-        source.commit(positions, self._pending[1])
-        self._done(positions)
+    def _committed(self, source: EventSource) -> None:
+        self._counts["commits"] += 1
         self._served = True
         self.metrics.update(self._counts)
         self.metrics["lag_events"] = sum(lag for (hub, _), lag in source.lag().items() if hub == READINGS_HUB)
-        if self._pipeline is not None:
-            self.metrics.update(self._pipeline.counters())
-
-    def _done(self, positions: dict[Place, int]) -> None:
-        self._committed |= positions
-        self._pending = None
-        self._counts["commits"] += 1
+        total: Counter[str] = Counter()
+        for lane in self._lanes.values():
+            total.update(lane.pipeline.counters())
+        self.metrics.update(total)
 
     def _snapshot(self) -> None:
-        """Keep the state of the last commit, unless something has been applied since."""
+        """Keep the state of the last commit of every lane that is at one."""
         begun_s = self._clock.monotonic()
-        positions = {place: offset for place, offset in self._committed.items() if place[0] == READINGS_HUB}
-        if self._pipeline is not None and self._pending is None and _agree(positions, self._applied):
-            try:
-                self._snapshots.save(Snapshot(self._identity, positions, self._pipeline.to_arrays()))
-                self._counts["snapshots"] += 1
-            except OSError as error:
-                log.warning("snapshot not written", reason=str(error))
+        self._counts["snapshots"] += sum(lane.snapshot() for lane in self._lanes.values())
         took_s = self._clock.monotonic() - begun_s
         self._snapshot_due_s = self._clock.monotonic() + max(self.settings.snapshot_s, SNAPSHOT_SHARE * took_s)
-
-
-def _agree(positions: dict[Place, int], other: dict[Place, int]) -> bool:
-    """Whether both say the same of every place of the first."""
-    return all(other.get(place) == offset for place, offset in positions.items())
-
-
-def _hub_id(source: EventSource) -> str:
-    return str(source.hub_id(READINGS_HUB)) if isinstance(source, _KnowsHubIds) else ""

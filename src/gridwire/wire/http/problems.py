@@ -74,6 +74,7 @@ TABLE: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.HubExists: (409, "hub exists"),
     errors.SchemaGroupExists: (409, "schema group exists"),
     errors.OutOfOrderSequence: (409, "out of order"),
+    errors.Rebalanced: (409, "rebalanced"),
     errors.FencedEpoch: (409, "fenced"),
     errors.Unsupported: (415, "not supported"),
     errors.Unavailable: (503, "not available"),

@@ -127,7 +127,8 @@ def _decoder(field: Field, version: int, flexible: bool) -> Decoder:
         return _fixed_decoder(struct.Struct(">" + p.FIXED[field.type]))
     if field.type == "string":
         return p.string_decoder(p.read_compact_length if flexible else p.read_length16, nullable)
-    return p.bytes_decoder(p.read_compact_length if flexible else p.read_length32, nullable)
+    read_length = p.read_compact_length if flexible else p.read_length32
+    return p.records_decoder(read_length) if field.type == "records" else p.bytes_decoder(read_length, nullable)
 
 
 def _nullable_decoder(whole: Decoder) -> Decoder:

@@ -92,6 +92,7 @@ _CODES: Final[tuple[tuple[type[errors.GridwireError], ErrorCode], ...]] = (
     (errors.DuplicateSequence, ErrorCode.DUPLICATE_SEQUENCE_NUMBER),
     (errors.UnknownProducer, ErrorCode.INVALID_PRODUCER_ID_MAPPING),
     (errors.InvalidTransaction, ErrorCode.INVALID_TXN_STATE),
+    (errors.Rebalanced, ErrorCode.ILLEGAL_GENERATION),
     (errors.FencedEpoch, ErrorCode.INVALID_PRODUCER_EPOCH),
     (errors.StorageFailed, ErrorCode.KAFKA_STORAGE_ERROR),
     (errors.Corruption, ErrorCode.KAFKA_STORAGE_ERROR),

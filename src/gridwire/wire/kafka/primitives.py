@@ -139,6 +139,22 @@ def bytes_decoder(read_length: LengthReader, nullable: bool) -> Decoder:
     return decode
 
 
+def records_decoder(read_length: LengthReader) -> Decoder:
+    """Decoder of record batches: a view of the frame, since they are the bulk of it."""
+
+    def decode(buffer: Buffer, position: int) -> tuple[memoryview | None, int]:
+        size, position = read_length(buffer, position)
+        if size < 0:
+            _check_null(size, True, "records")
+            return None, position
+        end = position + size
+        if end > len(buffer):
+            raise RemoteProtocolError(f"{size} bytes of records run past the end of the frame")
+        return memoryview(buffer)[position:end], end
+
+    return decode
+
+
 def _check_null(size: int, nullable: bool, what: str) -> None:
     if size < -1 or not nullable:
         raise RemoteProtocolError(f"{what} of length {size}")
