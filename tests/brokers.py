@@ -17,13 +17,13 @@ from kafka_cluster import KafkaCluster
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.kafka import KafkaBroker
 from gridwire.broker.kafka_address import KafkaAddress
-from gridwire.broker.port import Broker
+from gridwire.broker.port import Journal
 from gridwire.core.clock import Clock
 
 KINDS = ("embedded", "kafka")
 
 
-class OpenBroker(Broker, Protocol):
+class OpenBroker(Journal, Protocol):
     """A broker that a test opened."""
 
     async def close(self) -> None: ...

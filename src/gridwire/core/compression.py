@@ -28,7 +28,7 @@ _COMPRESS: dict[int, Callable[[bytes], bytes]] = {
     NONE: lambda data: data,
     GZIP: lambda data: bytes(cramjam.gzip.compress(data)),
     SNAPPY: lambda data: bytes(cramjam.snappy.compress_raw(data)),
-    LZ4: lambda data: bytes(cramjam.lz4.compress(data)),
+    LZ4: lambda data: _independent_lz4(data),
     ZSTD: lambda data: bytes(cramjam.zstd.compress(data)),
 }
 _DECOMPRESS_INTO = {
@@ -36,6 +36,13 @@ _DECOMPRESS_INTO = {
     LZ4: cramjam.lz4.decompress_into,
     ZSTD: cramjam.zstd.decompress_into,
 }
+
+
+def _independent_lz4(data: bytes) -> bytes:
+    """An LZ4 frame of independent blocks: Java's Kafka clients and brokers read no other."""
+    compressor = cramjam.lz4.Compressor(block_linked=False)
+    compressor.compress(data)
+    return bytes(compressor.finish())
 
 
 def compress(codec: int, data: bytes) -> bytes:
