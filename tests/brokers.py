@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from kafka_cluster import KafkaCluster
 
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.kafka import KafkaBroker
 from gridwire.broker.kafka_address import KafkaAddress
 from gridwire.broker.port import Journal
 from gridwire.core.clock import Clock
+from kafka_cluster import KafkaCluster
 
 KINDS = ("embedded", "kafka")
 

@@ -19,6 +19,7 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from brokers import store  # noqa: F401 - a fixture
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.membership import Membership
 from gridwire.core.clock import SystemClock

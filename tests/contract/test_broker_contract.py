@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 
 import pytest
-from brokers import EmbeddedStore, OpenBroker, Store, store  # noqa: F401 - a fixture
 
+from brokers import EmbeddedStore, OpenBroker, Store
 from gridwire.broker.port import Bounds, Place, Position
 from gridwire.core.batch import CONTROL, TRANSACTIONAL, Event, assemble, decode, encode, iter_headers
 from gridwire.core.clock import ManualClock
@@ -151,7 +151,9 @@ def test_several_batches_of_one_append_lie_side_by_side(store: Store) -> None:
     async def scenario() -> None:
         async with store.opened() as broker:
             await broker.create_hub("a")
-            first = broker.append("a", 0, batch(b"0", b"1") + encode([Event(b"2", timestamp=NOW_MS)], codec=3) + batch(b"3"))
+            first = broker.append(
+                "a", 0, batch(b"0", b"1") + encode([Event(b"2", timestamp=NOW_MS)], codec=3) + batch(b"3")
+            )
             second = broker.append("a", 0, batch(b"4"))
             assert ((await first).base_offset, (await second).base_offset) == (0, 4)
             assert await values(broker, "a", 0) == [b"0", b"1", b"2", b"3", b"4"]
@@ -251,7 +253,9 @@ def test_a_decompression_bomb_is_refused_and_leaves_nothing(store: Store, codec:
             with pytest.raises(InvalidBatch):
                 await broker.append("a", 0, rubbish)
             assert (await good).base_offset == 0
-            assert (await broker.append("a", 0, encode([Event(b"after", timestamp=NOW_MS)], codec=codec))).base_offset == 1
+            assert (
+                await broker.append("a", 0, encode([Event(b"after", timestamp=NOW_MS)], codec=codec))
+            ).base_offset == 1
             assert await values(broker, "a", 0) == [b"before", b"after"]
 
     run(scenario())
@@ -423,7 +427,7 @@ def test_positions_of_places_are_kept_and_forgotten_by_themselves(store: Store) 
     run(scenario())
 
 
-# -- control state ------------------------------------------------------------------------------------------------------
+# -- control state ----------------------------------------------------------------------------------------------------
 
 
 def test_control_state_is_changed_whole_told_and_kept(store: Store) -> None:

@@ -11,21 +11,12 @@ import pytest
 
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.port import Place, Position
-from gridwire.core.batch import CONTROL, TRANSACTIONAL, Event, assemble, decode, encode, iter_headers
+from gridwire.core.batch import Event, decode, encode, iter_headers
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import (
-    DuplicateSequence,
     FencedEpoch,
     GridwireError,
-    HubExists,
-    InvalidBatch,
-    InvalidName,
     InvalidSetting,
-    MessageTooLarge,
-    OffsetOutOfRange,
-    OutOfOrderSequence,
-    UnknownHub,
-    UnknownPartition,
 )
 
 

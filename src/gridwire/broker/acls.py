@@ -27,7 +27,7 @@ from gridwire.auth.acl import (
     check,
 )
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import pack
+from gridwire.broker.control import follow, pack
 from gridwire.broker.port import Journal
 from gridwire.core.errors import GridwireError, InvalidSetting
 
@@ -63,23 +63,33 @@ class Acls:
         self._journal = journal
         self._audit = audit
         self._changed = changed
-        self._bindings: set[Binding] = set()
-        self._by_principal: dict[str, tuple[Binding, ...]] = {}
+        self._bindings: dict[str, Binding] = {}
+        self._by_principal: dict[str, tuple[Binding, ...]] | None = None
+        """Made of the bindings when it is asked for."""
         self._lock = asyncio.Lock()
 
     def open(self) -> None:
-        """Read what is known."""
-        for _, value in self._journal.kept(_PREFIX):
-            self._bindings.add(msgspec.msgpack.decode(value, type=BindingRecord).binding())
-        self._index()
+        """Read what is known, and follow it."""
+        follow(self._journal, _PREFIX, self._take)
+
+    def _take(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._bindings.pop(key, None)
+        else:
+            self._bindings[key] = msgspec.msgpack.decode(value, type=BindingRecord).binding()
+        self._by_principal = None
+        self._changed()
 
     def of(self, name: str) -> tuple[Binding, ...]:
         """What is said of somebody of that name, and of everybody."""
-        return self._by_principal.get(PRINCIPAL_KIND + name, ()) + self._by_principal.get(ANYBODY, ())
+        known = self._by_principal
+        if known is None:
+            known = self._by_principal = self._index()
+        return known.get(PRINCIPAL_KIND + name, ()) + known.get(ANYBODY, ())
 
     def found(self, wanted: Filter) -> list[Binding]:
         """Bindings a filter means, in order."""
-        return sorted(each for each in self._bindings if wanted.takes(each))
+        return sorted(each for each in self._bindings.values() if wanted.takes(each))
 
     async def create(self, who: str, wanted: Sequence[Binding], peer: str = "") -> list[GridwireError | None]:
         """Add bindings, those that may be added at once; durable when it returns. One outcome each."""
@@ -87,14 +97,12 @@ class Acls:
             outcomes: list[GridwireError | None] = []
             fresh: dict[Binding, None] = {}
             for binding in wanted:
-                known = binding in self._bindings or binding in fresh
+                known = _rest(binding) in self._bindings or binding in fresh
                 outcomes.append(None if known else self._refusal(binding, len(fresh)))
                 if not known and outcomes[-1] is None:
                     fresh[binding] = None
             if fresh:
-                await self._journal.change({_key(each): pack(_record(each)) for each in fresh})
-                self._bindings.update(fresh)
-                self._index()
+                await self._journal.change({_PREFIX + _rest(each): pack(_record(each)) for each in fresh})
         for each in fresh:
             self._audit.record(who, "acl.create", each.principal, peer=peer, **_shown(each))
         return outcomes
@@ -105,9 +113,7 @@ class Acls:
             found = [self.found(each) for each in filters]
             gone = {each for some in found for each in some}
             if gone:
-                await self._journal.change({_key(each): None for each in gone})
-                self._bindings -= gone
-                self._index()
+                await self._journal.change({_PREFIX + _rest(each): None for each in gone})
         for each in sorted(gone):
             self._audit.record(who, "acl.delete", each.principal, peer=peer, **_shown(each))
         return found
@@ -121,12 +127,11 @@ class Acls:
             return InvalidSetting(f"there are {BINDINGS_MAX} ACLs already: use prefixed ones")
         return None
 
-    def _index(self) -> None:
+    def _index(self) -> dict[str, tuple[Binding, ...]]:
         by_principal: dict[str, list[Binding]] = {}
-        for each in self._bindings:
+        for each in self._bindings.values():
             by_principal.setdefault(each.principal, []).append(each)
-        self._by_principal = {name: tuple(some) for name, some in by_principal.items()}
-        self._changed()
+        return {name: tuple(some) for name, some in by_principal.items()}
 
 
 def _record(each: Binding) -> BindingRecord:
@@ -135,12 +140,13 @@ def _record(each: Binding) -> BindingRecord:
     )
 
 
-def _key(each: Binding) -> str:
+def _rest(each: Binding) -> str:
+    """Its key in the journal, after the prefix."""
     words: Iterable[Any] = (
         int(each.resource_type), int(each.pattern), each.name, each.principal, each.host, int(each.operation),
         int(each.permission),
     )  # fmt: skip
-    return _PREFIX + "/".join(urllib.parse.quote(str(word), safe="") for word in words)
+    return "/".join(urllib.parse.quote(str(word), safe="") for word in words)
 
 
 def _shown(each: Binding) -> dict[str, Any]:

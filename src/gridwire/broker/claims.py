@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from gridwire.broker.control import pack
+from gridwire.broker.control import follow, pack
 from gridwire.broker.port import Journal
 from gridwire.core.clock import Clock
 from gridwire.core.errors import InvalidName, InvalidSetting, UnknownPartition
@@ -65,7 +65,14 @@ class Claims:
         self._broker = broker
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._known = {key: msgspec.msgpack.decode(value, type=ClaimRecord) for key, value in broker.kept(PREFIX)}
+        self._known: dict[str, ClaimRecord] = {}
+        follow(broker, PREFIX, self._take)
+
+    def _take(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._known.pop(key, None)
+        else:
+            self._known[key] = msgspec.msgpack.decode(value, type=ClaimRecord)
 
     def held(self, group: str, hub: str) -> list[Claimed]:
         """Claims of a group on a hub's partitions. Raises UnknownHub, InvalidName."""
@@ -105,9 +112,6 @@ class Claims:
         changes.update({PREFIX + key: pack(record) for key, record in records.items()})
         if changes:
             await self._broker.change(changes)
-        for key in gone:
-            self._known.pop(key, None)
-        self._known.update(records)
 
     def _of_deleted_hubs(self) -> list[str]:
         """Claims nobody can ever see again; looked for when one is made, not when one is renewed."""

@@ -22,11 +22,12 @@ when they are durable, the older segments are deleted. A crash in between leaves
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from gridwire.broker.port import Journal
 from gridwire.core.batch import Event, decode, encode, iter_headers
 from gridwire.core.settings import HubSettings
 from gridwire.log.partition import PartitionLog
@@ -113,6 +114,24 @@ class ControlState(Entries):
         items = list(self.entries.items())
         for start in range(0, len(items), _SNAPSHOT_BATCH_EVENTS):
             yield change_batch(items[start : start + _SNAPSHOT_BATCH_EVENTS], now_ms)
+
+
+Take = Callable[[str, bytes | None], None]
+"""Takes the value of a key, or that it is gone; the key without its prefix."""
+
+
+def follow(journal: Journal, prefix: str, take: Take) -> None:
+    """Hand over what is kept below a prefix, and from now on every change of it, whoever makes it: the one way in which
+    control state gets into the parts that use it."""
+
+    def changed(changes: Changes) -> None:
+        for key, value in changes.items():
+            if key.startswith(prefix):
+                take(key[len(prefix) :], value)
+
+    for rest, value in journal.kept(prefix):
+        take(rest, value)
+    journal.on_change(changed)
 
 
 def change_batch(changes: Iterable[tuple[str, bytes | None]], now_ms: int) -> bytearray:

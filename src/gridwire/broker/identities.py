@@ -40,7 +40,7 @@ from gridwire.auth.plain import ConnectionString, NameAndKey
 from gridwire.auth.quota import Bucket
 from gridwire.broker.acls import Acls
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import pack
+from gridwire.broker.control import follow, pack
 from gridwire.broker.issuer_keys import IssuerKeys, KeyAddress
 from gridwire.broker.port import Journal
 from gridwire.broker.quotas import Quotas
@@ -124,12 +124,16 @@ class Identities:
         self._certificates: dict[str, CertificateRecord] = {}
         self._usage: dict[str, Usage] = {}
         self._lock = asyncio.Lock()
-        self._quotas = Quotas(broker)
+        self._quotas = Quotas(broker, self._quota_changed)
         self.users = Users(broker, self.audit, self._policies, self._lock, self._changed)
         self.acls = Acls(broker, self.audit, self._changed)
 
     def _changed(self) -> None:
         self.generation += 1
+
+    def _quota_changed(self, name: str) -> None:
+        self._usage.pop(name, None)
+        self._changed()
 
     async def open(self) -> Path | None:
         """Read what is known; a first start makes the root policy and returns the file its keys are in.
@@ -137,22 +141,22 @@ class Identities:
         Raises:
             GridwireError: the key file is missing or another one.
         """
-        records = dict(self._broker.kept(_POLICY))
         path = self._directory / KEY_FILE
         if not path.exists() or path.stat().st_size == 0:
-            if records:
-                raise GridwireError(f"{path} is missing, and the policies' keys do not open without it: restore it")
+            if any(self._broker.kept(_POLICY)):
+                raise GridwireError(
+                    f"{path} is missing, and the policies' keys do not open without it: "
+                    "restore it, or copy it from another gateway"
+                )
             _write_secret(path, secrets.token_bytes(KEY_BYTES))
         secret = path.read_bytes()
         self._sealer = Sealer(secret)
         self._decoy = secret
-        for name, value in records.items():
-            self._take_policy(name, msgspec.msgpack.decode(value, type=PolicyRecord))
+        follow(self._broker, _POLICY, self._take_policy)
         self.users.open()
         self._quotas.open()
         self.acls.open()
-        for name, value in self._broker.kept(_CERTIFICATE):
-            self._certificates[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=CertificateRecord)
+        follow(self._broker, _CERTIFICATE, self._take_certificate)
         await self.audit.open()
         if self._policies:
             return None
@@ -167,7 +171,20 @@ class Identities:
         if self._issuer is not None and isinstance(self._issuer.keys, KeyAddress):
             await self._issuer.keys.close()
 
-    def _take_policy(self, name: str, record: PolicyRecord) -> None:
+    def _take_certificate(self, key: str, value: bytes | None) -> None:
+        subject = urllib.parse.unquote(key)
+        if value is None:
+            self._certificates.pop(subject, None)
+        else:
+            self._certificates[subject] = msgspec.msgpack.decode(value, type=CertificateRecord)
+        self._changed()
+
+    def _take_policy(self, name: str, value: bytes | None) -> None:
+        self._quota_changed(name)
+        if value is None:
+            self._policies.pop(name, None)
+            return
+        record = msgspec.msgpack.decode(value, type=PolicyRecord)
         keys = (self._sealer.open(record.primary, f"{name}/primary"),
                 self._sealer.open(record.secondary, f"{name}/secondary"))  # fmt: skip
         self._policies[name] = _Known(Policy(name, Right(record.rights), record.hub, record.group), record, keys)
@@ -214,8 +231,6 @@ class Identities:
             if not any(_rules_all(other.policy) for other in self._policies.values() if other is not known):
                 raise InvalidSetting(f"{name!r} is the last policy with Manage on the namespace: make another first")
             await self._broker.change({_POLICY + name: None})
-            del self._policies[name]
-            self.generation += 1
         self.audit.record(who, "policy.delete", name)
 
     async def set_certificate(self, who: str, subject: str, policies: Sequence[str]) -> None:
@@ -227,11 +242,6 @@ class Identities:
             record = CertificateRecord(list(policies)) if policies else None
             key = _CERTIFICATE + urllib.parse.quote(subject, safe="")
             await self._broker.change({key: pack(record) if record else None})
-            if record is None:
-                self._certificates.pop(subject, None)
-            else:
-                self._certificates[subject] = record
-            self.generation += 1
         self.audit.record(who, "certificate.set", subject, policies=list(policies))
 
     def quotas(self) -> dict[str, Quota]:
@@ -257,8 +267,6 @@ class Identities:
                 return
             if known is None:
                 await self._quotas.put(name, quota)
-                self._usage.pop(name, None)
-                self._changed()
             else:
                 await self._write_policy(known.policy, known.keys, quota, known.record.created_ms)
         self.audit.record(who, "quota.set", name, peer=peer, bytes_in_s=quota.bytes_in_s, bytes_out_s=quota.bytes_out_s)
@@ -286,10 +294,7 @@ class Identities:
             quota.bytes_in_s, quota.bytes_out_s, quota.connections, created_ms,
         )  # fmt: skip
         await self._broker.change({_POLICY + name: pack(record)})
-        self._take_policy(name, record)
-        self._usage.pop(name, None)
-        self.generation += 1
-        return self._policies[name]
+        return self._policy(name)
 
     # -- sign-in ------------------------------------------------------------------------------------------------
 

@@ -27,9 +27,9 @@ from gridwire.broker.kafka_append import APPEND_S, Appender, new_producer_id
 from gridwire.broker.kafka_client import PAUSE_LEAST_S, PAUSE_MOST_S, KafkaClient, Use, topics_of
 from gridwire.broker.kafka_control import CONFIGS, KafkaControl
 from gridwire.broker.kafka_errors import Again, failure
-from gridwire.broker.kafka_records import OFFSET_OUT_OF_RANGE, aborted_in, fetch_body, part_of, parts, whole_batches
 from gridwire.broker.kafka_groups import KafkaGroups
 from gridwire.broker.kafka_hubs import KafkaHubs
+from gridwire.broker.kafka_records import OFFSET_OUT_OF_RANGE, aborted_in, fetch_body, part_of, parts, whole_batches
 from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Read
 from gridwire.core.batch import check_acceptable, check_produced
 from gridwire.core.clock import Clock, SystemClock
@@ -228,7 +228,9 @@ class KafkaBroker:
             headers = check_produced(batches)
             check_acceptable(headers, hub, self.hub(hub).settings.message_bytes_max)
             view = memoryview(batches)
-            return self._appender.append(topic, partition, memoryview(bytearray(view)) if view.readonly else view, headers)
+            return self._appender.append(
+                topic, partition, memoryview(bytearray(view)) if view.readonly else view, headers
+            )
         except GridwireError as error:
             refused: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
@@ -320,9 +322,7 @@ class KafkaBroker:
         body = fetch_body([(topic, partition, offset)], bytes_max, committed=committed)
 
         async def attempt() -> Struct:
-            return part_of(
-                await self.client.ask_leader(topic, partition, wire.FETCH, body, Use.READ), topic, partition
-            )
+            return part_of(await self.client.ask_leader(topic, partition, wire.FETCH, body, Use.READ), topic, partition)
 
         try:
             part = await self.client.trying(attempt)
@@ -393,7 +393,7 @@ class KafkaBroker:
         return ready
 
     async def _started_later(self, topic: str, partition: int, places: Sequence[tuple[str, int, int]]) -> bool:
-        """Whether retention passed the offset, so that there is something behind it; a pause where it is yet to come."""
+        """Whether retention passed the offset, so that there is more behind it; a pause where it is yet to come."""
         offset = next(offset for name, number, offset in places if (name, number) == (topic, partition))
         found = await self._list_offsets(self.client.leader(topic, partition), [(topic, partition)], EARLIEST)
         if found[topic, partition][0] > offset:

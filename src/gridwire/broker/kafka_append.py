@@ -156,7 +156,9 @@ class Appender:
         self.on_appended: Callable[[int, int], None] = lambda events, size: None
         """Called with events and bytes that were acknowledged."""
 
-    def append(self, topic: str, partition: int, batch: memoryview, headers: Iterable[BatchHeader]) -> asyncio.Future[Appended]:
+    def append(
+        self, topic: str, partition: int, batch: memoryview, headers: Iterable[BatchHeader]
+    ) -> asyncio.Future[Appended]:
         """Queue checked batches; the future is done when all of them are acknowledged, with the first one's offset.
 
         Raises (through the future): what the cluster says, and Unavailable.
@@ -347,4 +349,3 @@ async def new_producer_id(client: KafkaClient) -> tuple[int, int]:
     if told["ErrorCode"]:
         raise failure(told["ErrorCode"], "a producer id")
     return told["ProducerId"], told["ProducerEpoch"]
-

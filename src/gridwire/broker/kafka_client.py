@@ -21,8 +21,8 @@ import structlog
 
 from gridwire.broker import kafka_wire as wire
 from gridwire.broker.kafka_address import KafkaAddress
-from gridwire.broker.kafka_wire import Connection
 from gridwire.broker.kafka_errors import Again, failure
+from gridwire.broker.kafka_wire import Connection
 from gridwire.core.errors import GridwireError, NotAuthenticated, Unavailable, UnknownHub, UnknownPartition
 from gridwire.wire.kafka.compiler import Struct
 

@@ -111,6 +111,13 @@ class KafkaControl:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MOST_S)
 
+    def _tell(self, changes: Changes) -> None:
+        for listener in self.listeners:
+            try:
+                listener(changes)
+            except Exception:  # one part that cannot use a change must not stop the others, nor those to come
+                log.exception("a change of the control state was not understood", keys=sorted(changes))
+
     async def _take(self, wait_s: float) -> None:
         """Fetch and apply what is there, or comes within the time."""
         node = self._client.leader(self._topic, 0)
@@ -125,8 +132,7 @@ class KafkaControl:
                 changes = {(e.key or b"").decode("utf-8", "replace"): e.value for e in decode(data, position)}
                 self._entries.apply(changes)
                 followed |= changes
-                for listener in self.listeners:
-                    listener(changes)
+                self._tell(changes)
             self._offset = max(self._offset, header.next_offset)
         if followed and self.on_followed is not None:
             await self.on_followed(followed)

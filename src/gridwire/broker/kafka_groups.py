@@ -212,4 +212,3 @@ def _check_parts(what: str) -> Any:
                     raise failure(part["ErrorCode"], what)
 
     return check
-

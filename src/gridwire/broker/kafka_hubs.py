@@ -336,4 +336,3 @@ def _partition_count(count: int) -> int:
     if not 1 <= count <= PARTITIONS_PER_HUB_MAX:
         raise InvalidSetting(f"a hub has 1 to {PARTITIONS_PER_HUB_MAX} partitions, not {count}")
     return count
-

@@ -8,12 +8,13 @@ A policy's quota is part of the policy.
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from gridwire.auth.model import NO_QUOTA, Quota
-from gridwire.broker.control import pack
+from gridwire.broker.control import follow, pack
 from gridwire.broker.port import Journal
 from gridwire.core.errors import InvalidSetting
 
@@ -32,17 +33,25 @@ class QuotaRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Quotas:
-    """See the module."""
+    """See the module. `changed` is called with a name when its quota changed."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, changed: Callable[[str], None]) -> None:
         self._journal = journal
+        self._changed = changed
         self._quotas: dict[str, Quota] = {}
 
     def open(self) -> None:
-        """Read what is known."""
-        for name, value in self._journal.kept(_PREFIX):
+        """Read what is known, and follow it."""
+        follow(self._journal, _PREFIX, self._take)
+
+    def _take(self, key: str, value: bytes | None) -> None:
+        name = urllib.parse.unquote(key)
+        if value is None:
+            self._quotas.pop(name, None)
+        else:
             record = msgspec.msgpack.decode(value, type=QuotaRecord)
-            self._quotas[urllib.parse.unquote(name)] = Quota(record.bytes_in_s, record.bytes_out_s)
+            self._quotas[name] = Quota(record.bytes_in_s, record.bytes_out_s)
+        self._changed(name)
 
     def of(self, name: str) -> Quota:
         """The quota of a name."""
@@ -64,7 +73,3 @@ class Quotas:
         gone = quota == NO_QUOTA
         record = QuotaRecord(quota.bytes_in_s, quota.bytes_out_s)
         await self._journal.change({_PREFIX + urllib.parse.quote(name, safe=""): None if gone else pack(record)})
-        if gone:
-            self._quotas.pop(name, None)
-        else:
-            self._quotas[name] = quota

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from gridwire.broker.control import pack
+from gridwire.broker.control import Changes, pack
 from gridwire.broker.port import Journal
 from gridwire.core.clock import Clock
 from gridwire.core.errors import InvalidSetting, MessageTooLarge, SchemaGroupExists, UnknownSchema, Unsupported
@@ -96,12 +96,23 @@ class SchemaRegistry:
         self._groups: dict[str, _Group] = {}
         self._ids: dict[str, tuple[str, str, int]] = {}
         self._bytes = 0
-        for key, value in broker.kept(_GROUP):
+        self._load()
+        broker.on_change(self._changed)
+
+    def _changed(self, changes: Changes) -> None:
+        if any(key.startswith((_GROUP, _SCHEMA)) for key in changes):
+            self._load()
+
+    def _load(self) -> None:
+        """Everything anew: it is small, and changes rarely."""
+        self._groups, self._ids, self._bytes = {}, {}, 0
+        for key, value in self._broker.kept(_GROUP):
             record = msgspec.msgpack.decode(value, type=GroupRecord)
             self._groups[urllib.parse.unquote(key)] = _Group(record)
-        for key, value in sorted(broker.kept(_SCHEMA)):
+        for key, value in sorted(self._broker.kept(_SCHEMA)):
             group, name, _ = map(urllib.parse.unquote, key.split("/"))
-            self._take(group, name, msgspec.msgpack.decode(value, type=SchemaRecord))
+            if group in self._groups:  # else another gateway deleted the group at the same moment
+                self._take(group, name, msgspec.msgpack.decode(value, type=SchemaRecord))
 
     def _take(self, group: str, name: str, record: SchemaRecord) -> None:
         versions = self._groups[group].schemas.setdefault(name, [])
@@ -128,7 +139,6 @@ class SchemaRegistry:
                 raise SchemaGroupExists(f"schema group {name!r} exists already")
             record = GroupRecord(kind, compatibility, self._clock.now_ms())
             await self._broker.change({_GROUP + _quote(name): pack(record)})
-            self._groups[name] = _Group(record)
         return SchemaGroup(name, kind, compatibility, record.created_ms, 0)
 
     async def delete_group(self, name: str) -> None:
@@ -137,7 +147,6 @@ class SchemaRegistry:
             if self._group(name).schemas:
                 raise SchemaGroupExists(f"schema group {name!r} still has schemas: delete them first")
             await self._broker.change({_GROUP + _quote(name): None})
-            del self._groups[name]
 
     def _group(self, name: str) -> _Group:
         found = self._groups.get(name)
@@ -204,7 +213,6 @@ class SchemaRegistry:
             record = SchemaRecord(schema_id, definition, self._clock.now_ms())
             key = f"{_SCHEMA}{_quote(group)}/{_quote(name)}/{len(versions) + 1:06d}"
             await self._broker.change({key: pack(record)})
-            self._take(group, name, record)
             return self._shown(*self._ids[schema_id])
 
     async def delete(self, group: str, name: str) -> None:
@@ -213,10 +221,6 @@ class SchemaRegistry:
             versions = self._versions(group, name)
             prefix = f"{_SCHEMA}{_quote(group)}/{_quote(name)}/"
             await self._broker.change({f"{prefix}{at + 1:06d}": None for at in range(len(versions))})
-            for record in versions:
-                del self._ids[record.id]
-                self._bytes -= len(record.definition)
-            del self._groups[group].schemas[name]
 
     def _check(self, group: str, kind: Format, definition: str) -> None:
         if len(definition) > model.SCHEMA_BYTES_MAX:

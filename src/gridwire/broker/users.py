@@ -19,7 +19,7 @@ import msgspec
 
 from gridwire.auth import scram
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import pack
+from gridwire.broker.control import follow, pack
 from gridwire.broker.port import Journal
 from gridwire.core.errors import InvalidSetting
 from gridwire.core.limits import check_name
@@ -84,9 +84,15 @@ class Users:
         self._records: dict[str, UserRecord] = {}
 
     def open(self) -> None:
-        """Read what is known."""
-        for name, value in self._journal.kept(_PREFIX):
-            self._records[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=UserRecord)
+        """Read what is known, and follow it."""
+        follow(self._journal, _PREFIX, self._take)
+
+    def _take(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._records.pop(urllib.parse.unquote(key), None)
+        else:
+            self._records[urllib.parse.unquote(key)] = msgspec.msgpack.decode(value, type=UserRecord)
+        self._changed()
 
     def get(self, name: str) -> UserRecord | None:
         """A user, if there is one of that name."""
@@ -154,11 +160,6 @@ class Users:
     async def _put(self, name: str, record: UserRecord | None) -> None:
         key = _PREFIX + urllib.parse.quote(name, safe="")
         await self._journal.change({key: None if record is None else pack(record)})
-        if record is None:
-            self._records.pop(name, None)
-        else:
-            self._records[name] = record
-        self._changed()
 
 
 def _record_of(mechanism: str, sent: SaltedPassword) -> ScramRecord:

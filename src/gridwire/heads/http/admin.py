@@ -9,8 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from gridwire.broker.claims import check_group
-from gridwire.broker.membership import Membership
-from gridwire.broker.port import Broker, HubInfo, Position
+from gridwire.broker.port import Broker, GroupDirectory, HubInfo, Position
 from gridwire.core.errors import InvalidSetting, UnknownPartition
 from gridwire.core.limits import MIB, PARTITIONS_PER_HUB_MAX, check_name
 from gridwire.heads.http import reading
@@ -53,9 +52,9 @@ class ResetGroup(msgspec.Struct, forbid_unknown_fields=True):
 class Admin:
     """What the administrative addresses do; results are plain values for JSON."""
 
-    def __init__(self, broker: Broker, membership: Membership, overview: Overview, counters: HttpCounters) -> None:
+    def __init__(self, broker: Broker, groups: GroupDirectory, overview: Overview, counters: HttpCounters) -> None:
         self._broker = broker
-        self._membership = membership
+        self._groups = groups
         self._overview = overview
         self._counters = counters
 
@@ -140,7 +139,7 @@ class Admin:
         check_group(group)
         wanted = parse_json(body, ResetGroup)
         info = self._broker.hub(wanted.hub)
-        self._check_idle(group)
+        await self._check_idle(group)
         if wanted.partition is not None and not 0 <= wanted.partition < info.partitions:
             raise UnknownPartition(f"hub {info.name!r} has partitions 0 to {info.partitions - 1}")
         places = range(info.partitions) if wanted.partition is None else (wanted.partition,)
@@ -148,8 +147,8 @@ class Admin:
         await self._broker.commit(group, positions)
         return await self._overview.group(group)
 
-    def _check_idle(self, group: str) -> None:
-        view = self._membership.describe(group)
+    async def _check_idle(self, group: str) -> None:
+        view = await self._groups.view(group)
         if view is not None and view.members:
             raise HttpError(409, f"group {group!r} has {len(view.members)} members: stop them, then reset it")
         if any(worker.get("group") == group and worker.get("state") == RUNNING for worker in self._overview.workers()):

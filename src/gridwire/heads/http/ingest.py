@@ -95,7 +95,7 @@ class Ingest:
                 await asyncio.sleep(0)
         wanted = whole_number(params["partition"], "partition") if "partition" in params else None
         runs = await self.store(await self._hub(hub), events, wanted, len(body))
-        return self._answer(runs, parsed.several)
+        return self._answer(hub, runs, parsed.several)
 
     async def store(self, info: HubInfo, events: list[Event], partition: int | None, size: int) -> list[Run]:
         """Put the events of one request of `size` bytes into a hub; durable as promised when it returns.
@@ -159,8 +159,8 @@ class Ingest:
         self._turn += 1
         return groups.items()
 
-    def _answer(self, runs: list[Run], several: bool) -> bytes:
-        durable = b"true" if self._broker.durability == "fsync" else b"false"
+    def _answer(self, hub: str, runs: list[Run], several: bool) -> bytes:
+        durable = b"true" if self._broker.durable(hub) else b"false"
         first = b'{"partition":%d,"offset":%d,"durable":%b' % (runs[0].partition, runs[0].offset, durable)
         if not several:
             return first + b"}"

@@ -5,6 +5,7 @@ Nothing is measured twice: the endpoint counts in plain integers, everything els
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gridwire.core.errors import Unavailable
 from gridwire.heads.http.options import APPEND_BUCKETS_S, HttpCounters
 from gridwire.heads.http.overview import RUNNING, Overview
 
@@ -84,13 +86,17 @@ async def snapshot(overview: Overview, counters: HttpCounters, parts: Counters) 
     points: dict[str, list[Point]] = {row.name: [] for row in METRICS}
     _add_status(points, overview.status())
     _add_http(points, counters)
-    for hub in await overview.hubs():
+    try:
+        hubs, groups = await asyncio.gather(overview.hubs(), overview.group_details())
+    except Unavailable:  # the rest is still true, and somebody wants to be told that it is not well
+        hubs, groups = [], []
+    for hub in hubs:
         for row in hub["bounds"]:
             labels = (hub["name"], str(row["partition"]))
             points["gridwire_hub_start_offset"].append((labels, row["start"]))
             points["gridwire_hub_end_offset"].append((labels, row["end"]))
             points["gridwire_hub_size_bytes"].append((labels, row["bytes"]))
-    for group in await overview.group_details():
+    for group in groups:
         name = group["group"]
         points["gridwire_group_members"].append(((name,), len(group["members"])))
         for row in group["partitions"]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from gridwire.broker.claims import DEFAULT_GROUP, declared_groups
-from gridwire.broker.membership import GroupView, Membership
-from gridwire.broker.port import HubInfo, Journal, Place, Position
+from gridwire.broker.port import Bounds, GroupDirectory, HubInfo, Journal, Place, Position
 from gridwire.core import batch
 from gridwire.core.clock import Clock
-from gridwire.core.errors import GridwireError, InvalidBatch, MessageTooLarge
+from gridwire.core.errors import InvalidBatch, MessageTooLarge, OffsetOutOfRange, UnknownHub, UnknownPartition
 from gridwire.groups.consumer_protocol import assigned_partitions
+from gridwire.groups.model import GroupView
 from gridwire.wire.http.problems import HttpError
 
 Status = Callable[[], Mapping[str, Any]]
@@ -29,9 +30,9 @@ RUNNING: Final = "running"
 class Overview:
     """Reads the broker, the consumer groups and the hub's status; keeps nothing but a cache of event times."""
 
-    def __init__(self, broker: Journal, membership: Membership, status: Status, clock: Clock) -> None:
+    def __init__(self, broker: Journal, groups: GroupDirectory, status: Status, clock: Clock) -> None:
         self._broker = broker
-        self._membership = membership
+        self._groups = groups
         self._status = status
         self._clock = clock
         self._times: dict[tuple[Place, int], int] = {}
@@ -47,10 +48,11 @@ class Overview:
     async def hub(self, info: HubInfo) -> dict[str, Any]:
         """One hub with its bounds and settings. Raises UnknownHub."""
         sizes = await self._broker.sizes(info.name)
-        rows = []
-        for partition, size in enumerate(sizes):
-            bounds = await self._broker.bounds(info.name, partition)
-            rows.append({"partition": partition, "start": bounds.start, "end": bounds.end, "bytes": size})
+        found = await self._broker.bounds_of((info.name, partition) for partition in range(len(sizes)))
+        rows = [
+            {"partition": partition, "start": bounds.start, "end": bounds.end, "bytes": sizes[partition]}
+            for (_, partition), bounds in sorted(found.items())
+        ]
         return {
             "name": info.name,
             "id": str(info.id),
@@ -64,21 +66,23 @@ class Overview:
         }
 
     async def hubs(self) -> list[dict[str, Any]]:
-        """All hubs by name; one that is deleted meanwhile is left out."""
-        out = []
-        for info in self._broker.hubs():
+        """All hubs by name; one that is deleted meanwhile is left out. Raises Unavailable."""
+
+        async def one(info: HubInfo) -> dict[str, Any] | None:
             try:
-                out.append(await self.hub(info))
-            except GridwireError:
-                continue
-        return out
+                return await self.hub(info)
+            except (UnknownHub, UnknownPartition):
+                return None
+
+        found = await asyncio.gather(*(one(info) for info in self._broker.hubs()))
+        return [hub for hub in found if hub is not None]
 
     async def group_details(self) -> list[dict[str, Any]]:
-        """All groups by name, with partitions and members."""
-        names = {name for name, _, _ in self._membership.list()} | set(await self._broker.group_names())
-        names |= declared_groups(self._broker)
+        """All groups by name, with partitions and members. Raises Unavailable."""
+        views, with_positions = await asyncio.gather(self._groups.views(), self._broker.group_names())
+        names = {*views, *with_positions, *declared_groups(self._broker)}
         workers = self.workers()
-        return [await self._describe(name, workers) for name in sorted(names)]
+        return await asyncio.gather(*(self._describe(name, views.get(name), workers) for name in sorted(names)))
 
     async def groups(self) -> list[dict[str, Any]]:
         """All groups by name, with the sums of what they have not read."""
@@ -90,20 +94,24 @@ class Overview:
 
     async def group(self, name: str) -> dict[str, Any]:
         """One group with partitions and members. Raises HttpError 404."""
-        detail = await self._describe(name, self.workers())
-        known = detail["partitions"] or detail["members"] or self._membership.describe(name) is not None
+        view = await self._groups.view(name)
+        detail = await self._describe(name, view, self.workers())
+        known = detail["partitions"] or detail["members"] or view is not None
         if not known and name not in {DEFAULT_GROUP, *declared_groups(self._broker)}:
             raise HttpError(404, f"no group {name[:80]!r}: it exists once a consumer joined or committed")
         return detail
 
-    async def _describe(self, name: str, workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    async def _describe(
+        self, name: str, view: GroupView | None, workers: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        positions = await self._broker.positions(name)
+        found = await self._broker.bounds_of(positions)
         rows = []
-        for place, position in sorted((await self._broker.positions(name)).items()):
+        for place, bounds in sorted(found.items()):
             try:
-                rows.append(await self._partition(place, position))
-            except GridwireError:  # the hub is being deleted
+                rows.append(await self._partition(place, positions[place], bounds))
+            except (UnknownHub, UnknownPartition, OffsetOutOfRange):  # the hub is being deleted
                 continue
-        view = self._membership.describe(name)
         members = _members(view) + _worker_members(name, workers)
         state = str(view.state) if view is not None and view.members else "Stable" if members else "Empty"
         return {
@@ -115,9 +123,8 @@ class Overview:
             "members": members,
         }
 
-    async def _partition(self, place: Place, position: Position) -> dict[str, Any]:
+    async def _partition(self, place: Place, position: Position, bounds: Bounds) -> dict[str, Any]:
         hub, partition = place
-        bounds = await self._broker.bounds(hub, partition)
         unread_from = min(max(position.offset, bounds.start), bounds.end)
         lag_events = bounds.end - unread_from
         lag_s = 0.0

@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from gridwire.broker.claims import Claim, Claims, check_group
-from gridwire.broker.membership import Membership
-from gridwire.broker.port import Journal, Place, Position
+from gridwire.broker.port import GroupDirectory, Journal, Place, Position
 from gridwire.core.clock import Clock
 from gridwire.core.errors import UnknownPartition
 from gridwire.wire.http.problems import HttpError
@@ -38,9 +37,9 @@ class CommitPositions(msgspec.Struct, forbid_unknown_fields=True):
 class Processors:
     """What the addresses do; results are plain values for JSON."""
 
-    def __init__(self, broker: Journal, membership: Membership, clock: Clock) -> None:
+    def __init__(self, broker: Journal, groups: GroupDirectory, clock: Clock) -> None:
         self._broker = broker
-        self._membership = membership
+        self._groups = groups
         self._claims = Claims(broker, clock)
 
     def claims(self, group: str, hub: str) -> dict[str, Any]:
@@ -66,7 +65,7 @@ class Processors:
     async def commit(self, group: str, wanted: CommitPositions) -> dict[str, Any]:
         """Commit positions, as a Kafka client without members would. Raises also HttpError 400 and 409."""
         check_group(group)
-        view = self._membership.describe(group)
+        view = await self._groups.view(group)
         if view is not None and view.members:
             raise HttpError(409, f"group {group!r} has Kafka members, who commit its positions themselves")
         info = self._broker.hub(wanted.hub)

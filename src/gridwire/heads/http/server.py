@@ -17,8 +17,7 @@ from typing import Final
 import uvicorn
 
 from gridwire.broker.identities import Identities
-from gridwire.broker.membership import Membership
-from gridwire.broker.port import Journal
+from gridwire.broker.port import GroupDirectory, Journal
 from gridwire.broker.schemas import SchemaRegistry
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.heads.http.admin import Admin
@@ -62,7 +61,7 @@ class HttpHead:
     def __init__(
         self,
         broker: Journal,
-        membership: Membership,
+        groups: GroupDirectory,
         *,
         status: Status,
         host: str = "127.0.0.1",
@@ -82,7 +81,7 @@ class HttpHead:
         self._limits = limits or HttpLimits()
         clock = clock or SystemClock()
         loopback = is_loopback(host)
-        overview = Overview(broker, membership, status, clock)
+        overview = Overview(broker, groups, status, clock)
         self._streams = Streams(self._limits, self.counters)
         memory = BodyMemory(self._limits.body_bytes_in_flight_max)
         create = loopback if auto_create is None else auto_create
@@ -91,7 +90,7 @@ class HttpHead:
             broker=broker,
             guard=Guard(loopback, frozenset(name.lower() for name in hosts_allowed)),
             ingest=ingest,
-            admin=Admin(broker, membership, overview, self.counters),
+            admin=Admin(broker, groups, overview, self.counters),
             overview=overview,
             live=Live(broker, overview, clock),
             streams=self._streams,
@@ -99,7 +98,7 @@ class HttpHead:
             parts=counters or {},
             limits=self._limits,
             counters=self.counters,
-            processors=Processors(broker, membership, clock),
+            processors=Processors(broker, groups, clock),
             registry=Schemas(SchemaRegistry(broker, clock)),
             event_hubs=EventHubsSend(broker, ingest, clock, self._limits, memory),
             doorman=None if access is None else Doorman(access),

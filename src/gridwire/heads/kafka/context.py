@@ -11,7 +11,7 @@ from uuid import UUID
 from gridwire.auth.model import Action
 from gridwire.broker.identities import Identities
 from gridwire.broker.membership import Membership
-from gridwire.broker.port import TransactionalBroker, HubInfo
+from gridwire.broker.port import HubInfo, TransactionalBroker
 from gridwire.core.clock import Clock
 from gridwire.core.errors import UnknownHub
 from gridwire.core.limits import MIB
