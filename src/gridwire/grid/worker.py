@@ -300,8 +300,8 @@ class LoadsWorker:
             if self._stop.is_set() or source.assigned() != assigned:
                 return False
             for batch in batches:
-                if lane := lane_of.get((batch.hub, batch.partition)):
-                    self._counts["rebuilt_readings"] += lane.rebuild(batch)
+                if (batch.hub, batch.partition) in lane_of:
+                    self._counts["rebuilt_readings"] += lane_of[batch.hub, batch.partition].rebuild(batch)
             missing = {place for place in missing if place in lane_of[place].missing()}
             if not batches:
                 lag = source.lag()
