@@ -18,8 +18,8 @@ demo: setup ## a hub with a live demo utility, until Ctrl-C; data is kept in gri
 browser: setup ## a browser and kcat for the tests, where the system's package manager can be used
 	$(BIN)/python scripts/setup_test_tools.py
 
-test: setup browser
-	$(BIN)/python -m pytest -m "not soak"
+test: setup browser ## in three processes: most tests wait for somebody, few keep a core busy
+	$(BIN)/python -m pytest -m "not soak" -n 3 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

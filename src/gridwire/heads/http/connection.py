@@ -1,7 +1,7 @@
 """One HTTP connection: uvicorn's fast protocol, with the limits it leaves out.
 
-Added: a connection limit, a size and a time limit for request heads, an end to clients that stop reading, and an end
-to bodies that go on after their request was refused.
+Added: a connection limit, a size and a time limit for request heads, an end to clients that stop reading, one by one
+and all together, and an end to bodies that go on after their request was refused.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gridwire.heads.backlog import Backlog
 from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.sign_in import CERTIFICATE
 from gridwire.heads.tls import certificate_names
 
 
 class HubConnection(HttpToolsProtocol):
-    """Subclass with `limits` and `counters` set, see `connection_class`."""
+    """Subclass with `limits`, `counters` and `backlog` set, see `connection_class`."""
 
     limits: ClassVar[HttpLimits]
     counters: ClassVar[HttpCounters]
+    backlog: ClassVar[Backlog]
 
     _certificate: tuple[str, ...] = ()
     _heading = True
@@ -45,6 +47,7 @@ class HubConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self.counters.connections -= 1
+        self.backlog.resumed(self.transport)
         for timer in (self._head_timer, self._stall_timer, self._discard_timer):
             if timer is not None:
                 timer.cancel()
@@ -108,11 +111,13 @@ class HubConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""
         super().pause_writing()
+        self.backlog.paused(self.transport)
         if self._stall_timer is None:
             self._stall_timer = self.loop.call_later(self.limits.write_stall_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self.backlog.resumed(self.transport)
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -125,5 +130,6 @@ def connection_class(limits_: HttpLimits, counters_: HttpCounters) -> type[HubCo
     class Connection(HubConnection):
         limits = limits_
         counters = counters_
+        backlog = Backlog(limits_.unread_bytes_max)
 
     return Connection
