@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = {"chromium": "chromium", "kcat": "kcat", "curl": "curl", "fusermount3": "fuse3"}
+PROGRAMS = {"chromium": "chromium", "kcat": "kcat", "curl": "curl", "fusermount3": "fuse3", "faketime": "faketime"}
 
 
 UI = Path(__file__).resolve().parent.parent / "src" / "gridwire" / "web" / "ui"

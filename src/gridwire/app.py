@@ -78,6 +78,7 @@ class Hub:
         self.root_key_file: Path | None = None
         """Where a first start with sign-in put the root policy's connection string."""
         self._started_ms = self.clock.now_ms()
+        self._started_s = self.clock.monotonic()
         self._ready = False
         self._reconcile = asyncio.Event()
         self._reconciler: asyncio.Task[None] | None = None
@@ -217,7 +218,7 @@ class Hub:
         return {
             "version": gridwire.__version__,
             "started_at": self._started_ms,
-            "uptime_s": (self.clock.now_ms() - self._started_ms) // 1000,
+            "uptime_s": int(self.clock.monotonic() - self._started_s),
             "durability": self.broker.durability,
             "data_dir": str(self.directory),
             "ready": self._ready,

@@ -206,7 +206,7 @@ def test_the_command_line_works_on_a_hub(start_hub: Any) -> None:
     hub.cli("hub", "alter", "t", "--partitions", "4", "--retention", "forever")
     hub.cli("group", "reset", "g", "t", "--to", "earliest")
     assert json.loads(hub.cli("group", "show", "g", "-o", "json").stdout)["lag_events"] == 3
-    assert "p99" in hub.cli("doctor", "--data", str(hub.data)).stdout
+    assert "p99" in hub.cli("doctor", "--data", str(hub.data), check=False).stdout
     assert "0 damaged" in hub.cli("verify", "--data", str(hub.data)).stdout
     assert json.loads(hub.cli("bench", "--seconds", "0.2", "-o", "json").stdout)["events"] > 0
     hub.cli("hub", "delete", "t", "--yes")

@@ -153,7 +153,7 @@ def hub(start_hub: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 10 * ROUNDS)
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_no_event_is_skipped_in_a_rebalance_storm(hub: Any, tmp_path: Path, protocol: str, capsys: Any) -> None:
+def test_no_event_is_skipped_in_a_rebalance_storm(hub: Any, tmp_path: Path, protocol: str, tell: Any) -> None:
     dice = random.Random(SEED)
     crew = Crew(hub.kafka, protocol, tmp_path)
     watcher = Watcher(hub.kafka, crew)
@@ -179,10 +179,9 @@ def test_no_event_is_skipped_in_a_rebalance_storm(hub: Any, tmp_path: Path, prot
         seen = crew.seen()
         assert watcher.skipped == [], f"seed {SEED}"
         assert set(seen) == {(number, offset) for number in ends for offset in range(ends[number])}
-        with capsys.disabled():
-            again, quiet_s = sum(seen.values()) - len(seen), time.monotonic() - calm_s
-            print(f"\n  {protocol}: {ROUNDS * KILLED_A_ROUND} members killed, {len(seen)} events, 0 skipped,", end=" ")
-            print(f"{again} delivered again, {quiet_s:.1f} s to the end of the log, {watcher.looks} looks", end="")
+        killed, again = ROUNDS * KILLED_A_ROUND, sum(seen.values()) - len(seen)
+        stable = {"seconds to the end of the log": round(time.monotonic() - calm_s, 1)}
+        tell(f"rebalance storm, {protocol}", killed=killed, events=len(seen), skipped=0, again=again, **stable)
     finally:
         flow.end()
         crew.end()
