@@ -9,15 +9,17 @@ Two halves that know nothing of each other:
 A commit is one Kafka transaction: outputs, then positions with the membership they were read under, then the decision.
 A member that lost its place in the group meanwhile (its generation is over, it was taken for dead) cannot commit: the
 group's coordinator refuses the positions, the transaction is aborted, and no reader of committed data ever sees its
-outputs. Therefore the membership is taken when places are given out and renewed only while it is the same member; one
-asked for at commit time would be the new one, under which somebody else may own the place. See docs/decisions/0021.
+outputs. It looks at the membership alone, not at the places: so the membership is taken when places are given out, is
+renewed only while it is the same member, and a place that went away is refused here. See docs/decisions/0021.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -54,8 +56,12 @@ QUEUE_KIB: Final = 512 * 1024
 TOPICS_S: Final = 5.0
 """How soon new partitions and hubs are noticed."""
 
-_PROCESS: Final = uuid.uuid4().hex[:12]
-"""Part of transactional ids: a source that is opened again in this process ends what its predecessor left open."""
+_free_ids: Final[defaultdict[str, list[str]]] = defaultdict(list)
+"""Transactional ids by group that this process let go of: who takes one ends what its predecessor left open."""
+
+_client_log: Final = logging.getLogger("gridwire.librdkafka")
+_client_log.addHandler(logging.NullHandler())
+_client_log.propagate = False  # every call that suffers from it fails by itself, and says why
 
 _REFUSED: Final = frozenset(
     {
@@ -77,7 +83,7 @@ class KafkaSource:
         hubs: what the group works on. start: `earliest` or `latest`, where there is no committed position.
         follow: hubs that every member reads from their start, outside of the group.
         whole_hubs: all partitions of a hub go to one member, the one that is assigned its partition 0.
-        session_s: see `SESSION_S`. work_s_max: see `WORK_S_MAX`.
+        session_s: see `SESSION_S`. work_s_max: see `WORK_S_MAX`. topics_s: see `TOPICS_S`.
 
     Raises:
         Unavailable: no broker answers. NotAuthenticated, NotAllowed: the cluster refuses us.
@@ -94,6 +100,7 @@ class KafkaSource:
         whole_hubs: bool = False,
         session_s: float = SESSION_S,
         work_s_max: float = WORK_S_MAX,
+        topics_s: float = TOPICS_S,
     ) -> None:
         self.group = group
         self.whole_hubs = whole_hubs
@@ -109,7 +116,8 @@ class KafkaSource:
         self._ends: dict[Place, int] = {}
         self._grants = 0
         self._unsettled = True
-        self._looked_s = 0.0
+        self._topics_s = topics_s
+        self._looked_s = time.monotonic()
         self._member = ""
         self._membership: Any = None
         self._fetcher = LeaderFetcher(address)
@@ -125,7 +133,9 @@ class KafkaSource:
             raise
 
     def _join(self, session_s: float, work_s_max: float) -> None:
-        common = {**self._address.confluent(), "error_cb": _noted, "log_level": 0}
+        common = {**self._address.confluent(), "error_cb": _noted, "logger": _client_log}
+        free = _free_ids[self.group]
+        self._transactional_id = free.pop() if free else f"{self.group}-{uuid.uuid4().hex}"
         self._consumer = Consumer(
             {
                 **common,
@@ -138,14 +148,14 @@ class KafkaSource:
                 "session.timeout.ms": int(session_s * 1000),
                 "heartbeat.interval.ms": max(100, int(session_s * 1000 / 5)),
                 "max.poll.interval.ms": int(max(work_s_max, session_s) * 1000),
-                "topic.metadata.refresh.interval.ms": int(TOPICS_S * 1000),
+                "topic.metadata.refresh.interval.ms": int(self._topics_s * 1000),
                 "queued.min.messages": 1,
             }
         )
         self._producer = Producer(
             {
                 **common,
-                "transactional.id": self._address.transactional_id(f"{self.group}-{_PROCESS}"),
+                "transactional.id": self._address.transactional_id(self._transactional_id),
                 "transaction.timeout.ms": int(TRANSACTION_S * 1000),
                 "linger.ms": 5,
                 "queue.buffering.max.messages": QUEUE_MESSAGES,
@@ -186,7 +196,7 @@ class KafkaSource:
         if self._consumer is not None:
             self._consumer.poll(timeout_s)
             self._take_membership()
-        if time.monotonic() - self._looked_s >= TOPICS_S:
+        if time.monotonic() - self._looked_s >= self._topics_s:
             self._fetcher.look_up(())
             self._looked_s = time.monotonic()
             self._unsettled = True
@@ -205,7 +215,8 @@ class KafkaSource:
         if self.whole_hubs:
             owned = {hub for hub, number in self._granted if number == 0 and hub in topics}
             return {(hub, number): topics[hub].id for hub in owned for number in topics[hub].leaders}
-        return {place: topics[place[0]].id for place in sorted(self._granted) if place[0] in topics}
+        # A topic made anew may have fewer partitions than the group still knows of.
+        return {(h, n): topics[h].id for h, n in sorted(self._granted) if h in topics and n in topics[h].leaders}
 
     def _settle(self) -> bool:
         """Take over what was assigned and let go of what was not; whether anything changed."""
@@ -452,6 +463,8 @@ class KafkaSource:
         if self._consumer is not None:
             with contextlib.suppress(KafkaException, RuntimeError):
                 self._consumer.close()
+        if self._producer is not None:
+            _free_ids[self.group].append(self._transactional_id)
         self._consumer = self._producer = None
         self._granted.clear()
 

@@ -226,9 +226,10 @@ class LoadsWorker:
                 self._adopt(source)
                 self._turn(source)
             except Rebalanced as reason:
-                log.info("commit refused, others work on these places", reason=str(reason))
+                # Nothing happened. The next poll tells what is still ours, and that is committed again as it is.
+                log.info("commit refused while places move between workers", reason=str(reason))
                 self._counts["rebalances"] += 1
-                self._drop([name for name, lane in self._lanes.items() if lane.pending is not None or not lane.told])
+                self._drop([name for name, lane in self._lanes.items() if not lane.told])
         try:
             self._commit_all(source)
             self._snapshot()
@@ -300,8 +301,8 @@ class LoadsWorker:
             if self._stop.is_set() or source.assigned() != assigned:
                 return False
             for batch in batches:
-                if lane := lane_of.get((batch.hub, batch.partition)):
-                    self._counts["rebuilt_readings"] += lane.rebuild(batch)
+                if (batch.hub, batch.partition) in lane_of:
+                    self._counts["rebuilt_readings"] += lane_of[batch.hub, batch.partition].rebuild(batch)
             missing = {place for place in missing if place in lane_of[place].missing()}
             if not batches:
                 lag = source.lag()
