@@ -31,7 +31,8 @@ from gridwire.broker.identities import Identities, TokenIssuer
 from gridwire.broker.issuer_keys import issuer_keys
 from gridwire.broker.local_server import LocalServer
 from gridwire.broker.membership import Membership
-from gridwire.config import OFF, Settings
+from gridwire.broker.port import GroupDirectory, Journal
+from gridwire.config import OFF, Settings, broker_flags, kafka_address
 from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import FEEDERS, NETWORK, QUARANTINE, READINGS, SINGLE_PARTITION, TEMPLATES, TRANSFORMERS
@@ -53,6 +54,9 @@ SETTLE_S: Final = 0.2
 """Hubs tend to be created several at a time; workers are started once for all of them."""
 
 LOG_COUNTERS_S: Final = 60.0
+TRY_AGAIN_S: Final = 5.0
+"""Pause after workers could not be started."""
+
 REPORT_S: Final = 5.0
 """How old a worker's counters in /metrics may be."""
 
@@ -64,7 +68,10 @@ log = structlog.get_logger("gridwire")
 
 
 class Hub:
-    """One hub process."""
+    """One hub process: the log is in it, and all heads over it."""
+
+    broker: Journal
+    groups: GroupDirectory
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -85,22 +92,11 @@ class Hub:
 
     async def start(self) -> None:
         """Open the log and serve. Raises GridwireError with the next step for the operator."""
-        settings = self.settings
         disk.raise_open_files()
-        self.broker = await EmbeddedBroker.open(
-            self.directory,
-            settings.durability,
-            clock=self.clock,
-            default_partitions=settings.partitions,
-            templates=TEMPLATES,
-            single_partition=SINGLE_PARTITION,
-        )
-        self.membership = Membership(self.clock)
-        self.local = LocalServer(self.broker)
+        await self._open_broker()
         try:
             await self._create_entities()
             await self._open_doors()
-            await self.local.start()
             await self._start_heads()
         except BaseException:
             await self.stop()
@@ -109,6 +105,20 @@ class Hub:
         self._reconcile.set()
         self._reconciler = asyncio.create_task(self._keep_workers())
         self._ready = True
+
+    async def _open_broker(self) -> None:
+        settings = self.settings
+        broker = await EmbeddedBroker.open(
+            self.directory,
+            settings.durability,
+            clock=self.clock,
+            default_partitions=settings.partitions,
+            templates=TEMPLATES,
+            single_partition=SINGLE_PARTITION,
+        )
+        self.broker, self._embedded = broker, broker
+        self.groups = self.membership = Membership(self.clock)
+        self.local = LocalServer(broker)
 
     async def _create_entities(self) -> None:
         """Hubs and groups of the entity file, where they are not there yet. Raises InvalidSetting."""
@@ -136,14 +146,20 @@ class Hub:
             )
             self.certificates.watch()
         if settings.auth:
-            self.access = Identities(self.broker, self.directory, self.clock, _token_issuer(settings))
+            secret = Path(settings.secret_file) if settings.secret_file else None
+            self.access = Identities(self.broker, self.directory, self.clock, _token_issuer(settings), secret)
             self.root_key_file = await self.access.open()
 
     async def _start_heads(self) -> None:
+        await self.local.start()
+        await self._start_kafka()
+        await self._start_http()
+
+    async def _start_kafka(self) -> None:
         settings = self.settings
         if settings.kafka_port != OFF:
             self.kafka = KafkaHead(
-                self.broker,
+                self._embedded,
                 self.membership,
                 host=settings.host,
                 port=settings.kafka_port,
@@ -155,30 +171,36 @@ class Hub:
                 tls=self._tls,
             )
             await _bind(self.kafka.start(), "Kafka", "--kafka-port", settings.host, settings.kafka_port)
+
+    async def _start_http(self) -> None:
+        settings = self.settings
         if settings.http_port != OFF:
             self.http = self._http_head()
             await _bind(self.http.start(), "HTTP", "--http-port", settings.host, settings.http_port)
 
     def _http_head(self) -> HttpHead:
+        return HttpHead(
+            self.broker,
+            self.groups,
+            host=self.settings.host,
+            port=self.settings.http_port,
+            status=self.status,
+            auto_create=self.settings.auto_create,
+            clock=self.clock,
+            counters=self._counters(),
+            static_dir=static_directory(),
+            access=self.access,
+            tls=self._tls,
+        )
+
+    def _counters(self) -> dict[str, Callable[[], Mapping[str, int]]]:
         counters: dict[str, Callable[[], Mapping[str, int]]] = {
             "log": self.broker.counters,
             "grid": lambda: self.local.reports.get(GRID_GROUP, {}),
         }
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
-        return HttpHead(
-            self.broker,
-            self.membership,
-            host=self.settings.host,
-            port=self.settings.http_port,
-            status=self.status,
-            auto_create=self.settings.auto_create,
-            clock=self.clock,
-            counters=counters,
-            static_dir=static_directory(),
-            access=self.access,
-            tls=self._tls,
-        )
+        return counters
 
     @property
     def _tls(self) -> ssl.SSLContext | None:
@@ -192,16 +214,22 @@ class Hub:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reconciler
         await self.supervisor.stop()
-        await self.membership.close()  # first, or members that wait for their group hold the heads
-        for head in (self.kafka, self.http):
-            if head is not None:
-                await head.stop()
+        await self._stop_heads()
         if self.certificates is not None:
             await self.certificates.close()
         if self.access is not None:
             await self.access.close()
+        await self._close_broker()
+
+    async def _stop_heads(self) -> None:
+        await self.membership.close()  # first, or members that wait for their group hold the heads
+        for head in (self.kafka, self.http):
+            if head is not None:
+                await head.stop()
+
+    async def _close_broker(self) -> None:
         await self.local.stop()
-        await self.broker.close()
+        await self._embedded.close()
 
     def endpoints(self) -> dict[str, str]:
         """Where clients connect."""
@@ -221,7 +249,8 @@ class Hub:
             "uptime_s": int(self.clock.monotonic() - self._started_s),
             "durability": self.broker.durability,
             "data_dir": str(self.directory),
-            "ready": self._ready,
+            "ready": self._ready and self.broker.trouble is None,
+            "broker": self.broker.describe(),
             "auth": self._auth_text(),
             "tls": self.certificates is not None,
             "endpoints": self.endpoints(),
@@ -249,6 +278,7 @@ class Hub:
                     await self.supervisor.want(self._wanted())
             except GridwireError as error:
                 log.error("workers cannot be started", reason=str(error))
+                asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._reconcile.set)
 
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
@@ -260,7 +290,7 @@ class Hub:
 
     def _wanted(self) -> dict[str, tuple[str, list[str]]]:
         base = [sys.executable, "-m", "gridwire", "worker"]
-        data = ["--data", str(self.directory), "--supervised"]
+        data = ["--data", str(self.directory), "--supervised", *broker_flags(self.settings)]
         wanted: dict[str, tuple[str, list[str]]] = {}
         hubs = self.broker.hubs()
         if any(hub.name == NETWORK for hub in hubs):
@@ -271,6 +301,47 @@ class Hub:
             flush = ["--flush-s", str(self.settings.lake_flush)]
             wanted["capture"] = (CAPTURE_GROUP, [*base, "capture", *data, *flush, "--table", *tables])
         return wanted
+
+
+class Gateway(Hub):
+    """One gateway process: heads over a Kafka cluster, which keeps everything. There may be any number of them.
+
+    It has no Kafka head, for Kafka clients go to Kafka itself, and no consumer groups of its own.
+    """
+
+    def __init__(self, settings: Settings, address: KafkaAddress) -> None:
+        super().__init__(settings)
+        self.address = address
+
+    async def _open_broker(self) -> None:
+        from gridwire.broker.kafka import KafkaBroker
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        broker = await KafkaBroker.open(
+            self.address,
+            clock=self.clock,
+            default_partitions=self.settings.partitions,
+            templates=TEMPLATES,
+            single_partition=SINGLE_PARTITION,
+        )
+        self.broker, self._cluster, self.groups = broker, broker, broker.groups
+
+    async def _start_heads(self) -> None:
+        await self._start_http()
+
+    def _counters(self) -> dict[str, Callable[[], Mapping[str, int]]]:
+        return {"log": self.broker.counters}
+
+    async def _stop_heads(self) -> None:
+        if self.http is not None:
+            await self.http.stop()
+
+    async def _close_broker(self) -> None:
+        await self._cluster.close()
+
+    def endpoints(self) -> dict[str, str]:
+        """Where clients connect: Kafka clients to the cluster itself."""
+        return {"kafka": self.address.bootstrap, **super().endpoints(), "broker": self.address.url}
 
 
 def _token_issuer(settings: Settings) -> TokenIssuer | None:
@@ -315,7 +386,8 @@ def _shown(host: str) -> str:
 
 async def serve(settings: Settings, ready: Any = None) -> None:
     """Run a hub until SIGTERM or SIGINT; `ready(hub)` is called once every head serves."""
-    hub = Hub(settings)
+    address = kafka_address(settings)
+    hub = Hub(settings) if address is None else Gateway(settings, address)
     stop = asyncio.Event()
     _on_signals(asyncio.get_running_loop(), stop)
     await hub.start()

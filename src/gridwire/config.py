@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from gridwire.broker.kafka_address import CLUSTER_DEFAULT, KafkaAddress
 from gridwire.core.errors import InvalidSetting
 from gridwire.core.limits import PARTITIONS_PER_HUB_MAX
 
@@ -23,7 +24,7 @@ OFF: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One setting. `kind` is text, path (may be empty), port, count, seconds or switch."""
+    """One setting. `kind` is text, path (may be empty), port, count, copies, seconds or switch."""
 
     name: str
     default: Any
@@ -39,6 +40,17 @@ SETTINGS: Final = (
     ),
     Row("kafka_port", 9092, "port", "port, 0 or off", "Kafka head; 0 picks a free port"),
     Row("http_port", 8700, "port", "port, 0 or off", "HTTP head and page; 0 picks a free port"),
+    Row("broker", "embedded", "text", "embedded or kafka://HOST:PORT,...", "where the log is: here or there"),
+    Row("broker_prefix", "", "path", "text", "what gridwire's topics and groups begin with on the cluster"),
+    Row("broker_replication", -1, "copies", "copies or -1", "of topics that we make; -1: the cluster's default"),
+    Row("broker_min_insync", -1, "copies", "copies or -1", "that must have an event before it is acknowledged"),
+    Row("broker_tls", False, "switch", "on or off", "encrypt connections to the cluster; a certificate below does too"),
+    Row("broker_ca", "", "path", "file", "authorities (PEM) of the cluster's certificates; empty: the system's"),
+    Row("broker_cert", "", "path", "file", "our certificate (PEM) for the cluster"),
+    Row("broker_key", "", "path", "file", "its private key (PEM)"),
+    Row("broker_sasl", "", "path", "PLAIN, SCRAM-SHA-256 or -512", "how we sign in to the cluster"),
+    Row("broker_user", "", "path", "name", "who we are there"),
+    Row("broker_password_file", "", "path", "file", "our password there"),
     Row("durability", "fsync", "text", "fsync, interval:MS or os", "what an acknowledgement means"),
     Row("partitions", 4, "count", "partitions", "partitions of a hub that is created without saying how many"),
     Row("auto_create", True, "switch", "on or off", "create a hub when a client first writes to it"),
@@ -46,6 +58,7 @@ SETTINGS: Final = (
     Row("workers", True, "switch", "on or off", "run the grid and capture workers when there is work for them"),
     Row("lake_flush", 5, "seconds", "seconds", "longest time captured events wait before they are a row of the lake"),
     Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
+    Row("secret_file", "", "path", "file", "key of the policies' keys, the same on every gateway [data]/secret.key"),
     Row("auth", False, "switch", "on or off", "let in only who signs in: keys, SCRAM, tokens, certificates"),
     Row("tls_cert", "", "path", "file", "certificate chain (PEM) of both heads; read again when it changes"),
     Row("tls_key", "", "path", "file", "its private key (PEM)"),
@@ -81,6 +94,17 @@ class Settings:
     host: str
     kafka_port: int
     http_port: int
+    broker: str
+    broker_prefix: str
+    broker_replication: int
+    broker_min_insync: int
+    broker_tls: bool
+    broker_ca: str
+    broker_cert: str
+    broker_key: str
+    broker_sasl: str
+    broker_user: str
+    broker_password_file: str
     durability: str
     partitions: int
     auto_create: bool
@@ -88,6 +112,7 @@ class Settings:
     workers: bool
     lake_flush: int
     grid_window: int
+    secret_file: str
     auth: bool
     tls_cert: str
     tls_key: str
@@ -107,16 +132,37 @@ def load(
     Raises:
         InvalidSetting: an unknown key, a bad value, a file that is not TOML; says where and what to do.
     """
-    environment = os.environ if environment is None else environment
+    settings = _settings(_merged(flags, os.environ if environment is None else environment, config))
+    _check_host(settings)
+    kafka_address(settings)
+    return settings
+
+
+def load_address(
+    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, config: Path | None = None
+) -> KafkaAddress | None:
+    """The cluster that flags, environment and file name together; None for the embedded broker. Raises InvalidSetting.
+
+    What else they say is a hub's business.
+    """
+    merged = _merged(flags, os.environ if environment is None else environment, config)
+    defaults = {row.name: row.default for row in SETTINGS}
+    of_broker = {name: value for name, value in merged.items() if name.startswith("broker")}
+    return kafka_address(_settings({**defaults, **of_broker}))
+
+
+def _merged(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path | None) -> dict[str, Any]:
     values: dict[str, Any] = {row.name: row.default for row in SETTINGS}
     values.update(_from_file(config or _default_file()))
     values.update(_from_environment(environment))
     values.update(
         {name: _check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
     )
-    settings = Settings(**{field.name: values[field.name] for field in fields(Settings)})
-    _check_host(settings)
-    return settings
+    return values
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
 def _default_file() -> Path | None:
@@ -174,6 +220,13 @@ def _count(value: Any) -> int:
     return number
 
 
+def _copies(value: Any) -> int:
+    number = int(value)
+    if number != CLUSTER_DEFAULT and not 1 <= number <= 32_767:
+        raise ValueError
+    return number
+
+
 def _switch(value: Any) -> bool:
     return value if isinstance(value, bool) else _SWITCH[str(value).lower()]
 
@@ -190,7 +243,49 @@ def _path(value: Any) -> str:
     return value
 
 
-_CHECKS: Final = {"port": _port, "count": _count, "seconds": _count, "switch": _switch, "text": _text, "path": _path}
+_CHECKS: Final = {
+    "port": _port, "count": _count, "seconds": _count, "copies": _copies, "switch": _switch, "text": _text,
+    "path": _path,
+}  # fmt: skip
+
+EMBEDDED: Final = "embedded"
+
+
+def kafka_address(settings: Settings) -> KafkaAddress | None:
+    """The cluster that the settings name; None for the embedded broker. Raises InvalidSetting."""
+    if settings.broker == EMBEDDED:
+        given = [row.name for row in SETTINGS if row.name.startswith("broker_")
+                 and getattr(settings, row.name) != row.default]  # fmt: skip
+        if given:
+            raise InvalidSetting(f"{', '.join(given)} takes a broker as well: --broker kafka://host:9092")
+        return None
+    return KafkaAddress.parse(
+        settings.broker, sasl=settings.broker_sasl, user=settings.broker_user,
+        password=_secret(settings.broker_password_file), tls=settings.broker_tls, ca=settings.broker_ca,
+        cert=settings.broker_cert, key=settings.broker_key, prefix=settings.broker_prefix,
+        replication=settings.broker_replication, min_insync=settings.broker_min_insync,
+    )  # fmt: skip
+
+
+def broker_flags(settings: Settings) -> list[str]:
+    """Flags with which another gridwire process finds the same cluster. No secrets: those lie in files."""
+    flags = []
+    for row in SETTINGS:
+        value = getattr(settings, row.name)
+        if row.name.startswith("broker") and value != row.default:
+            flag = f"--{row.name.replace('_', '-')}"
+            flags += [flag] if value is True else [flag, str(value)]
+    return flags
+
+
+def _secret(file: str) -> str:
+    """What a file says, without its last line's end."""
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"cannot read {file}: {error}") from None
 
 
 def is_loopback(host: str) -> bool:

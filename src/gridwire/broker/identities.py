@@ -113,11 +113,19 @@ class TokenIssuer:
 class Identities:
     """See the module. `generation` grows with every change, so that heads know when to `renew`."""
 
-    def __init__(self, broker: Journal, directory: Path, clock: Clock, issuer: TokenIssuer | None = None) -> None:
+    def __init__(
+        self,
+        broker: Journal,
+        directory: Path,
+        clock: Clock,
+        issuer: TokenIssuer | None = None,
+        key_file: Path | None = None,
+    ) -> None:
         self.generation = 0
         self.audit = Audit(broker, clock)
         self._broker = broker
         self._directory = directory
+        self._key_file = key_file or directory / KEY_FILE
         self._clock = clock
         self._issuer = issuer
         self._policies: dict[str, _Known] = {}
@@ -141,7 +149,7 @@ class Identities:
         Raises:
             GridwireError: the key file is missing or another one.
         """
-        path = self._directory / KEY_FILE
+        path = self._key_file
         if not path.exists() or path.stat().st_size == 0:
             if any(self._broker.kept(_POLICY)):
                 raise GridwireError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +32,10 @@ _CONFIG = inspect.Parameter(
 )
 
 
-def with_settings(function: Any) -> Any:
-    """Give a command one flag for every row of the settings table."""
+def with_settings(function: Any, wanted: Callable[[config.Row], bool] = lambda row: True) -> Any:
+    """Give a command one flag for every row of the settings table, or for those that are wanted."""
     own = [p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    rows = [_parameter(row) for row in config.SETTINGS]
+    rows = [_parameter(row) for row in config.SETTINGS if wanted(row)]
     function.__signature__ = inspect.Signature([*own, _CONFIG, *rows])
     function.__annotations__ = {p.name: p.annotation for p in function.__signature__.parameters.values()}
     return function
@@ -64,26 +66,26 @@ def announce(hub: Any) -> None:
     sys.stdout.flush()
 
 
+@partial(with_settings, wanted=lambda row: row.name.startswith("broker"))
 def worker(
     name: str,
     *,
     data: Path = Path("gridwire-data"),
-    broker: str = "",
-    prefix: str = "",
     table: Annotated[list[str], Parameter(consume_multiple=True)] | None = None,
     lake: Path | None = None,
     flush_s: float = 5.0,
     window_days: int = 2,
     whole: bool = False,
     supervised: bool = False,
+    **broker: Any,
 ) -> int:
     """Run one worker: of the hub of a data directory (the hub starts these itself), or anywhere, on a Kafka cluster.
+
+    With --broker kafka://host:9092,host2:9092 run the same command on as many machines as there are.
 
     Args:
         name: grid or capture.
         data: the hub's data directory; on a cluster, where this machine keeps what can be made again.
-        broker: kafka://host:9092,host2:9092; run the same command on as many machines as there are.
-        prefix: what gridwire's topics and groups begin with on the cluster.
         table: hub=decoder, for capture.
         lake: where the tables are [default: lake in data]; for several capture workers a directory they all reach.
         flush_s: seconds until captured events are rows.
@@ -95,13 +97,7 @@ def worker(
 
     configure_logs()
     options = {
-        "broker": _address(broker, prefix) if broker else None, "supervised": supervised, "tables": table or [],
+        "broker": config.load_address(broker, config=broker.pop("config", None)), "supervised": supervised, "tables": table or [],
         "lake": lake, "flush_s": flush_s, "window_days": window_days, "whole": whole,
     }  # fmt: skip
     return app.run_worker(name, data, options)
-
-
-def _address(url: str, prefix: str) -> Any:
-    from gridwire.broker.kafka_address import KafkaAddress
-
-    return KafkaAddress.parse(url, prefix=prefix)
