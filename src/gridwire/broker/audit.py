@@ -6,7 +6,6 @@ part of the next event that fits.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Final
 
 import msgspec
@@ -35,10 +34,13 @@ class Audit:
         self._failures = Bucket(FAILURES_PER_S)
         self._suppressed = 0
 
-    async def open(self) -> None:
-        """Create the hub if it is not there."""
-        with contextlib.suppress(HubExists):
+    async def open(self) -> bool:
+        """Create the hub if it is not there; whether it was us. Of several gateways that start at once it is one."""
+        try:
             await self._broker.create_hub(AUDIT_HUB, 1, {"retention_ms": RETENTION_MS})
+        except HubExists:
+            return False
+        return True
 
     def record(self, who: str, action: str, what: str = "", **more: Any) -> None:
         """Write what somebody did. Does not wait for the disk."""

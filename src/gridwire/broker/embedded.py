@@ -833,6 +833,9 @@ class EmbeddedBroker:
         """Journal entries below a prefix, the rest of the key first."""
         return self._control.under(prefix)
 
+    async def catch_up(self) -> None:
+        """Nothing to do: every change is made here."""
+
     def on_change(self, listener: Callable[[Changes], None]) -> None:
         """Call `listener` with every change set from now on."""
         self._listeners.append(listener)

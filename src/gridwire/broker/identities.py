@@ -13,6 +13,7 @@ wrong key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import urllib.parse
@@ -50,6 +51,9 @@ from gridwire.core.errors import GridwireError, InvalidSetting, NotAuthenticated
 
 KEY_FILE: Final = "secret.key"
 ROOT_FILE: Final = "root.connection-string"
+FIRST_START_S: Final = 10.0
+"""How long the first gateway of several has to make the root policy before another one does; it may have died."""
+
 NAME_CHARS_MAX: Final = 1024
 WRONG: Final = "name or key is wrong, or its time is up"
 
@@ -132,6 +136,7 @@ class Identities:
         self._certificates: dict[str, CertificateRecord] = {}
         self._usage: dict[str, Usage] = {}
         self._lock = asyncio.Lock()
+        self._policy_seen = asyncio.Event()
         self._quotas = Quotas(broker, self._quota_changed)
         self.users = Users(broker, self.audit, self._policies, self._lock, self._changed)
         self.acls = Acls(broker, self.audit, self._changed)
@@ -149,6 +154,7 @@ class Identities:
         Raises:
             GridwireError: the key file is missing or another one.
         """
+        await self._broker.catch_up()
         path = self._key_file
         if not path.exists() or path.stat().st_size == 0:
             if any(self._broker.kept(_POLICY)):
@@ -165,7 +171,9 @@ class Identities:
         self._quotas.open()
         self.acls.open()
         follow(self._broker, _CERTIFICATE, self._take_certificate)
-        await self.audit.open()
+        first = await self.audit.open()
+        if not first and not self._policies:
+            await self._await_policies()
         if self._policies:
             return None
         made = await self.create_policy("first start", ROOT_POLICY, ["Manage"])
@@ -173,6 +181,12 @@ class Identities:
         text = str(ConnectionString("sb://localhost/", ROOT_POLICY, made["primary_key"]))
         _write_secret(file, text.encode() + b"\n")
         return file
+
+    async def _await_policies(self) -> None:
+        """Let another gateway, which starts for the first time at the same moment, make the root policy."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_START_S):
+                await self._policy_seen.wait()
 
     async def close(self) -> None:
         """Stop what runs in the background."""
@@ -196,6 +210,7 @@ class Identities:
         keys = (self._sealer.open(record.primary, f"{name}/primary"),
                 self._sealer.open(record.secondary, f"{name}/secondary"))  # fmt: skip
         self._policies[name] = _Known(Policy(name, Right(record.rights), record.hub, record.group), record, keys)
+        self._policy_seen.set()
 
     # -- administration -----------------------------------------------------------------------------------------
 

@@ -469,6 +469,12 @@ class KafkaBroker:
         """Control state below a prefix, the rest of the key first."""
         return self._control.kept(prefix)
 
+    async def catch_up(self) -> None:
+        """Return when every change is known here that was acknowledged anywhere before the call."""
+        place = (self.address.topic(CONTROL_TOPIC), 0)
+        bounds = (await self.client.trying(lambda: self._list_bounds([place])))[place]
+        await self._control.reach(bounds.end)
+
     def on_change(self, listener: Callable[[Changes], None]) -> None:
         """Call `listener` with every change set from now on, whoever made it."""
         self._control.listeners.append(listener)

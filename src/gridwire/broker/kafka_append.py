@@ -36,6 +36,9 @@ from gridwire.wire.kafka.compiler import Struct
 APPEND_S: Final = 30.0
 """How long an append is tried before it fails; a cluster needs seconds to replace a leader."""
 
+ACKS: Final = -1
+"""All replicas in sync, and at least min.insync of them."""
+
 WAITING_BYTES_MAX: Final = 256 * MIB
 """Batches in memory at once, over all partitions; above it appends fail, which heads pass on as "try again"."""
 
@@ -78,9 +81,11 @@ class _Lane:
 class _Courier:
     """Carries batches to one broker: what is ready at the same time goes in one request."""
 
-    def __init__(self, client: KafkaClient, node: int) -> None:
+    def __init__(self, client: KafkaClient, node: int, timeout_s: float) -> None:
         self._client = client
         self._node = node
+        self._timeout_ms = int(timeout_s * 1000)
+        """How long the broker may wait for its followers."""
         self._ready: deque[tuple[Place, memoryview, asyncio.Future[Struct]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -126,7 +131,7 @@ class _Courier:
         for (topic, partition), batch, _ in load:
             topics.setdefault(topic, []).append({"Index": partition, "Records": batch})
         rows = [{"Name": topic, "PartitionData": parts} for topic, parts in topics.items()]
-        body = {"TransactionalId": None, "Acks": -1, "TimeoutMs": int(APPEND_S * 1000), "TopicData": rows}
+        body = {"TransactionalId": None, "Acks": ACKS, "TimeoutMs": self._timeout_ms, "TopicData": rows}
         told = await self._client.ask_node(self._node, wire.PRODUCE, body, Use.APPEND)
         return {
             (topic["Name"], part["Index"]): part for topic in told["Responses"] for part in topic["PartitionResponses"]
@@ -295,7 +300,7 @@ class Appender:
     def _courier(self, node: int) -> _Courier:
         found = self._couriers.get(node)
         if found is None:
-            found = self._couriers[node] = _Courier(self._client, node)
+            found = self._couriers[node] = _Courier(self._client, node, self._timeout_s)
         return found
 
     def _succeed(self, lane: _Lane, items: Sequence[_Item], told: Struct) -> None:

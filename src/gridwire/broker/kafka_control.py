@@ -91,11 +91,15 @@ class KafkaControl:
         """Write keyed changes; acknowledged by the cluster and applied here when it returns. Raises Unavailable."""
         batch = memoryview(change_batch(changes.items(), self._clock.now_ms()))
         done = await asyncio.shield(self._appender.append(self._topic, 0, batch, check_produced(batch)))
+        await self.reach(done.base_offset + 1)
+
+    async def reach(self, offset: int) -> None:
+        """Return when everything below an offset is applied here. Raises Unavailable."""
         try:
             async with asyncio.timeout(APPLY_S), self._moved:
-                await self._moved.wait_for(lambda: self._offset > done.base_offset)
+                await self._moved.wait_for(lambda: self._offset >= offset)
         except TimeoutError:
-            raise Unavailable("the change is in the cluster, but cannot be read back at present") from None
+            raise Unavailable("the control state is in the cluster, but cannot be read at present") from None
 
     async def _follow(self) -> None:
         pause_s = 0.1

@@ -33,6 +33,9 @@ CONFIGS_S: Final = 60.0
 VISIBLE_S: Final = 30.0
 """How long the brokers may take to see a change that their controller has."""
 
+LOOKS_S: Final = (0.0, 0.3, 2.0)
+"""When a gateway looks after another one said that it changed something: a broker may see that a moment later."""
+
 TOPIC: Final = 2
 """Kafka's resource type."""
 
@@ -126,7 +129,8 @@ class KafkaHubs:
         for name, topic in self._client.topics.items():
             if str(topic.id) in touched:
                 self._configs.pop(name, None)
-        self._client.doubt()
+        for after_s in LOOKS_S:
+            asyncio.get_running_loop().call_later(after_s, self._client.doubt)
 
     def _ours(self) -> dict[str, Topic]:
         control = self._address.topic(CONTROL_TOPIC)

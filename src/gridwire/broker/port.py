@@ -255,6 +255,10 @@ class Journal(Broker, Protocol):
         """Journal entries below a prefix, the rest of the key first."""
         ...
 
+    async def catch_up(self) -> None:
+        """Return when `kept` has every change that was acknowledged anywhere before the call. Raises Unavailable."""
+        ...
+
     def on_change(self, listener: Callable[[Mapping[str, bytes | None]], None]) -> None:
         """Call `listener` with every change set once it is in `kept`, whoever made it: other gateways too."""
         ...

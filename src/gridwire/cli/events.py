@@ -57,13 +57,13 @@ def send(
             total += answer.get("count", 1)
     if answer is None:
         raise GridwireError("nothing to send: give events as arguments, or one JSON event a line on standard input")
-    on_disk = "yes" if answer["durable"] else "no"
+    durable = "yes" if answer["durable"] else "no"
     if common.json:
         print_json({"sent": total, "last": answer})
     elif total == 1:
-        say(f"sent to {hub} partition {answer['partition']} offset {answer['offset']}, on disk: {on_disk}")
+        say(f"sent to {hub} partition {answer['partition']} offset {answer['offset']}, durable: {durable}")
     else:
-        say(f"sent {total:,} events to {hub}, on disk: {on_disk}")
+        say(f"sent {total:,} events to {hub}, durable: {durable}")
 
 
 def _is_json(text: str) -> bool:

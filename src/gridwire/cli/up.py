@@ -97,7 +97,7 @@ def worker(
 
     configure_logs()
     options = {
-        "broker": config.load_address(broker, config=broker.pop("config", None)), "supervised": supervised, "tables": table or [],
-        "lake": lake, "flush_s": flush_s, "window_days": window_days, "whole": whole,
+        "broker": config.load_address(broker, config=broker.pop("config", None)), "supervised": supervised,
+        "tables": table or [], "lake": lake, "flush_s": flush_s, "window_days": window_days, "whole": whole,
     }  # fmt: skip
     return app.run_worker(name, data, options)
