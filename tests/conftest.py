@@ -19,9 +19,11 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from brokers import store  # noqa: F401 - a fixture
+from brokers import KafkaStore, store  # noqa: F401 - a fixture
 from gridwire.broker.embedded import EmbeddedBroker
+from gridwire.broker.kafka import KafkaBroker
 from gridwire.broker.membership import Membership
+from gridwire.broker.port import GroupDirectory
 from gridwire.core.clock import SystemClock
 from gridwire.heads.http.server import HttpHead
 from kafka_cluster import kafka, kafka_three  # noqa: F401 - fixtures
@@ -150,10 +152,17 @@ def gridwire_cli() -> Any:
 
 
 class HttpHub:
-    """A real broker behind a real HTTP endpoint, in a thread with an event loop of its own."""
+    """A real broker behind a real HTTP endpoint, in a thread with an event loop of its own.
 
-    def __init__(self, directory: Path, durability: str, options: dict[str, Any]) -> None:
+    Args:
+        kafka: where on a cluster the broker's things are; None for the embedded broker.
+    """
+
+    def __init__(
+        self, directory: Path, durability: str, options: dict[str, Any], kafka: KafkaStore | None = None
+    ) -> None:
         self.directory = directory
+        self._kafka = kafka
         self.status: dict[str, Any] = {
             "version": "0.0.0",
             "durability": durability,
@@ -179,12 +188,15 @@ class HttpHub:
             self._started.set()
 
     async def _main(self) -> None:
-        self.broker = await EmbeddedBroker.open(self.directory, self._durability)
+        self.membership = Membership(SystemClock())
+        self.groups: GroupDirectory = self.membership
+        if self._kafka is None:
+            self.broker: Any = await EmbeddedBroker.open(self.directory, self._durability)
+        else:
+            self.broker = await KafkaBroker.open(self._kafka.address)
+            self.groups = self.broker.groups
         try:
-            self.membership = Membership(SystemClock())
-            self.head = HttpHead(
-                self.broker, self.membership, status=lambda: self.status, **{"port": 0, **self._options}
-            )
+            self.head = HttpHead(self.broker, self.groups, status=lambda: self.status, **{"port": 0, **self._options})
             await self.head.start()
             self.loop = asyncio.get_running_loop()
             self._over = asyncio.Event()
@@ -220,6 +232,12 @@ class HttpHub:
         assert not self._thread.is_alive(), "the hub did not stop"
         if self._error is not None:
             raise self._error
+
+
+@pytest.fixture(scope="session")
+def http_hub_class() -> type[HttpHub]:
+    """The class, for fixtures that put it over something else."""
+    return HttpHub
 
 
 @pytest.fixture

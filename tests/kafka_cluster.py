@@ -92,6 +92,7 @@ group.consumer.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=200
 log.initial.task.delay.ms=500
 log.retention.check.interval.ms=500
+log.retention.ms=-1
 log.cleaner.backoff.ms=500
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=4000

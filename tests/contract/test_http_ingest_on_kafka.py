@@ -1,0 +1,9 @@
+"""The HTTP head's tests of ingest over a Kafka cluster, see `http_on_kafka`."""
+
+from typing import Final
+
+from http_on_kafka import take
+
+LEFT_OUT: Final[dict[str, str]] = {}
+
+take("test_http_ingest", LEFT_OUT, globals())
