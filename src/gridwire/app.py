@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,11 +29,14 @@ from gridwire.broker.identities import Identities, TokenIssuer
 from gridwire.broker.issuer_keys import issuer_keys
 from gridwire.broker.local_server import LocalServer
 from gridwire.broker.membership import Membership
-from gridwire.config import OFF, Settings
+from gridwire.config import OFF, Settings, is_loopback
 from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import FEEDERS, NETWORK, QUARANTINE, READINGS, SINGLE_PARTITION, TEMPLATES, TRANSFORMERS
+from gridwire.heads.amqp import AmqpHead
+from gridwire.heads.amqp.websocket import SUBPROTOCOLS, WEBSOCKET_PATH
 from gridwire.heads.http.server import HttpHead
+from gridwire.heads.http.upgrade import Upgrade
 from gridwire.heads.kafka import KafkaHead
 from gridwire.heads.tls import Certificates
 from gridwire.log import disk
@@ -62,6 +66,7 @@ class Hub:
         self.clock = SystemClock()
         self.supervisor = Supervisor()
         self.kafka: KafkaHead | None = None
+        self.amqp: AmqpHead | None = None
         self.http: HttpHead | None = None
         self.access: Identities | None = None
         self.certificates: Certificates | None = None
@@ -127,9 +132,35 @@ class Hub:
                 tls=self._tls,
             )
             await _bind(self.kafka.start(), "Kafka", "--kafka-port", settings.host, settings.kafka_port)
+        if self._amqp_port != OFF or self._amqps_port != OFF:
+            self.amqp = self._amqp_head()
+            await _bind(self.amqp.start(), "AMQP", "--amqp-port", settings.host, settings.amqp_port)
         if settings.http_port != OFF:
             self.http = self._http_head()
             await _bind(self.http.start(), "HTTP", "--http-port", settings.host, settings.http_port)
+
+    @property
+    def _amqp_port(self) -> int:
+        """With a certificate, keys do not travel in the clear: TLS only, but on loopback."""
+        settings = self.settings
+        plain = self.certificates is None or is_loopback(settings.host)
+        return settings.amqp_port if plain else OFF
+
+    @property
+    def _amqps_port(self) -> int:
+        return OFF if self.certificates is None else self.settings.amqps_port
+
+    def _amqp_head(self) -> AmqpHead:
+        return AmqpHead(
+            self.broker,
+            host=self.settings.host,
+            port=self._amqp_port,
+            tls_port=self._amqps_port,
+            tls=self._tls,
+            auto_create=self.settings.auto_create,
+            clock=self.clock,
+            access=self.access,
+        )
 
     def _http_head(self) -> HttpHead:
         counters: dict[str, Callable[[], Mapping[str, int]]] = {
@@ -138,6 +169,8 @@ class Hub:
         }
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
+        if self.amqp is not None:
+            counters["amqp"] = partial(_amqp_counters, self.amqp)
         return HttpHead(
             self.broker,
             self.membership,
@@ -150,6 +183,7 @@ class Hub:
             static_dir=static_directory(),
             access=self.access,
             tls=self._tls,
+            upgrades={} if self.amqp is None else {WEBSOCKET_PATH: Upgrade(SUBPROTOCOLS, self.amqp.websocket)},
         )
 
     @property
@@ -165,7 +199,7 @@ class Hub:
                 await self._reconciler
         await self.supervisor.stop()
         await self.membership.close()  # first, or members that wait for their group hold the heads
-        for head in (self.kafka, self.http):
+        for head in (self.kafka, self.http, self.amqp):
             if head is not None:
                 await head.stop()
         if self.certificates is not None:
@@ -180,6 +214,11 @@ class Hub:
         found = {}
         if self.kafka is not None:
             found["kafka"] = f"{_shown(self.settings.host)}:{self.kafka.port}"
+        if self.amqp is not None:
+            if self.amqp.port != OFF:
+                found["amqp"] = f"amqp://{_shown(self.settings.host)}:{self.amqp.port}"
+            if self.amqp.tls_port != OFF:
+                found["amqps"] = f"amqps://{_shown(self.settings.host)}:{self.amqp.tls_port}"
         if self.http is not None:
             scheme = "http" if self.certificates is None else "https"
             found["http"] = f"{scheme}://{_shown(self.settings.host)}:{self.http.port}"
@@ -265,6 +304,10 @@ def _kafka_counters(head: KafkaHead) -> dict[str, int]:
     requests = {f"requests_{name}": count for name, count in counters.requests.items()}
     plain = {name: getattr(counters, name) for name in _KAFKA_COUNTERS}
     return {**plain, **requests}
+
+
+def _amqp_counters(head: AmqpHead) -> dict[str, int]:
+    return {field.name: getattr(head.counters, field.name) for field in fields(head.counters)}
 
 
 _KAFKA_COUNTERS: Final = (

@@ -38,6 +38,14 @@ SETTINGS: Final = (
         "host", "127.0.0.1", "text", "address", "address the heads listen on; only loopback works without auth and TLS"
     ),
     Row("kafka_port", 9092, "port", "port, 0 or off", "Kafka head; 0 picks a free port"),
+    Row("amqp_port", 5672, "port", "port, 0 or off", "AMQP head without TLS; 0 picks a free port"),
+    Row(
+        "amqps_port",
+        5671,
+        "port",
+        "port, 0 or off",
+        "AMQP head with TLS, where a certificate is given; the Azure SDKs expect 5671",
+    ),  # fmt: skip
     Row("http_port", 8700, "port", "port, 0 or off", "HTTP head and page; 0 picks a free port"),
     Row("durability", "fsync", "text", "fsync, interval:MS or os", "what an acknowledgement means"),
     Row("partitions", 4, "count", "partitions", "partitions of a hub that is created without saying how many"),
@@ -79,6 +87,8 @@ class Settings:
     data: str
     host: str
     kafka_port: int
+    amqp_port: int
+    amqps_port: int
     http_port: int
     durability: str
     partitions: int

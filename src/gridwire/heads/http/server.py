@@ -32,6 +32,7 @@ from gridwire.heads.http.overview import Overview, Status
 from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.sign_in import Doorman
 from gridwire.heads.http.streams import Streams
+from gridwire.heads.http.upgrade import Upgrades
 
 BACKLOG: Final = 2048
 """Connections the kernel holds while the loop is busy."""
@@ -52,6 +53,7 @@ class HttpHead:
         hosts_allowed: names besides loopback's that a hub bound to loopback answers to.
         access: who is known; None lets everybody do everything.
         tls: how connections are encrypted; None for not at all.
+        upgrades: paths whose connections go on as WebSockets.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class HttpHead:
         limits: HttpLimits | None = None,
         access: Identities | None = None,
         tls: ssl.SSLContext | None = None,
+        upgrades: Upgrades | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -77,11 +80,13 @@ class HttpHead:
         self._limits = limits or HttpLimits()
         clock = clock or SystemClock()
         loopback = is_loopback(host)
+        self._upgrades = upgrades or {}
+        self._guard = Guard(loopback, frozenset(name.lower() for name in hosts_allowed))
         overview = Overview(broker, membership, status, clock)
         self._streams = Streams(self._limits, self.counters)
         self._app = App(
             broker=broker,
-            guard=Guard(loopback, frozenset(name.lower() for name in hosts_allowed)),
+            guard=self._guard,
             ingest=Ingest(
                 broker, clock, self._limits, self.counters, auto_create=loopback if auto_create is None else auto_create
             ),
@@ -105,7 +110,7 @@ class HttpHead:
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app,
-            http=connection_class(self._limits, self.counters),
+            http=connection_class(self._limits, self.counters, self._guard, self._upgrades),
             loop="none",
             ws="none",
             lifespan="off",
