@@ -263,6 +263,8 @@ class Connection:
         else:
             session = self.sessions.get(found.channel)
             if session is None:
+                if isinstance(body, Detach | End | Flow | Disposition):
+                    return  # the Azure SDK for Python ends its session before it detaches the links of it
                 raise AmqpError(NOT_ALLOWED, f"channel {found.channel} has no session")
             if session.ending and not isinstance(body, End):
                 return
