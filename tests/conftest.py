@@ -39,10 +39,20 @@ class HubProcess:
         self.data = data
         self.log = data.parent / f"{data.name}.log"
         command = [sys.executable, "-m", "gridwire", "up", "--data", str(data)]
-        command += ["--kafka-port", kafka_port, "--http-port", http_port, *flags]
+        command += [
+            "--kafka-port",
+            kafka_port,
+            "--amqp-port",
+            "0",
+            "--amqps-port",
+            "0",
+            "--http-port",
+            http_port,
+            *flags,
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        self.kafka = self.http = ""
+        self.kafka = self.amqp = self.amqps = self.http = ""
         assert self.process.stdout is not None
         first = self.process.stdout.readline().strip()
         if first != "ready":

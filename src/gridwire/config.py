@@ -45,7 +45,7 @@ SETTINGS: Final = (
         "port",
         "port, 0 or off",
         "AMQP head with TLS, where a certificate is given; the Azure SDKs expect 5671",
-    ),  # fmt: skip
+    ),
     Row("http_port", 8700, "port", "port, 0 or off", "HTTP head and page; 0 picks a free port"),
     Row("durability", "fsync", "text", "fsync, interval:MS or os", "what an acknowledgement means"),
     Row("partitions", 4, "count", "partitions", "partitions of a hub that is created without saying how many"),
