@@ -70,7 +70,7 @@ class Kafka(Server):
     """One Kafka node on free loopback ports; `kafka` is its address, `start_s` the time until it says it is started.
 
     Args:
-        directory: an empty one, for its data and its log.
+        directory: for its data and its log: an empty one, or one that it had before.
         flush: sync every message before it is acknowledged.
 
     Raises:
@@ -87,7 +87,9 @@ class Kafka(Server):
         classpath = ["-cp", f"{libs}{os.sep}*"]
         self.kafka = f"127.0.0.1:{port}"
         self._log = directory / "kafka.log"
-        self._format([program, *classpath], properties)
+        self._log.unlink(missing_ok=True)
+        if not (directory / "data" / "meta.properties").exists():
+            self._format([program, *classpath], properties)
         begun_s = time.perf_counter()
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(

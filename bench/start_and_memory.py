@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import support
 from kafka_peer import Kafka, PeerUnavailable
-from support import Hub, Spread, pairwise, spread_text
+from support import Hub, Spread, spread_text
 
 IDLE_S: Final = 5.0
 START_GOAL_S: Final = 1.0
@@ -62,12 +62,8 @@ def contenders(peer: bool) -> tuple[dict[str, Start], str]:
 def goal_row(found: Runs, missing: str, field: str, what: str, goal: float) -> dict[str, Any]:
     """What `make bench` puts into its table."""
     ours = [run[field] for run in found["gridwire"]]
-    row: dict[str, Any] = {"what": what, "ours": Spread.of(ours).fields(), "peer": "kafka", "goal_most": goal}
-    if "kafka" not in found:
-        return row | {"skipped": missing}
-    theirs = [run[field] for run in found["kafka"]]
-    ratio = Spread.of(pairwise(ours, theirs))
-    return row | {"theirs": Spread.of(theirs).fields(), "ratio": ratio.fields()}
+    theirs = [run[field] for run in found["kafka"]] if "kafka" in found else missing
+    return support.row(what, ours, "kafka", theirs, goal_most=goal)
 
 
 def main() -> None:

@@ -61,6 +61,27 @@ def pairwise(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     return [mine / other for mine, other in zip(ours, theirs, strict=True)]
 
 
+def row(
+    what: str, ours: Sequence[float], peer: str, theirs: Sequence[float] | str, **goals: float | None
+) -> dict[str, Any]:
+    """One row of the table of `run.py`: ours beside a peer's of the same rounds.
+
+    Args:
+        theirs: the peer's figures, or why there are none.
+        goals: `goal_least`, `goal_most` (ours), `goal_ratio`, `goal_ratio_most` (ours to theirs).
+    """
+    told: dict[str, Any] = {"what": what, "ours": Spread.of(ours).fields(), "peer": peer, **goals}
+    if isinstance(theirs, str):
+        return told | {"skipped": theirs}
+    ratio = Spread.of(pairwise(ours, theirs))
+    return told | {"theirs": Spread.of(theirs).fields(), "ratio": ratio.fields()}
+
+
+def no_row(what: str, reason: str) -> dict[str, Any]:
+    """The row of what cannot be measured here at all."""
+    return {"what": what, "peer": "", "skipped": reason}
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which `share` (0 to 1) of the values lie, by nearest rank."""
     ordered = sorted(values)
@@ -188,9 +209,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def scratch(prefix: str) -> Iterator[Path]:
+def scratch(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """A directory that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix=f"gridwire-{prefix}-", ignore_cleanup_errors=True) as path:
+    with tempfile.TemporaryDirectory(prefix=f"gridwire-{prefix}-", dir=parent, ignore_cleanup_errors=True) as path:
         yield Path(path)
 
 
@@ -217,6 +238,13 @@ class Server:
 
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
     def stop(self) -> None:
         """End it, and only it: SIGTERM, then SIGKILL if it does not listen."""
         if self.process.poll() is None:
@@ -238,7 +266,7 @@ class Hub(Server):
     """
 
     def __init__(self, directory: Path, *flags: str) -> None:
-        command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory / "data")]
+        command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory / "data"), "--amqp-port", "off"]
         command += ["--kafka-port", "0", "--http-port", "0", *flags]
         log = directory / "hub.log"
         begun_s = time.perf_counter()

@@ -72,8 +72,15 @@ CLIENTS: Final = (
     Client(
         "Kafka's own tools", fetch_kafka.VERSION,
         "console producer and consumer, topics, configs, consumer groups (describe, reset, delete), groups, "
-        "get-offsets, producer and consumer performance, broker API versions", "test_kafka_java.py",
-        ("test_console", "test_topics_and_configs", "test_groups", "test_performance_tools", "test_api_versions"),
+        "get-offsets, producer and consumer performance, broker API versions, ACLs, SCRAM users and their quotas",
+        "test_kafka_java.py",
+        ("test_console", "test_topics_and_configs", "test_groups", "test_performance_tools", "test_api_versions",
+         "test_a_user_made_and_granted"),
+    ),
+    Client(
+        "confluent-kafka, kafka-python: who may do what", _python("confluent-kafka"),
+        "ACLs (literal, prefixed, allow, deny) and SCRAM users: made, shown, deleted, and in force on open connections",
+        "test_acl_clients.py", ("test_a_user_signs_in", "test_describe_shows", "test_scram_users", "test_kafka_python"),
     ),
     Client(
         "aiokafka", _python("aiokafka"), "every codec, idempotence, groups, commits, offsets by time, administration",
@@ -104,6 +111,11 @@ _TRANSACTIONS: Final = Gap("Transactions are refused at once", "all", "idempoten
 
 GAPS: Final = (
     *([_TRANSACTIONS] if 26 in NOT_SERVED else []),
+    Gap(
+        "After all brokers were away at once, as when the hub restarts, `send_offsets_to_transaction` may wait for "
+        "ever (librdkafka issue 5511: it waits for a broker it has forgotten)",
+        "librdkafka 2.10 and later, transactions with positions, any server", "`metadata.recovery.strategy=none`",
+    ),
     Gap(
         "A group with members does not change between the classic and the consumer protocol while it runs",
         "all that speak both", "stop its members, then start them with the other; positions stay",

@@ -1,4 +1,7 @@
-"""Install the programs tests use: a browser, kcat, curl, FUSE for power cuts. Without them tests say so and skip."""
+"""Install the programs tests use: a browser, kcat, curl, FUSE for power cuts, and with npm the page's axe-core.
+
+Without them tests say so and skip.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,27 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-PROGRAMS = {"chromium": "chromium", "kcat": "kcat", "curl": "curl", "fusermount3": "fuse3"}
+PROGRAMS = {"chromium": "chromium", "kcat": "kcat", "curl": "curl", "fusermount3": "fuse3", "faketime": "faketime"}
+
+
+UI = Path(__file__).resolve().parent.parent / "src" / "gridwire" / "web" / "ui"
 
 
 def main() -> None:
+    install_programs()
+    install_axe()
+
+
+def install_axe() -> None:
+    """The page's packages, as its lock file names them; one of them checks accessibility."""
+    npm = shutil.which("npm")
+    if npm is not None and not (UI / "node_modules" / "axe-core").exists():
+        subprocess.run([npm, "ci", "--silent", "--no-fund", "--no-audit"], cwd=UI, check=False)
+
+
+def install_programs() -> None:
     missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
     if not missing:
         return

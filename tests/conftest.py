@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 START_S = 60.0
 
+# Hubs of tests run side by side: none may insist on a port.
+os.environ.update(GRIDWIRE_AMQP_PORT="0", GRIDWIRE_AMQPS_PORT="0")
+
 # The same examples every time, so that a red test is red for everybody; GRIDWIRE_TEST_EXPLORE=1 looks for new ones.
 settings.register_profile("same", derandomize=True, database=None)
 settings.register_profile("explore")
@@ -33,25 +36,31 @@ settings.load_profile("explore" if os.environ.get("GRIDWIRE_TEST_EXPLORE") else 
 
 
 class HubProcess:
-    """`gridwire up` as a user starts it, on free loopback ports."""
+    """`gridwire up` as a user starts it, on free loopback ports.
 
-    def __init__(self, data: Path, *flags: str, kafka_port: str = "0", http_port: str = "0") -> None:
+    Args:
+        prelude: Python that the process runs first; a negative control weakens a rule there.
+        environment: variables on top of those of the test.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *flags: str,
+        kafka_port: str = "0",
+        http_port: str = "0",
+        prelude: str = "",
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.data = data
         self.log = data.parent / f"{data.name}.log"
-        command = [sys.executable, "-m", "gridwire", "up", "--data", str(data)]
-        command += [
-            "--kafka-port",
-            kafka_port,
-            "--amqp-port",
-            "0",
-            "--amqps-port",
-            "0",
-            "--http-port",
-            http_port,
-            *flags,
-        ]
+        program = ["-c", f"{prelude}\nfrom gridwire.cli.main import main\nmain()"] if prelude else ["-m", "gridwire"]
+        command = [sys.executable, *program, "up", "--data", str(data)]
+        command += ["--kafka-port", kafka_port, "--http-port", http_port, *flags]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(environment or {})}
+            )
         self.kafka = self.amqp = self.amqps = self.http = ""
         assert self.process.stdout is not None
         first = self.process.stdout.readline().strip()
@@ -90,12 +99,16 @@ class HubProcess:
 
 
 def run_cli(
-    *arguments: str, url: str | None = None, check: bool = True, text: str | None = None
+    *arguments: str, url: str | None = None, check: bool = True, text: str | None = None, ca: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a `gridwire` command as a user would."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_")}
+    """Run a `gridwire` command as a user would. `ca`: authorities that vouch for the hub."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_") or "AMQP" in name
+    }
     if url:
         environment["GRIDWIRE_URL"] = url
+    if ca:
+        environment["GRIDWIRE_CA_FILE"] = str(ca)
     done = subprocess.run(
         [sys.executable, "-m", "gridwire", *arguments],
         capture_output=True,
@@ -121,8 +134,8 @@ def start_hub(tmp_path: Path) -> Iterator[Any]:
     """Start hubs; whatever still runs at the end is stopped."""
     started: list[HubProcess] = []
 
-    def start(*flags: str, data: Path | None = None, **ports: str) -> HubProcess:
-        hub = HubProcess(data or tmp_path / "data", *flags, **ports)
+    def start(*flags: str, data: Path | None = None, **options: Any) -> HubProcess:
+        hub = HubProcess(data or tmp_path / "data", *flags, **options)
         started.append(hub)
         return hub
 
@@ -131,7 +144,7 @@ def start_hub(tmp_path: Path) -> Iterator[Any]:
         hub.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gridwire_cli() -> Any:
     """Run a `gridwire` command without a hub."""
     return run_cli

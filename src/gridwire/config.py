@@ -50,6 +50,7 @@ SETTINGS: Final = (
     Row("durability", "fsync", "text", "fsync, interval:MS or os", "what an acknowledgement means"),
     Row("partitions", 4, "count", "partitions", "partitions of a hub that is created without saying how many"),
     Row("auto_create", True, "switch", "on or off", "create a hub when a client first writes to it"),
+    Row("entities", "", "path", "file", "hubs and consumer groups to create, as Azure's Event Hubs emulator has them"),
     Row("workers", True, "switch", "on or off", "run the grid and capture workers when there is work for them"),
     Row("lake_flush", 5, "seconds", "seconds", "longest time captured events wait before they are a row of the lake"),
     Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
@@ -93,6 +94,7 @@ class Settings:
     durability: str
     partitions: int
     auto_create: bool
+    entities: str
     workers: bool
     lake_flush: int
     grid_window: int

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from gridwire.auth.model import ROOT_POLICY
+from gridwire.auth.plain import parse_connection_string
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "scripts"))
 import fetch_kafka  # noqa: E402
@@ -210,3 +213,102 @@ def test_api_versions_are_understood(tools: Tools) -> None:
     shown = tools("BrokerApiVersionsCommand")
     assert "Produce(0)" in shown
     assert "Metadata(3)" in shown
+
+
+# -- a hub with sign-in
+
+
+ADMIN = f"{ROOT_POLICY}-PLAIN"
+
+
+class Signed:
+    """The tools as an administrator and as a user of his, against a hub where everybody signs in."""
+
+    def __init__(self, jvm: Jvm, hub: Any, directory: Path) -> None:
+        self.jvm, self.hub, self.directory = jvm, hub, directory
+        root = parse_connection_string((hub.data / "root.connection-string").read_text().strip())
+        self.login(root.name, "PLAIN", root.key, "plain.PlainLoginModule")
+
+    def login(self, name: str, mechanism: str, password: str, module: str = "scram.ScramLoginModule") -> Path:
+        """The file of client settings of somebody."""
+        path = self.directory / f"{name}-{mechanism}.properties"
+        jaas = f'org.apache.kafka.common.security.{module} required username="{name}" password="{password}";'
+        path.write_text(f"security.protocol=SASL_PLAINTEXT\nsasl.mechanism={mechanism}\nsasl.jaas.config={jaas}\n")
+        return path
+
+    def __call__(
+        self, name: str, *arguments: str, text: str = "", who: str = f"{ROOT_POLICY}-PLAIN"
+    ) -> tuple[int, str]:
+        config = str(self.directory / f"{who}.properties")
+        server = ["--bootstrap-server", self.hub.kafka, "--command-config", config]
+        code, out, err = self.jvm.run(name, *server, *arguments, text=text)
+        return code, out + err
+
+    def done(self, name: str, *arguments: str) -> str:
+        code, out = self(name, *arguments)
+        assert code == 0, out
+        return out
+
+
+@pytest.fixture(scope="module")
+def signed(jvm: Jvm, tmp_path_factory: pytest.TempPathFactory, hub_process: Any) -> Iterator[Signed]:
+    directory = tmp_path_factory.mktemp("kafka-java-signed")
+    running = hub_process(directory / "data", "--auth", "--no-workers")
+    yield Signed(jvm, running, directory)
+    running.stop()
+
+
+ACLS, CONFIGS = TOOLS + "AclCommand", "kafka.admin.ConfigCommand"
+
+
+def test_a_user_made_and_granted_by_the_tools(signed: Signed, topic: str) -> None:
+    user = f"user-{topic}"
+    entity = ["--entity-type", "users", "--entity-name", user]
+    credentials = "SCRAM-SHA-256=[iterations=8192,password=a-secret],SCRAM-SHA-512=[password=a-secret]"
+    signed.done(CONFIGS, "--alter", *entity, "--add-config", credentials)
+    assert "SCRAM-SHA-256=iterations=8192" in signed.done(CONFIGS, "--describe", *entity)
+    signed.done(TOOLS + "TopicCommand", "--create", "--topic", topic, "--partitions", "1")
+    signed.login(user, "SCRAM-SHA-256", "a-secret")
+    signed.login(user, "SCRAM-SHA-512", "a-secret")
+    produce = (TOOLS + "ConsoleProducer", "--topic", topic, "--sync")
+    ends = (TOOLS + "GetOffsetShell", "--topic", topic)
+    mine, also_mine = f"{user}-SCRAM-SHA-256", f"{user}-SCRAM-SHA-512"
+    assert "TopicAuthorizationException" in signed(*produce, text="no\n", who=mine)[1]
+    signed.done(ACLS, "--add", "--allow-principal", f"User:{user}", "--producer", "--topic", topic)
+    assert signed(*produce, text="a\nb\n", who=mine) == (0, "")
+    consume = (
+        TOOLS + "consumer.ConsoleConsumer", "--topic", topic, "--from-beginning", "--max-messages", "2",
+        "--group", f"group-{topic}", "--timeout-ms", "30000",
+    )  # fmt: skip
+    assert "AuthorizationException" in signed(*consume, who=also_mine)[1]
+    signed.done(
+        ACLS, "--add", "--allow-principal", f"User:{user}", "--consumer", "--topic", topic[:5], "--group", "group-",
+        "--resource-pattern-type", "prefixed",
+    )  # fmt: skip
+    assert signed(*consume, who=also_mine)[1].startswith("a\nb\n")
+    listed = signed.done(ACLS, "--list", "--principal", f"User:{user}")
+    for expected in (f"name={topic}, patternType=LITERAL", "patternType=PREFIXED", "operation=WRITE", "GROUP"):
+        assert expected in listed
+    signed.done(ACLS, "--add", "--deny-principal", f"User:{user}", "--operation", "Write", "--topic", topic)
+    assert "AuthorizationException" in signed(*produce, text="no\n", who=mine)[1]
+    assert signed.done(*ends) == f"{topic}:0:2\n"
+    removal = ["--remove", "--force", "--deny-principal", f"User:{user}", "--operation", "Write", "--topic", topic]
+    signed.done(ACLS, *removal)
+    assert signed(*produce, text="c\n", who=mine) == (0, "")
+    assert signed.done(*ends) == f"{topic}:0:3\n"
+    assert "ClusterAuthorizationException" in signed(ACLS, "--list", who=mine)[1]
+    rates = "producer_byte_rate=50000,consumer_byte_rate=60000"
+    signed.done(CONFIGS, "--alter", *entity, "--add-config", rates)
+    shown = signed.done(CONFIGS, "--describe", *entity)
+    assert "producer_byte_rate=50000.0" in shown
+    assert "consumer_byte_rate=60000.0" in shown
+    signed.done(CONFIGS, "--alter", *entity, "--delete-config", "producer_byte_rate,consumer_byte_rate")
+    assert "byte_rate" not in signed.done(CONFIGS, "--describe", *entity)
+    signed.done(CONFIGS, "--alter", *entity, "--delete-config", "SCRAM-SHA-256,SCRAM-SHA-512")
+    assert "SCRAM" not in signed.done(CONFIGS, "--describe", *entity)
+    assert "SaslAuthenticationException" in signed(*produce, text="no\n", who=mine)[1]
+
+
+def test_lists_without_sign_in_are_refused(tools: Tools) -> None:
+    _, out, err = tools.jvm.run(ACLS, "--bootstrap-server", tools.hub.kafka, "--list")
+    assert "SecurityDisabledException" in out + err

@@ -141,8 +141,8 @@ def share(part: float) -> int:
     return max(1, int(FLIPS * part))
 
 
-@pytest.mark.timeout(60 + FLIPS // 5)
-def test_a_flip_in_a_segment_is_noticed_and_costs_only_its_batch(written: Written) -> None:
+@pytest.mark.timeout(60 + FLIPS // 2)
+def test_a_flip_in_a_segment_is_noticed_and_costs_only_its_batch(written: Written, tell: Any) -> None:
     dice = random.Random(SEED)
     killed = len([name for name in written.files if name.endswith(".meta")]) < len(
         list(written.directory.glob("*.log"))
@@ -171,10 +171,11 @@ def test_a_flip_in_a_segment_is_noticed_and_costs_only_its_batch(written: Writte
         for segment in log._segments:
             segment.close()
         written.restore()
+    tell("bit flips, data segments", flips=share(0.35), detected=share(0.35))
 
 
-@pytest.mark.timeout(60 + FLIPS // 5)
-def test_a_flip_in_a_sidecar_costs_nothing(written: Written) -> None:
+@pytest.mark.timeout(60 + FLIPS // 2)
+def test_a_flip_in_a_sidecar_costs_nothing(written: Written, tell: Any) -> None:
     dice = random.Random(SEED + 1)
     sidecars = [name for name in written.files if name.endswith(".meta")]
     last = written.batches[-1]
@@ -191,6 +192,7 @@ def test_a_flip_in_a_sidecar_costs_nothing(written: Written) -> None:
         for segment in log._segments:
             segment.close()
         written.restore()
+    tell("bit flips, indexes and producer snapshots", flips=share(0.1), detected=share(0.1))
 
 
 def test_control_without_the_checks_a_flipped_bit_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,13 +244,13 @@ async def _events(directory: Path) -> dict[str, list[bytes | None]]:
     return found
 
 
-@pytest.mark.timeout(60 + FLIPS // 5)
-def test_a_flip_in_the_control_journal_stops_the_hub_and_salvage_keeps_every_event(copy: Path) -> None:
+@pytest.mark.timeout(60 + FLIPS // 2)
+def test_a_flip_in_the_control_journal_stops_the_hub_and_salvage_keeps_every_event(copy: Path, tell: Any) -> None:
     dice = random.Random(SEED + 2)
     [journal] = (copy / "control").glob("*.log")
     sound = journal.read_bytes()
     sidecar = journal.with_suffix(".meta").read_bytes()
-    for number in range(share(0.05)):
+    for number in range(share(0.1)):
         place = flip(journal, dice)
         what = f"seed {SEED}: byte {place} of the journal"
         with pytest.raises(GridwireError, match=r"journal is damaged: .* position \d+.*gridwire salvage"):
@@ -266,6 +268,7 @@ def test_a_flip_in_the_control_journal_stops_the_hub_and_salvage_keeps_every_eve
         journal.write_bytes(sound)
         journal.with_suffix(".meta").write_bytes(sidecar)
     assert len(asyncio.run(_events(copy))) == 12
+    tell("bit flips, offsets and metadata", flips=share(0.1), detected=share(0.1))
 
 
 def test_a_missing_journal_does_not_cost_the_events(copy: Path) -> None:
@@ -289,12 +292,13 @@ def test_salvage_leaves_a_running_hub_alone(copy: Path) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.timeout(60 + FLIPS // 5)
-def test_a_flip_in_the_identity_stops_the_hub(copy: Path) -> None:
+@pytest.mark.timeout(60 + FLIPS // 2)
+def test_a_flip_in_the_identity_stops_the_hub(copy: Path, tell: Any) -> None:
     path = copy / "gridwire.json"
     sound = path.read_bytes()
     places = [(byte, bit) for byte in range(len(sound)) for bit in range(8)]
-    for byte, bit in random.Random(SEED + 3).sample(places, min(len(places), share(0.05))):
+    done = min(len(places), share(0.05))
+    for byte, bit in random.Random(SEED + 3).sample(places, done):
         content = bytearray(sound)
         content[byte] ^= 1 << bit
         path.write_bytes(content)
@@ -302,3 +306,4 @@ def test_a_flip_in_the_identity_stops_the_hub(copy: Path) -> None:
             identity.cluster_id(copy)
     path.write_bytes(sound)
     assert identity.cluster_id(copy)
+    tell("bit flips, identity", flips=done, detected=done)

@@ -47,7 +47,7 @@ from gridwire.core.batch import iter_headers, stamp
 HUB = "numbers"
 PARTITIONS = 4
 PRODUCERS = 4
-CYCLES = int(os.environ.get("GRIDWIRE_TEST_KILL_CYCLES", "30"))
+CYCLES = int(os.environ.get("GRIDWIRE_TEST_KILL_CYCLES", "50"))
 SEED = int(os.environ.get("GRIDWIRE_TEST_SEED", "20160101"))
 CYCLES_A_ROUND = 50
 """A round has its own log, so that a soak of a thousand cycles is checked in pieces that fit in memory."""
@@ -311,19 +311,21 @@ def killed_round(
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 10 * CYCLES)
-def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tmp_path, capsys):
+def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tmp_path, tell):
     dice = random.Random(SEED)
-    left = CYCLES
+    left, acknowledged, faults = CYCLES, 0, Counter[str]()
     while left:
         cycles = min(left, CYCLES_A_ROUND)
         findings, report, told = killed_round(tmp_path / f"round-{left}", cycles, dice)
         story = f"seed {SEED}, {cycles} kills, {len(told)} acknowledged: {dict(findings.counts)}, {report}"
-        with capsys.disabled():
-            print(f"\n  {story}", end="")
+        acknowledged += len(told)
+        faults += findings.counts
         assert not findings.counts, "\n".join([story, *findings.examples])
         assert not report["fatal"], story
         assert sum(report["acked"]) == len(told) > 0
+        shutil.rmtree(tmp_path / f"round-{left}")
         left -= cycles
+    tell("kill -9", cycles=CYCLES, acknowledged=acknowledged, lost=faults["lost"], duplicated=faults["duplicate"])
 
 
 # Negative controls
@@ -331,13 +333,14 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_control_without_idempotence_the_same_kills_leave_duplicates(tmp_path):
+def test_control_without_idempotence_the_same_kills_leave_duplicates(tmp_path, tell):
     """A kill between write and answer is what this test is about; about one kill in three hits that moment."""
     dice = random.Random(SEED)
     for attempt in range(10):
         findings, _, _ = killed_round(tmp_path / f"attempt-{attempt}", 3, dice, forgetful=True)
         assert set(findings.counts) <= {"duplicate", "nonmonotonic"}, findings.examples
         if findings.counts["duplicate"]:
+            tell("kill -9, control without idempotence", duplicated=findings.counts["duplicate"])
             return
     pytest.fail("thirty kills, and none of them between write and answer")
 

@@ -225,7 +225,7 @@ def run_round(hub: PoweredHub, disk: Disk, load: Any, cuts: int, dice: random.Ra
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 10 * CUTS)
-def test_what_was_acknowledged_survives_power_cuts(tmp_path: Path, disk: Disk, capsys: Any) -> None:
+def test_what_was_acknowledged_survives_power_cuts(tmp_path: Path, disk: Disk, tell: Any) -> None:
     dice = random.Random(SEED)
     left, told_in_all = CUTS, 0
     while left:
@@ -253,10 +253,9 @@ def test_what_was_acknowledged_survives_power_cuts(tmp_path: Path, disk: Disk, c
                 load.abort()
             hub.kill()
         left -= cuts
-    with capsys.disabled():
-        print(f"\n  seed {SEED}: {CUTS} power cuts, {told_in_all} acknowledged, 0 lost, 0 doubled;", end=" ")
-        print(f"the cuts took {disk.lost_bytes} unsynced bytes and {disk.lost_names} names", end="")
     assert disk.lost_bytes > 0
+    taken = {"unsynced bytes gone": disk.lost_bytes, "unsynced names gone": disk.lost_names}
+    tell("power cut, fsync", cycles=CUTS, acknowledged=told_in_all, lost=0, duplicated=0, **taken)
 
 
 # Negative controls
@@ -284,26 +283,38 @@ def lost_in_one_cut(hub: PoweredHub, disk: Disk, directory: Path) -> int:
 
 
 @pytest.mark.slow
-def test_control_without_syncs_a_cut_loses_acknowledged_events(tmp_path: Path, disk: Disk, hub: PoweredHub) -> None:
+def test_control_without_syncs_a_cut_loses_acknowledged_events(
+    tmp_path: Path, disk: Disk, hub: PoweredHub, tell: Any
+) -> None:
     hub.start()
     hub.create()
     assert hub.stop() == 0
     hub.durability = "os"
     hub.start()
-    assert lost_in_one_cut(hub, disk, tmp_path) > 0
+    lost = lost_in_one_cut(hub, disk, tmp_path)
+    tell("power cut, control: os", cycles=1, lost=lost)
+    assert lost > 0
 
 
 @pytest.mark.slow
-def test_control_a_disk_that_lies_loses_acknowledged_events(tmp_path: Path, disk: Disk, hub: PoweredHub) -> None:
+def test_control_a_disk_that_lies_loses_acknowledged_events(
+    tmp_path: Path, disk: Disk, hub: PoweredHub, tell: Any
+) -> None:
     hub.start()
     hub.create()
     disk.lie()
-    assert lost_in_one_cut(hub, disk, tmp_path) > 0
+    lost = lost_in_one_cut(hub, disk, tmp_path)
+    tell("power cut, control: a disk that lies", cycles=1, lost=lost)
+    assert lost > 0
 
 
 @pytest.mark.slow
-def test_control_without_synced_directories_a_cut_loses_events(tmp_path: Path, disk: Disk, hub: PoweredHub) -> None:
+def test_control_without_synced_directories_a_cut_loses_events(
+    tmp_path: Path, disk: Disk, hub: PoweredHub, tell: Any
+) -> None:
     hub.prelude = NO_DIRECTORY_SYNC
     hub.start()
     hub.create()
-    assert lost_in_one_cut(hub, disk, tmp_path) > 0
+    lost = lost_in_one_cut(hub, disk, tmp_path)
+    tell("power cut, control: no synced directories", cycles=1, lost=lost)
+    assert lost > 0

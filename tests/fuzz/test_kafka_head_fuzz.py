@@ -48,6 +48,8 @@ def _value(rng: random.Random, field: Field, kind: str, version: int) -> Any:
         return UUID(int=rng.getrandbits(128))
     if field.name == "MaxWaitMs":
         return rng.choice([-1, 0, 20])
+    if kind == "float64":
+        return rng.choice([float("inf"), float("nan"), -1.0, 1e300])
     bits = int(kind[3:])
     return rng.choice([0, 1, 2, -1, -2, -3, 5, 2 ** (bits - 1) - 1, -(2 ** (bits - 1)), rng.randrange(2 ** (bits - 1))])
 

@@ -7,6 +7,7 @@ that is missing from one that was counted twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -72,13 +73,16 @@ def worker_pid(http: str) -> int | None:
 
 
 def kill_worker(http: str, random_s: float) -> None:
-    """Kill the worker some time after it is seen running."""
+    """Kill the worker some time after it is seen running; one that was killed before may still be shown."""
     deadline = time.monotonic() + DEADLINE_S
-    while (pid := worker_pid(http)) is None:
-        assert time.monotonic() < deadline, "the worker did not come back"
-        time.sleep(0.02)
-    time.sleep(random_s)  # any moment will do: it is drawn, not awaited
-    os.kill(pid, signal.SIGKILL)
+    while True:
+        while (pid := worker_pid(http)) is None:
+            assert time.monotonic() < deadline, "the worker did not come back"
+            time.sleep(0.02)
+        time.sleep(random_s)  # any moment will do: it is drawn, not awaited
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return
 
 
 def reading(point: int, interval: int) -> bytes:

@@ -109,11 +109,11 @@ def test_sas_expires_by_the_wall_clock(tmp_path: Path) -> None:
 def test_users_are_kept_as_verifiers_and_certificates_by_name(tmp_path: Path) -> None:
     async def first(access: Identities, _: EmbeddedBroker) -> None:
         await access.create_policy("me", "p", ["Send"])
-        await access.set_user("me", "operator", "correct horse battery", ["p"])
+        await access.users.set("me", "operator", "correct horse battery", ["p"])
         await access.set_certificate("me", "CN with / in it", ["p"])
         for password, policies in (("short", ["p"]), ("long enough, really", ["none"])):
             with pytest.raises(InvalidSetting):
-                await access.set_user("me", "other", password, policies)
+                await access.users.set("me", "other", password, policies)
 
     async def second(access: Identities, _: EmbeddedBroker) -> None:
         made = access.scram_verifiers("SCRAM-SHA-256", "operator")[0]
@@ -123,7 +123,7 @@ def test_users_are_kept_as_verifiers_and_certificates_by_name(tmp_path: Path) ->
         found = access.by_certificate(["unknown", "CN with / in it"])
         assert found is not None
         assert access.by_certificate(["unknown"]) is None
-        await access.set_user("me", "operator", "another password", ["p"])
+        await access.users.set("me", "operator", "another password", ["p"])
         assert access.renew(identity) is None
         await access.set_certificate("me", "CN with / in it", [])
         assert access.renew(found) is None

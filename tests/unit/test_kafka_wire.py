@@ -115,7 +115,8 @@ def _errors_of(kind: type[errors.GridwireError]) -> list[type[errors.GridwireErr
 def test_every_error_of_ours_has_a_code() -> None:
     ours = {kind for kind in _errors_of(errors.GridwireError) if kind.__module__ == errors.__name__}
     unmapped = {kind for kind in ours if code_of(kind("x")) is ErrorCode.UNKNOWN_SERVER_ERROR}
-    assert unmapped == {errors.GridwireError, errors.LocalProtocolError}
+    of_other_heads = {errors.SchemaGroupExists, errors.UnknownSchema, errors.IncompatibleSchema}
+    assert unmapped == {errors.GridwireError, errors.LocalProtocolError} | of_other_heads
     assert code_of(errors.InvalidBatch("x")) is ErrorCode.CORRUPT_MESSAGE
     assert code_of(errors.DiskFull("x")) is ErrorCode.KAFKA_STORAGE_ERROR
     assert code_of(ValueError("x")) is ErrorCode.UNKNOWN_SERVER_ERROR
@@ -129,7 +130,7 @@ def test_everything_advertised_is_handled_and_listed() -> None:
     assert set(HANDLERS) | {codec.PRODUCE} == set(codec.APIS)
     rows = {row.key: row for row in ledger()}
     assert set(rows) == set(codec.APIS)
-    assert rows[codec.PRODUCE].versions == (0, 12)
+    assert rows[codec.PRODUCE].versions == (0, 13)
     assert rows[codec.FETCH].gaps
     assert not set(NOT_SERVED) & set(codec.APIS)
 

@@ -19,7 +19,7 @@ from gridwire.core.errors import (
     StorageFailed,
 )
 from gridwire.core.settings import HubSettings
-from gridwire.log import disk
+from gridwire.log import disk, partition
 from gridwire.log.partition import PartitionLog, Stored
 
 NOW = 1_700_000_000_000
@@ -183,6 +183,69 @@ def test_damage_in_the_middle_stays_and_only_it_is_refused(tmp_path: Path, byte:
     assert [h.base_offset for _, h in iter_headers(log.read(2, 10_000))] == [2]
     with pytest.raises(Corruption, match=f"hub 'hub' partition 3, segment .*, position {size}"):
         log.read(1, 10_000)
+
+
+def test_after_a_kill_only_what_follows_the_last_checkpoint_is_scanned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "CHECKPOINT_BATCHES", 10)
+    log = open_log(tmp_path)
+    for number in range(25):
+        append(log, request(b"%d" % number, producer_id=7, producer_epoch=0, base_sequence=number))
+        log.sync()
+        log.checkpoint()
+    starts: list[int] = []
+    walk = partition.scan
+
+    def watched(descriptor: int, start: int, next_offset: int) -> object:
+        starts.append(next_offset)
+        return walk(descriptor, start, next_offset)
+
+    monkeypatch.setattr(partition, "scan", watched)
+    log = open_log(tmp_path)
+    assert starts == [20]
+    assert values(log) == [b"%d" % number for number in range(25)]
+    for number in (3, 24):  # both sides of the checkpoint know the producer
+        again = append(log, request(b"%d" % number, producer_id=7, producer_epoch=0, base_sequence=number))
+        assert isinstance(again[0], DuplicateSequence) or again == [Stored(24, duplicate=True)]
+    assert append(log, request(b"new")) == [Stored(25)]
+
+
+@pytest.mark.parametrize("too_early", [False, True])
+def test_a_checkpoint_waits_for_the_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, too_early: bool) -> None:
+    """A power cut may keep a file's new size and lose what was written. Too early a sidecar is the control."""
+    monkeypatch.setattr(partition, "CHECKPOINT_BATCHES", 2)
+    log = open_log(tmp_path)
+    append(log, request(b"a"), request(b"b"))
+    log.sync()
+    log.checkpoint()
+    [path] = tmp_path.glob("*.log")
+    synced = path.stat().st_size
+    log.append_group([request(b"c"), request(b"d")], NOW)
+    if too_early:
+        log.checkpoint()
+    size = path.stat().st_size
+    os.truncate(path, synced)
+    os.truncate(path, size)
+    log = open_log(tmp_path)
+    if too_early:
+        with pytest.raises(Corruption):
+            values(log)
+    else:
+        assert values(log) == [b"a", b"b"]
+        assert append(log, request(b"e")) == [Stored(2)]
+
+
+def test_a_failed_partition_saves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "CHECKPOINT_BATCHES", 1)
+    log = open_log(tmp_path)
+    append(log, request(b"a"))
+    log.failed = StorageFailed("the disk is gone")
+    log.checkpoint()
+    assert not list(tmp_path.glob("*.meta"))
+    log.failed = None  # the control
+    log.checkpoint()
+    assert list(tmp_path.glob("*.meta"))
 
 
 def test_a_damaged_index_is_rebuilt(tmp_path: Path) -> None:

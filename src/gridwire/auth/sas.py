@@ -31,11 +31,12 @@ _BAD: Final = "the shared access signature is malformed"
 
 @dataclass(frozen=True, slots=True)
 class SasToken:
-    """A token taken apart. `hub` is None when it is for the whole namespace."""
+    """A token taken apart. `hub` is None when it is for the whole namespace, `publisher` when it is for all of them."""
 
     policy: str
     resource_text: str
     hub: str | None
+    publisher: str | None
     signature: bytes
     expiry_text: str
     expires_s: float
@@ -59,11 +60,17 @@ def parse(text: str) -> SasToken:
         policy, resource = unquote(values["skn"], errors="strict"), unquote(values["sr"], errors="strict")
     except ValueError:
         raise NotAuthenticated(_BAD) from None
-    return SasToken(policy, values["sr"], hub_of(resource), signature, values["se"], float(values["se"]))
+    hub, publisher = _meant(resource)
+    return SasToken(policy, values["sr"], hub, publisher, signature, values["se"], float(values["se"]))
 
 
 def hub_of(resource: str) -> str | None:
-    """The hub a resource address means; None for the namespace.
+    """The hub a resource address means; None for the namespace. Raises NotAuthenticated."""
+    return _meant(resource)[0]
+
+
+def _meant(resource: str) -> tuple[str | None, str | None]:
+    """Hub and publisher a resource address means.
 
     Both `https://host/v1/hubs/NAME/...`, as our HTTP API has it, and `sb://host/NAME/...`, as Event Hubs has it.
 
@@ -79,7 +86,8 @@ def hub_of(resource: str) -> str | None:
         if len(segments) > 1 and segments[1] != "hubs":
             raise NotAuthenticated("the shared access signature is for an address that is no hub")
         segments = segments[2:]
-    return segments[0] if segments else None
+    of_one = len(segments) > 2 and segments[1].lower() == "publishers"
+    return segments[0] if segments else None, segments[2] if of_one else None
 
 
 def verify(token: SasToken, keys: Iterable[str], now_s: float) -> str | None:

@@ -17,10 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gridwire.core.errors import NotAuthenticated
+from gridwire.core.errors import InvalidSetting, NotAuthenticated
 
 ITERATIONS: Final = 4096
+ITERATIONS_MAX: Final = 16_384
+"""Kafka's own bounds; each sign-in costs the client so many."""
+
 SALT_BYTES: Final = 16
+SALT_BYTES_MAX: Final = 256
 MESSAGE_BYTES_MAX: Final = 4096
 HASHES: Final = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
 
@@ -40,8 +44,22 @@ class Verifier:
 
 def make_verifier(mechanism: str, password: str, salt: bytes, iterations: int = ITERATIONS) -> Verifier:
     """The verifier of a password."""
+    return _verifier(
+        mechanism, hashlib.pbkdf2_hmac(HASHES[mechanism], password.encode(), salt, iterations), salt, iterations
+    )
+
+
+def verifier_of(mechanism: str, salted: bytes, salt: bytes, iterations: int) -> Verifier:
+    """The verifier of a password that somebody else salted. Raises InvalidSetting."""
+    if not ITERATIONS <= iterations <= ITERATIONS_MAX:
+        raise InvalidSetting(f"a password is salted with {ITERATIONS} to {ITERATIONS_MAX} iterations, not {iterations}")
+    if not 1 <= len(salt) <= SALT_BYTES_MAX or len(salted) != hashlib.new(HASHES[mechanism]).digest_size:
+        raise InvalidSetting(f"the salt or the salted password does not fit {mechanism}")
+    return _verifier(mechanism, salted, salt, iterations)
+
+
+def _verifier(mechanism: str, salted: bytes, salt: bytes, iterations: int) -> Verifier:
     name = HASHES[mechanism]
-    salted = hashlib.pbkdf2_hmac(name, password.encode(), salt, iterations)
     client_key = hmac.digest(salted, b"Client Key", name)
     return Verifier(salt, iterations, hashlib.new(name, client_key).digest(), hmac.digest(salted, b"Server Key", name))
 

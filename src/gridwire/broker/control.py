@@ -13,7 +13,10 @@ when they are durable, the older segments are deleted. A crash in between leaves
     producer                            next producer id
     transaction/<id>                    TransactionRecord (`gridwire.broker.transactions`)
     owner/<group>                       OwnerRecord
-    identity/<kind>/<name>              policies, users, certificates: see `gridwire.broker.identities`
+    group/<group>                       a consumer group that is there although nobody has read with it yet
+    claim/<group>/<hub id>/<part>       who works on a partition: see `gridwire.broker.claims`
+    schemagroup/<group>, schema/...     the schema registry: see `gridwire.broker.schemas`
+    identity/<kind>/<name>              policies, users, lists, quotas: see `gridwire.broker.identities`
     outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub
 """
 

@@ -44,7 +44,7 @@ from gridwire.broker.port import Appended, Bounds, HubInfo, Place, Position, Rea
 from gridwire.broker.transactions import PREFIX, Services, Transactions, Where
 from gridwire.core import compression
 from gridwire.core.batch import CONTROL, HEADER_BYTES, TRANSACTIONAL, BatchHeader, check_produced, set_append_time
-from gridwire.core.clock import Clock, SystemClock
+from gridwire.core.clock import AgeClock, Clock, SystemClock
 from gridwire.core.errors import (
     Corruption,
     DuplicateSequence,
@@ -106,6 +106,7 @@ class EmbeddedBroker:
         self.durability = str(durability)
         self.default_partitions = default_partitions
         self.clock = clock
+        self._age = AgeClock(clock)
         self.cluster_id = ""
         self.appended_events = 0
         self.appended_bytes = 0
@@ -862,7 +863,7 @@ class EmbeddedBroker:
 
     async def maintain(self) -> None:
         """Retention, journal compaction, idle files: once."""
-        now_ms = self.clock.now_ms()
+        now_ms = self._age_ms()
         for hub in list(self._hubs.values()):
             for partition in hub.logs:
                 if partition.wants_roll(now_ms):
@@ -873,6 +874,14 @@ class EmbeddedBroker:
                 if "compact" in partition.settings.cleanup:
                     await self._compact(partition, now_ms)
         await self._compact_journal()
+
+    def _age_ms(self) -> int:
+        """Now, for what is deleted by its age; says once that the wall clock jumped."""
+        before = self._age.ahead_ms
+        now_ms = self._age.now_ms()
+        if self._age.ahead_ms and not before:
+            log.warning("wall clock jumped forward: nothing is deleted by it for a day", ms=self._age.ahead_ms)
+        return now_ms
 
     async def _compact(self, partition: PartitionLog, now_ms: int) -> None:
         """One pass of compaction; what stops it is reported and tried again next time."""

@@ -1,8 +1,10 @@
 """Who is known to the hub: policies, users and certificates in the control journal, and sign-in against them.
 
     identity/policy/<name>          PolicyRecord: rights, scope, both keys sealed, SCRAM verifiers of both
-    identity/user/<name>            UserRecord: policies, SCRAM verifiers only; the password is nowhere
     identity/certificate/<name>     CertificateRecord: policies of whoever shows a certificate of that CN or SAN
+
+Users are kept by `gridwire.broker.users`, their quotas by `gridwire.broker.quotas`, access control lists by
+`gridwire.broker.acls`.
 
 Every method that signs somebody in raises NotAuthenticated, and takes about as long for an unknown name as for a
 wrong key.
@@ -14,10 +16,10 @@ import asyncio
 import os
 import secrets
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -36,49 +38,25 @@ from gridwire.auth.model import (
 )
 from gridwire.auth.plain import ConnectionString, NameAndKey
 from gridwire.auth.quota import Bucket
+from gridwire.broker.acls import Acls
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import Changes, pack
+from gridwire.broker.control import pack
 from gridwire.broker.issuer_keys import IssuerKeys, KeyAddress
-from gridwire.broker.port import Broker
+from gridwire.broker.port import Journal
+from gridwire.broker.quotas import Quotas
+from gridwire.broker.users import ScramRecord, Users, scram_records
 from gridwire.core.clock import Clock
 from gridwire.core.errors import GridwireError, InvalidSetting, NotAuthenticated
-from gridwire.core.limits import check_name
 
 KEY_FILE: Final = "secret.key"
 ROOT_FILE: Final = "root.connection-string"
-PASSWORD_CHARS_MIN: Final = 12
 NAME_CHARS_MAX: Final = 1024
 WRONG: Final = "name or key is wrong, or its time is up"
 
 _POLICY: Final = "identity/policy/"
-_USER: Final = "identity/user/"
 _CERTIFICATE: Final = "identity/certificate/"
 _T = TypeVar("_T")
 log = structlog.get_logger("gridwire.auth")
-
-
-class Journal(Broker, Protocol):
-    """What identities need of the broker beyond the port."""
-
-    async def change(self, changes: Changes) -> None:
-        """Write keyed changes to the control journal; durable when it returns."""
-        ...
-
-    def kept(self, prefix: str) -> Iterable[tuple[str, bytes]]:
-        """Journal entries below a prefix."""
-        ...
-
-
-class ScramRecord(msgspec.Struct, frozen=True, array_like=True):
-    """Verifiers of one mechanism: (stored key, server key) of each password."""
-
-    salt: bytes
-    iterations: int
-    pairs: list[tuple[bytes, bytes]]
-
-    def verifiers(self) -> list[scram.Verifier]:
-        """As the exchange wants them."""
-        return [scram.Verifier(self.salt, self.iterations, stored, server) for stored, server in self.pairs]
 
 
 class PolicyRecord(msgspec.Struct, frozen=True):
@@ -94,13 +72,6 @@ class PolicyRecord(msgspec.Struct, frozen=True):
     bytes_out_s: int = 0
     connections: int = 0
     created_ms: int = 0
-
-
-class UserRecord(msgspec.Struct, frozen=True):
-    """A user with a password of his own."""
-
-    policies: list[str]
-    scram: dict[str, ScramRecord]
 
 
 class CertificateRecord(msgspec.Struct, frozen=True):
@@ -150,10 +121,15 @@ class Identities:
         self._clock = clock
         self._issuer = issuer
         self._policies: dict[str, _Known] = {}
-        self._users: dict[str, UserRecord] = {}
         self._certificates: dict[str, CertificateRecord] = {}
         self._usage: dict[str, Usage] = {}
         self._lock = asyncio.Lock()
+        self._quotas = Quotas(broker)
+        self.users = Users(broker, self.audit, self._policies, self._lock, self._changed)
+        self.acls = Acls(broker, self.audit, self._changed)
+
+    def _changed(self) -> None:
+        self.generation += 1
 
     async def open(self) -> Path | None:
         """Read what is known; a first start makes the root policy and returns the file its keys are in.
@@ -172,8 +148,9 @@ class Identities:
         self._decoy = secret
         for name, value in records.items():
             self._take_policy(name, msgspec.msgpack.decode(value, type=PolicyRecord))
-        for name, value in self._broker.kept(_USER):
-            self._users[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=UserRecord)
+        self.users.open()
+        self._quotas.open()
+        self.acls.open()
         for name, value in self._broker.kept(_CERTIFICATE):
             self._certificates[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=CertificateRecord)
         await self.audit.open()
@@ -212,6 +189,8 @@ class Identities:
         async with self._lock:
             if name in self._policies:
                 raise InvalidSetting(f"policy {name!r} exists: rotate its keys or delete it")
+            if self.users.get(name) is not None:
+                raise InvalidSetting(f"{name!r} is a user: choose another name")
             known = await self._write_policy(policy, (new_key(), new_key()), quota, self._clock.now_ms())
         self.audit.record(who, "policy.create", name, rights=right_names(policy.rights), hub=hub, group=group)
         return _with_keys(known)
@@ -239,32 +218,6 @@ class Identities:
             self.generation += 1
         self.audit.record(who, "policy.delete", name)
 
-    async def set_user(self, who: str, name: str, password: str, policies: Sequence[str]) -> None:
-        """Make or change a user with a password of his own, of which only verifiers are kept. Raises InvalidSetting."""
-        check_name(name, "user")
-        if name in self._policies:
-            raise InvalidSetting(f"{name!r} is a policy: it signs in with its own keys")
-        if len(password) < PASSWORD_CHARS_MIN:
-            raise InvalidSetting(f"a password has at least {PASSWORD_CHARS_MIN} characters")
-        self._check_policies(policies)
-        made = await asyncio.to_thread(_scram_records, (password,))
-        async with self._lock:
-            record = UserRecord(list(policies), made)
-            await self._broker.change({_USER + name: pack(record)})
-            self._users[name] = record
-            self.generation += 1
-        self.audit.record(who, "user.set", name, policies=list(policies))
-
-    async def delete_user(self, who: str, name: str) -> None:
-        """Forget a user. Raises InvalidSetting."""
-        async with self._lock:
-            if name not in self._users:
-                raise InvalidSetting(f"there is no user {name!r}")
-            await self._broker.change({_USER + name: None})
-            del self._users[name]
-            self.generation += 1
-        self.audit.record(who, "user.delete", name)
-
     async def set_certificate(self, who: str, subject: str, policies: Sequence[str]) -> None:
         """Say whose policies a certificate of that CN or SAN carries; none forgets it. Raises InvalidSetting."""
         if not 1 <= len(subject) <= NAME_CHARS_MAX:
@@ -281,9 +234,34 @@ class Identities:
             self.generation += 1
         self.audit.record(who, "certificate.set", subject, policies=list(policies))
 
-    def users(self) -> list[dict[str, Any]]:
-        """Users and their policies."""
-        return [{"user": name, "policies": record.policies} for name, record in sorted(self._users.items())]
+    def quotas(self) -> dict[str, Quota]:
+        """Whoever is limited in bytes, by name."""
+        known = {**self._quotas.all(), **{name: known.quota for name, known in self._policies.items()}}
+        return {name: quota for name, quota in sorted(known.items()) if quota.bytes_in_s or quota.bytes_out_s}
+
+    async def set_quota(
+        self, who: str, name: str, bytes_in_s: int | None, bytes_out_s: int | None, *, peer: str = "",
+        only_check: bool = False,
+    ) -> None:  # fmt: skip
+        """Limit what a policy or anybody else of that name may use; None leaves it as it is. Raises InvalidSetting."""
+        async with self._lock:
+            self._quotas.check(name)
+            known = self._policies.get(name)
+            before = self._quotas.of(name) if known is None else known.quota
+            quota = Quota(
+                before.bytes_in_s if bytes_in_s is None else bytes_in_s,
+                before.bytes_out_s if bytes_out_s is None else bytes_out_s,
+                before.connections,
+            )
+            if only_check:
+                return
+            if known is None:
+                await self._quotas.put(name, quota)
+                self._usage.pop(name, None)
+                self._changed()
+            else:
+                await self._write_policy(known.policy, known.keys, quota, known.record.created_ms)
+        self.audit.record(who, "quota.set", name, peer=peer, bytes_in_s=quota.bytes_in_s, bytes_out_s=quota.bytes_out_s)
 
     def certificates(self) -> list[dict[str, Any]]:
         """Certificate subjects and their policies."""
@@ -304,7 +282,7 @@ class Identities:
         record = PolicyRecord(
             policy.rights.value, policy.hub, policy.group,
             self._sealer.seal(keys[0], f"{name}/primary"), self._sealer.seal(keys[1], f"{name}/secondary"),
-            await asyncio.to_thread(_scram_records, keys),
+            await asyncio.to_thread(scram_records, keys),
             quota.bytes_in_s, quota.bytes_out_s, quota.connections, created_ms,
         )  # fmt: skip
         await self._broker.change({_POLICY + name: pack(record)})
@@ -324,9 +302,11 @@ class Identities:
             return self._of_policy(known, "key", found[0], claim.hub)
         raise NotAuthenticated(WRONG)
 
-    def by_sas(self, text: str) -> Identity:
-        """Somebody with a shared access signature."""
+    def by_sas(self, text: str, publisher: str | None = None) -> Identity:
+        """Somebody with a shared access signature; one for a single publisher is good where he is named only."""
         token = sas.parse(text)
+        if token.publisher is not None and token.publisher != publisher:
+            raise NotAuthenticated("this shared access signature is good for sending as its publisher only")
         known = self._policies.get(token.policy)
         key = sas.verify(token, known.keys if known is not None else ("",), self._now_s())
         if known is None or key is None:
@@ -347,14 +327,15 @@ class Identities:
         if record is None:
             raise NotAuthenticated(WRONG)
         stored = record.pairs[index][0].hex()
-        policies = self._named(self._users[name].policies)
-        return Identity(name, "scram", policies, credential=("user", name, mechanism, fingerprint(stored)))
+        user = self.users.get(name)
+        policies = () if user is None else self._named(user.policies)
+        return self._identity(name, "scram", policies, credential=("user", name, mechanism, fingerprint(stored)))
 
     def _scram_record(self, mechanism: str, name: str) -> ScramRecord | None:
         known = self._policies.get(name)
         if known is not None:
             return known.record.scram.get(mechanism)
-        user = self._users.get(name)
+        user = self.users.get(name)
         return None if user is None else user.scram.get(mechanism)
 
     def by_token(self, text: str) -> Identity:
@@ -370,7 +351,7 @@ class Identities:
             raise NotAuthenticated(str(error)) from None
         policies = self._named(subject.policies)
         credential = ("token", *subject.policies)
-        return Identity(subject.name, "jwt", policies, expires_s=subject.expires_s, credential=credential)
+        return self._identity(subject.name, "jwt", policies, expires_s=subject.expires_s, credential=credential)
 
     def by_certificate(self, names: Iterable[str]) -> Identity | None:
         """Whoever shows a certificate with one of these names; None when none is known."""
@@ -378,21 +359,22 @@ class Identities:
             record = self._certificates.get(name)
             if record is not None:
                 policies = self._named(record.policies)
-                return Identity(name, "certificate", policies, credential=("certificate", name))
+                return self._identity(name, "certificate", policies, credential=("certificate", name))
         return None
 
     def renew(self, identity: Identity) -> Identity | None:
         """The identity as of now, after something changed; None when what proved it is no longer good."""
         kind, *rest = identity.credential
         policies: tuple[Policy, ...] | None = None
-        quota = identity.quota
+        quota = self._quotas.of(identity.name)
         if kind == "policy":
             known = self._policies.get(rest[0])
             if known is not None and any(fingerprint(key) == rest[1] for key in known.keys):
                 policies, quota = (known.policy,), known.quota
         elif kind == "user":
-            user = self._users.get(rest[0])
-            pairs = user.scram[rest[1]].pairs if user is not None else []
+            user = self.users.get(rest[0])
+            record = None if user is None else user.scram.get(rest[1])
+            pairs = [] if record is None else record.pairs
             if user is not None and any(fingerprint(stored.hex()) == rest[2] for stored, _ in pairs):
                 policies = self._named(user.policies)
         elif kind == "certificate" and rest[0] in self._certificates:
@@ -401,7 +383,7 @@ class Identities:
             policies = self._named(rest)
         if policies is None:
             return None
-        return Identity(
+        return self._identity(
             identity.name, identity.how, policies, quota, identity.resource, identity.expires_s, identity.credential
         )
 
@@ -434,7 +416,14 @@ class Identities:
     ) -> Identity:
         name = known.policy.name
         credential = ("policy", name, fingerprint(key))
-        return Identity(name, how, (known.policy,), known.quota, resource, expires_s, credential)
+        return self._identity(name, how, (known.policy,), known.quota, resource, expires_s, credential)
+
+    def _identity(
+        self, name: str, how: str, policies: tuple[Policy, ...], quota: Quota | None = None,
+        resource: str | None = None, expires_s: float | None = None, credential: tuple[str, ...] = (),
+    ) -> Identity:  # fmt: skip
+        quota = self._quotas.of(name) if quota is None else quota
+        return Identity(name, how, policies, quota, resource, expires_s, credential, self.acls.of(name))
 
 
 def _rules_all(policy: Policy) -> bool:
@@ -452,15 +441,6 @@ def _shown(known: _Known) -> dict[str, Any]:
 
 def _with_keys(known: _Known) -> dict[str, Any]:
     return {**_shown(known), "primary_key": known.keys[0], "secondary_key": known.keys[1]}
-
-
-def _scram_records(passwords: Sequence[str], random: Callable[[int], bytes] = os.urandom) -> dict[str, ScramRecord]:
-    records = {}
-    for mechanism in scram.HASHES:
-        salt = random(scram.SALT_BYTES)
-        made = [scram.make_verifier(mechanism, password, salt) for password in passwords]
-        records[mechanism] = ScramRecord(salt, scram.ITERATIONS, [(each.stored_key, each.server_key) for each in made])
-    return records
 
 
 def _write_secret(path: Path, data: bytes) -> None:

@@ -7,11 +7,13 @@ partitions, offsets, batches and positions, never of a wire protocol.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
+
+import msgspec
 
 from gridwire.core.batch import Event
 from gridwire.core.settings import HubSettings
@@ -37,8 +39,7 @@ class HubInfo:
     created_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """An acknowledged append. `append_time_ms` is -1 unless the hub stamps append time."""
 
     base_offset: int
@@ -188,6 +189,18 @@ class Broker(Protocol):
 
     async def delete_group(self, group: str) -> None:
         """Forget the group's positions."""
+        ...
+
+
+class Journal(Broker, Protocol):
+    """A broker that also keeps the records of other parts: policies, schemas, claims of partitions."""
+
+    async def change(self, changes: Mapping[str, bytes | None]) -> None:
+        """Write keyed changes to the control journal, all or none; durable when it returns. Raises StorageFailed."""
+        ...
+
+    def kept(self, prefix: str) -> Iterable[tuple[str, bytes]]:
+        """Journal entries below a prefix, the rest of the key first."""
         ...
 
 

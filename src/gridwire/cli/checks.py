@@ -17,6 +17,12 @@ from gridwire.log import disk
 
 _FREE_BYTES_LEAST: Final = 2 * 1024**3
 _SYNC_SAMPLES: Final = 100
+_SYNC_MS_LEAST: Final = 0.02
+"""No disk has written and flushed 4 KiB in less; a sync that returns sooner did nothing."""
+
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+_ELSEWHERE: Final = ("nfs", "cifs", "smb", "9p", "virtiofs", "fuse", "overlay", "ceph", "glusterfs")
+_NO_BARRIERS: Final = frozenset({"nobarrier", "barrier=0"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,31 @@ def _disk_findings(data: Path) -> Iterator[Finding]:
         f"p50 {p50:.2f} ms, p99 {p99:.2f} ms for 4 KiB",
         "every acknowledgement waits for one; use a faster disk" if slow else "",
     )
+    yield word_of(disk.mount_of(where), p50)
     free = disk.free_bytes(where)
     low = free < _FREE_BYTES_LEAST
     yield Finding("warn" if low else "ok", "disk free", size_text(free), "free space soon" if low else "")
+
+
+def word_of(mount: disk.Mount | None, sync_ms: float) -> Finding:
+    """Whether a finished sync means that the bytes outlive a power cut, as far as a program can see from above."""
+    what = "disk's word"
+    if mount is None:
+        return Finding("warn", what, "this system does not tell what the disk is", _ASK)
+    found = f"{mount.kind} on {mount.device}"
+    if mount.kind in _IN_MEMORY:
+        return Finding("bad", what, found, "it lies in memory and nothing of it outlives a power cut; choose another")
+    if mount.options & _NO_BARRIERS:
+        return Finding("bad", what, f"{found} without barriers", "syncs do not flush the drive; mount it with barriers")
+    if mount.kind.startswith(_ELSEWHERE):
+        return Finding("warn", what, found, f"whoever is behind it decides what a sync means; {_ASK}")
+    if sync_ms < _SYNC_MS_LEAST:
+        return Finding("warn", what, f"{found}, synced in {sync_ms:.3f} ms", f"no disk is that fast; {_ASK}")
+    cache = f", cache {mount.write_cache}" if mount.write_cache else ""
+    return Finding("ok", what, f"{found}{cache}, flushed by every sync")
+
+
+_ASK: Final = "see docs/reliability.md on how to try a power cut"
 
 
 def _sync_times_ms(where: Path) -> list[float]:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import ssl
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from gridwire.auth import sas
-from gridwire.auth.plain import parse_connection_string
+from gridwire.address import HubAddress, reachable
 from gridwire.core.batch import Event, encode
-from gridwire.core.errors import GridwireError, Unavailable
-
-DEFAULT_URL = "http://127.0.0.1:8700"
-SIGNED_S = 600
+from gridwire.core.errors import GridwireError
 
 
 class HubClient:
@@ -31,24 +23,9 @@ class HubClient:
     """
 
     def __init__(self, url: str | None = None, timeout_s: float = 30.0, connection_string: str | None = None) -> None:
-        self.url = (url or os.environ.get("GRIDWIRE_URL") or DEFAULT_URL).rstrip("/")
-        if not self.url.startswith(("http://", "https://")):
-            raise GridwireError(f"--url must start with http:// or https://, not {self.url!r}")
-        text = connection_string or os.environ.get("GRIDWIRE_CONNECTION_STRING")
-        self._key = parse_connection_string(text) if text else None
-        authorities = os.environ.get("GRIDWIRE_CA_FILE")
-        verify = ssl.create_default_context(cafile=authorities) if authorities else True
-        self._http = httpx.Client(
-            base_url=self.url, timeout=timeout_s, trust_env=False, auth=self._sign if self._key else None, verify=verify
-        )
-
-    def _sign(self, request: httpx.Request) -> httpx.Request:
-        """Add a signature for this hub, good for a few minutes; the key itself is not sent."""
-        if self._key is not None:
-            resource = self.url + (f"/v1/hubs/{self._key.hub}" if self._key.hub else "/")
-            token = sas.sign(resource, self._key.name, self._key.key, int(time.time()) + SIGNED_S)
-            request.headers["authorization"] = token
-        return request
+        address = HubAddress.found(url, connection_string)
+        self.url = address.url
+        self._http = httpx.Client(**address.options(timeout_s))
 
     def get(self, path: str, **query: Any) -> Any:
         """GET, answer parsed from JSON."""
@@ -89,7 +66,7 @@ class HubClient:
         self.send(hub, bytes(encode(events)), "application/vnd.gridwire.batch")
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        with self._reachable():
+        with reachable(self.url):
             response = self._http.request(method, path, **arguments)
         if response.status_code >= 400:
             raise GridwireError(_problem(response))
@@ -99,7 +76,7 @@ class HubClient:
         """Server-sent events, each one's data parsed from JSON."""
         wanted = {k: v for k, v in query.items() if v is not None}
         with (
-            self._reachable(),
+            reachable(self.url),
             self._http.stream("GET", path, params=wanted, timeout=httpx.Timeout(10, read=60)) as response,
         ):
             if response.status_code >= 400:
@@ -108,16 +85,6 @@ class HubClient:
             for line in response.iter_lines():
                 if line.startswith("data:"):
                     yield json.loads(line[5:])
-
-    @contextmanager
-    def _reachable(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.TransportError as error:
-            raise Unavailable(
-                f"no hub answers at {self.url} ({error or type(error).__name__}): "
-                "start one with `gridwire up`, or name it with --url"
-            ) from None
 
 
 def _problem(response: httpx.Response) -> str:

@@ -75,12 +75,16 @@ def list_(*, internal: bool = False, common: Common = Common()) -> None:  # noqa
             row["partitions"],
             row["events"],
             size_text(row["bytes"]),
-            duration_text(row["settings"]["retention_ms"]),
-            row["settings"]["capture"],
+            *_kept(row["settings"]),
         )
         for row in hubs
     ]
     print_table(("hub", "partitions", "events", "size", "retention", "capture"), rows, ("partitions", "events", "size"))
+
+
+def _kept(settings: dict[str, Any]) -> tuple[str, str]:
+    """Retention and capture, where whoever asks may know settings."""
+    return (duration_text(settings["retention_ms"]), settings["capture"]) if settings else ("", "")
 
 
 @hub.command

@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "tail": "gridwire.cli.events:tail",
     "group": "gridwire.cli.groups:group",
     "policy": "gridwire.cli.policy:policy",
+    "schema": "gridwire.cli.schemas:schema",
     "ingest": "gridwire.cli.grid:ingest",
     "network": "gridwire.cli.grid:network",
     "sql": "gridwire.cli.lake:sql",

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -56,8 +55,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 """An event's headers: ordered, names may repeat."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchHeader:
+class BatchHeader(msgspec.Struct, frozen=True, gc=False):
     """The fixed part of a batch. `size` is the whole batch in bytes, times are milliseconds since the epoch."""
 
     base_offset: int
@@ -72,6 +70,23 @@ class BatchHeader:
     producer_epoch: int
     base_sequence: int
     record_count: int
+
+    def at(self, base_offset: int) -> BatchHeader:
+        """The header once `stamp` has put the batch at an offset."""
+        return BatchHeader(
+            base_offset,
+            self.size,
+            LEADER_EPOCH,
+            self.crc,
+            self.attributes,
+            self.last_offset_delta,
+            self.base_timestamp,
+            self.max_timestamp,
+            self.producer_id,
+            self.producer_epoch,
+            self.base_sequence,
+            self.record_count,
+        )
 
     @property
     def next_offset(self) -> int:

@@ -55,6 +55,22 @@ class HubExists(GridwireError):
     """A hub of that name already exists."""
 
 
+class InvalidSchema(RemoteProtocolError):
+    """A text that is no schema of the format it is said to have."""
+
+
+class IncompatibleSchema(GridwireError):
+    """A new version of a schema that breaks what its group promises to readers."""
+
+
+class UnknownSchema(GridwireError):
+    """No schema group, schema or version of that name or id."""
+
+
+class SchemaGroupExists(GridwireError):
+    """A schema group of that name already exists, or one still has schemas."""
+
+
 class OffsetOutOfRange(GridwireError):
     """The offset asked for is before the log's start or after its end.
 

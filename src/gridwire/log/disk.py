@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gridwire.core.errors import DiskFull, GridwireError, StorageFailed
@@ -129,6 +130,44 @@ def free_bytes(path: Path) -> int:
     import shutil
 
     return shutil.disk_usage(path).free
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a path lies: type of file system, device, mount options, and the device's write cache, if known."""
+
+    kind: str
+    device: str
+    options: frozenset[str]
+    write_cache: str = ""
+
+
+def mount_of(path: Path, table: Path = Path("/proc/self/mountinfo")) -> Mount | None:
+    """What the file system of a path is; None where the system does not say. **Source**: proc(5), mountinfo."""
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return None
+    place, best = path.resolve(), (-1, "")
+    for line in lines:
+        point = Path(line.split()[4].encode().decode("unicode_escape"))
+        if place.is_relative_to(point) and len(point.parts) >= best[0]:
+            best = len(point.parts), line
+    left, _, right = best[1].partition(" - ")
+    if not right:
+        return None
+    fields, (kind, device, *more) = left.split(), right.split()
+    options = frozenset(",".join((fields[5], *more)).split(","))
+    return Mount(kind, device, options, _write_cache(fields[2]))
+
+
+def _write_cache(number: str) -> str:
+    """What the kernel thinks of a device's cache: `write back` is flushed by a sync, `write through` needs none."""
+    device = Path("/sys/dev/block") / number
+    for queue in (device / "queue", device / "../queue"):  # a partition's queue is its disk's
+        with contextlib.suppress(OSError):
+            return (queue / "write_cache").read_text().strip()
+    return ""
 
 
 class DirectoryLock:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from gridwire.core.batch import (
     CONTROL,
     LOG_APPEND_TIME,
     TRANSACTIONAL,
     BatchHeader,
     decode,
-    read_header,
     sound_headers,
     stamp,
     whole_size,
@@ -43,6 +44,11 @@ from gridwire.log.transactions import Aborted, TransactionTable, is_aborted, is_
 HINTS_MAX: Final = 256
 """Ends of recent groups whose position is remembered: where readers at the tail ask next."""
 
+CHECKPOINT_BYTES: Final = 64 * 1024 * 1024
+CHECKPOINT_BATCHES: Final = 16_384
+"""What may follow the active segment's last sidecar before there is a new one: a start after a crash scans no more than
+some 0.1 s a partition. A sidecar is a few hundred kilobytes at most."""
+
 _REFUSALS: Final = (OutOfOrderSequence, FencedEpoch, DuplicateSequence)
 
 
@@ -56,8 +62,7 @@ class Span:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """Where a request's batches ended up."""
 
     base_offset: int
@@ -84,8 +89,8 @@ class _Undo:
 class PartitionLog:
     """An append-only log of record batches.
 
-    `append_group` is called by the writer thread only; everything else by any thread. Readers see offsets below
-    `end_offset`, which moves only when the writer publishes a group as durable.
+    `append_group` and `checkpoint` are called by the writer thread only; everything else by any thread. Readers see
+    offsets below `end_offset`, which moves only when the writer publishes a group as durable.
     """
 
     def __init__(
@@ -112,6 +117,7 @@ class PartitionLog:
         self.cleaning = threading.Lock()
         self._damage: dict[int, tuple[Damage, ...]] = {}
         self._hints: dict[int, tuple[Segment, int]] = {}
+        self._saved_bytes = self._unsaved_batches = 0
         self._segments = self._open_segments(now_ms)
         self.recovery = self._recover()
         self.end_offset = self._active.next_offset
@@ -179,7 +185,9 @@ class PartitionLog:
         else:
             self._producers = ProducerTable.load(saved[0])
             self._transactions = TransactionTable.load(saved[1])
-            if segment is not self._active and segment.size == segment.path.stat().st_size:
+            if segment is self._active:
+                self._saved_bytes = segment.size
+            elif segment.size == segment.path.stat().st_size:
                 return []
         damage = []
         for found in scan(segment.descriptor, segment.size, segment.next_offset):
@@ -187,6 +195,7 @@ class PartitionLog:
                 damage.append(found)
                 continue
             segment.note(found.header, found.position)
+            self._unsaved_batches += 1
             if found.header.idempotent:
                 self._producers.record(found.header, found.header.base_offset)
             if found.header.attributes & (TRANSACTIONAL | CONTROL):
@@ -283,12 +292,13 @@ class PartitionLog:
         if known[0] is not None:
             return Stored(known[0], duplicate=True)
         active = self._active
+        self._unsaved_batches += len(headers)
         first = active.next_offset
         at = 0
         for header in headers:
             offset = active.next_offset
             stamp(buffer, offset, position=at)
-            placed = read_header(buffer, at)
+            placed = header.at(offset)
             active.note(placed, active.size)
             if header.idempotent:
                 undo.producers.setdefault(header.producer_id, self._producers.remembered(header.producer_id))
@@ -331,8 +341,22 @@ class PartitionLog:
         self._transactions.forget_before(self.start_offset)
         with self._lock:
             self._segments = [*self._segments, segment]
+        self._save(old)
+        self._saved_bytes = 0
+
+    def _save(self, segment: Segment) -> None:
+        """Write a segment's sidecar. Without it, or with an older one, the next start scans more."""
+        self._unsaved_batches, self._saved_bytes = 0, segment.size
         with contextlib.suppress(OSError):
-            old.save_meta(self._producers.dump(), self._transactions.dump(), sync=False)
+            segment.save_meta(self._producers.dump(), self._transactions.dump(), sync=False)
+
+    def checkpoint(self) -> None:
+        """Keep the next recovery short. The writer thread calls it when all that was appended is on the disk: a sidecar
+        that survives a power cut must not speak of bytes that did not."""
+        active = self._active
+        much = self._unsaved_batches >= CHECKPOINT_BATCHES or active.size - self._saved_bytes >= CHECKPOINT_BYTES
+        if much and self.failed is None and not self._closed:
+            self._save(active)
 
     def sync(self) -> None:
         """Bring what was written to the disk.
@@ -754,7 +778,7 @@ class PartitionLog:
     def _close(self) -> None:
         if self.failed is None and self._active.size:
             disk.sync_data(self._active.descriptor)
-            self._active.save_meta(self._producers.dump(), self._transactions.dump(), sync=False)
+            self._save(self._active)
         for segment in self._segments:
             segment.close()
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from gridwire.core.batch import BatchHeader
 from gridwire.core.clock import Clock
@@ -63,8 +65,7 @@ Check = Callable[["Request"], GridwireError | None]
 Notify = Callable[[Sequence[tuple["Request", Outcome]]], None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class Request(msgspec.Struct, frozen=True, eq=False):
     """Batches for one partition; `token` is the caller's. Without batches: seal the active segment."""
 
     partition: PartitionLog
@@ -118,7 +119,10 @@ class LogWriter:
             group = self._take()
             if group:
                 self.groups += 1
-                self._notify(self._write(group))
+                results = self._write(group)
+                self._notify(results)
+                if self._durability.before_ack:
+                    self._checkpoint({request.partition for request, _ in results})
             elif self._stopping:
                 self._sync(list(self._dirty))
                 return
@@ -175,7 +179,13 @@ class LogWriter:
     def _sync_on_time(self) -> None:
         if self._dirty and self._durability.interval_ms and self._clock.monotonic() >= self._next_sync:
             self._sync(list(self._dirty))
+            self._checkpoint(self._dirty)
             self._dirty.clear()
+
+    def _checkpoint(self, synced: Iterable[PartitionLog]) -> None:
+        """After everybody was told: nobody waits for it."""
+        for partition in synced:
+            partition.checkpoint()
 
     def _sync(self, partitions: list[PartitionLog]) -> dict[PartitionLog, StorageFailed]:
         self.syncs += len(partitions)

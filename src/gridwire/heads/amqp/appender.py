@@ -1,6 +1,7 @@
 """Deliveries to appends: what arrives in one turn of the loop for one partition becomes one batch.
 
-A thousand meters that send one event each cost one append and one sync then, not a thousand.
+A thousand meters that send one event each cost one append and one sync then, not a thousand. In a hub that refuses
+events without a key a delivery is a batch of its own, so that nobody's event is refused for his neighbour's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from gridwire.broker.port import Appended, Place
+from gridwire.broker.port import Appended, HubInfo, Place
 from gridwire.core.errors import Unavailable
 from gridwire.core.limits import MIB
 from gridwire.heads.amqp.context import Context
@@ -45,10 +46,12 @@ class Appender:
         self._filling: dict[Place, _Filling] = {}
         self._due = False
 
-    def add(self, place: Place, bytes_max: int, delivery: Delivery, key: bytes | None, done: Done) -> None:
-        """Take one delivery in. `bytes_max`: largest batch of the hub. Raises AmqpError when it is malformed."""
+    def add(self, hub: HubInfo, partition: int, delivery: Delivery, key: bytes | None, done: Done) -> None:
+        """Take one delivery in. Raises AmqpError when it is malformed."""
+        place = (hub.name, partition)
         filling = self._filling.get(place)
-        target = min(BATCH_BYTES_TARGET, bytes_max // 2)
+        alone = "compact" in hub.settings.cleanup
+        target = 0 if alone else min(BATCH_BYTES_TARGET, hub.settings.message_bytes_max // 2)
         if filling is not None and filling.records.size + delivery.size > target:
             self._append(place)
             filling = None

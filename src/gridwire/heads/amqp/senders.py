@@ -39,7 +39,7 @@ class Sender:
 
     @property
     def max_message_size(self) -> int:
-        """Said in attach. Clients that sign in as the Azure SDKs do fill their batches up to it, so they get the service's."""
+        """Said in attach. The Azure SDKs fill their batches up to it, so they get the service's own."""
         limit = self._hub.settings.message_bytes_max
         most = MESSAGE_BYTES_MAX if self._connection.azure else limit
         return max(1024, min(most, limit - RECORD_MARGIN_BYTES) if limit > 2 * RECORD_MARGIN_BYTES else limit // 2)
@@ -55,9 +55,9 @@ class Sender:
         size = delivery.size
         try:
             self._check(size)
-            place = (self._hub.name, self._place(delivery))
+            partition = self._place(delivery)
             done = partial(self._done, delivery.id, delivery.settled, size)
-            self._context.appender.add(place, self._hub.settings.message_bytes_max, delivery, self._key, done)
+            self._context.appender.add(self._hub, partition, delivery, self._key, done)
         except AmqpError as error:
             self._refuse(delivery.id, delivery.settled, error)
             return

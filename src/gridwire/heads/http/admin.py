@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gridwire.broker.claims import check_group
 from gridwire.broker.membership import Membership
 from gridwire.broker.port import Broker, HubInfo, Position
 from gridwire.core.errors import InvalidSetting, UnknownPartition
@@ -136,7 +137,7 @@ class Admin:
 
     async def reset(self, group: str, body: bytes) -> dict[str, Any]:
         """Move a group's position in a hub. Raises BadBody, UnknownHub, UnknownPartition, HttpError 400 and 409."""
-        check_name(group, "group")
+        check_group(group)
         wanted = parse_json(body, ResetGroup)
         info = self._broker.hub(wanted.hub)
         self._check_idle(group)

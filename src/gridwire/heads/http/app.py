@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
@@ -12,7 +13,8 @@ from gridwire.auth.model import Action
 from gridwire.broker.port import Broker
 from gridwire.core.errors import GridwireError, RemoteProtocolError
 from gridwire.heads.http import metrics, tail
-from gridwire.heads.http.admin import Admin, CreateHub, ResetGroup
+from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
+from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -20,6 +22,7 @@ from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.overview import Overview
 from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.policies import Policies
+from gridwire.heads.http.processors import ClaimPartitions, CommitPositions, Processors
 from gridwire.heads.http.request import (
     BodyMemory,
     ClientGone,
@@ -29,9 +32,11 @@ from gridwire.heads.http.request import (
     respond,
     respond_problem,
 )
-from gridwire.heads.http.routes import Answer, Call, Route, Table, json_answer
+from gridwire.heads.http.routes import Answer, Call, ErrorStyle, Handler, Route, Table, json_answer
+from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import IDENTITY, Doorman
 from gridwire.heads.http.streams import Streams
+from gridwire.wire.http import eventhubs, problems, schemas
 from gridwire.wire.http.problems import HttpError, problem_of
 
 API_PREFIX: Final = "/v1"
@@ -56,6 +61,9 @@ class App:
         parts: metrics.Counters,
         limits: HttpLimits,
         counters: HttpCounters,
+        processors: Processors,
+        registry: Schemas,
+        event_hubs: EventHubsSend,
         doorman: Doorman | None = None,
     ) -> None:
         self._broker = broker
@@ -69,6 +77,9 @@ class App:
         self._parts = parts
         self._limits = limits
         self._counters = counters
+        self._processors = processors
+        self._registry = registry
+        self._event_hubs = event_hubs
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
         self._policies = None if doorman is None else Policies(doorman.access)
@@ -83,6 +94,15 @@ class App:
             Route("groups", "/v1/groups", {"GET": self._groups}),
             Route("group", "/v1/groups/{group}", {"GET": self._group}),
             Route("reset", "/v1/groups/{group}/reset", {"POST": self._reset}),
+            Route("claims", "/v1/groups/{group}/claims", {"GET": self._claims, "POST": self._claim}),
+            Route("positions", "/v1/groups/{group}/positions", {"GET": self._positions, "POST": self._commit}),
+            Route("schemagroups", "/v1/schemagroups",
+                  {"GET": self._registry.list_groups, "POST": self._with(self._registry.create_group)}),
+            Route("schemagroups", "/v1/schemagroups/{group}", {"DELETE": self._registry.delete_group}),
+            Route("schemas", "/v1/schemagroups/{group}/schemas",
+                  {"GET": self._registry.list_schemas, "POST": self._with(self._registry.add)}),
+            Route("schemas", "/v1/schemagroups/{group}/schemas/{schema}",
+                  {"GET": self._registry.show, "DELETE": self._registry.delete}),
             Route("policies", "/v1/policies", {"GET": self._list_policies, "POST": self._create_policy}),
             Route("policy", "/v1/policies/{policy}", {"DELETE": self._delete_policy}),
             Route("rotate", "/v1/policies/{policy}/rotate", {"POST": self._rotate_policy}),
@@ -93,8 +113,36 @@ class App:
             Route("status", "/v1/status", {"GET": self._status}),
             Route("metrics", "/metrics", {"GET": self._metrics}),
             Route("healthz", "/healthz", {"GET": self._healthz}),
+            Route("healthz", "/health", {"GET": self._healthz}),  # where users of Azure's emulator look
             Route("readyz", "/readyz", {"GET": self._readyz}),
-        ]
+            *self._azure_routes(),
+        ]  # fmt: skip
+
+    def _azure_routes(self) -> list[Route]:
+        """Addresses as Event Hubs and its schema registry have them, errors included."""
+        hubs, registry = self._event_hubs, self._registry
+        one = "/$schemagroups/{group}/schemas/{schema}"
+        return [
+            Route("messages", "/{hub}/messages", {"POST": hubs.to_hub}, eventhubs.rendered),
+            Route("messages", "/{hub}/partitions/{partition}/messages", {"POST": hubs.to_partition},
+                  eventhubs.rendered),
+            Route("publisher", "/{hub}/publishers/{publisher}/messages", {"POST": hubs.as_publisher},
+                  eventhubs.rendered),
+            Route("schemagroups", "/$schemagroups", {"GET": registry.groups}, schemas.rendered),
+            Route("schema", "/$schemagroups/$schemas/{id}", {"GET": registry.by_id}, schemas.rendered),
+            Route("schema", one, {"PUT": self._with(registry.register), "POST": self._with(registry.find)},
+                  schemas.rendered),
+            Route("schema", one + "/versions", {"GET": registry.versions}, schemas.rendered),
+            Route("schema", one + "/versions/{version}", {"GET": registry.by_version}, schemas.rendered),
+        ]  # fmt: skip
+
+    def _with(self, handler: Callable[[Call, bytes], Awaitable[Answer]]) -> Handler:
+        """A handler that is given the request's body."""
+
+        async def handle(call: Call) -> Answer:
+            return await handler(call, await self._body(call))
+
+        return handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong is answered too, unless half an answer is out already."""
@@ -111,14 +159,15 @@ class App:
                 doorman.used(scope, 0, len(message.get("body", b"")))
             await send(message)
 
-        label, name = "page", ""
+        label, names = "page", tuple[str, ...]()
+        errors: ErrorStyle = problems.rendered
         try:
             self._guard.check(scope)
             found = self._table.find(scope)
             if found is not None:
-                label, name = found[0].label, found[1]
+                label, names, errors = found[0].label, found[1], found[0].errors
             if doorman is not None:
-                self._admit(doorman, scope, label, name)
+                self._admit(doorman, scope, label, names)
                 receive = _charged(doorman, scope, receive)
             if found is None:
                 await self._page(scope, receive, counting_send)
@@ -127,16 +176,19 @@ class App:
         except ClientGone:
             status = 499
         except Exception as error:
-            await self._fail(error, scope, counting_send, begun=status != 0)
+            await self._fail(error, scope, counting_send, errors, begun=status != 0)
         self._counters.requests[label, status] += 1
         if doorman is not None:
-            doorman.done(scope, label, name, status)
+            doorman.done(scope, label, "/".join(names), status)
 
-    def _admit(self, doorman: Doorman, scope: Scope, label: str, name: str) -> None:
+    def _admit(self, doorman: Doorman, scope: Scope, label: str, names: tuple[str, ...]) -> None:
         """Let a request in, or not. Raises HttpError 401, 403, 429."""
-        doorman.check(scope, label, name)
-        if label == "events" and scope["method"] == "POST" and name not in {hub.name for hub in self._broker.hubs()}:
-            doorman.require(scope, Action.CREATE_HUB, name)
+        doorman.check(scope, label, names)
+        if label == "events" and scope["method"] == "POST" and not self._exists(names[0]):
+            doorman.require(scope, Action.CREATE_HUB, names[0])
+
+    def _exists(self, hub: str) -> bool:
+        return any(info.name == hub for info in self._broker.hubs())
 
     async def _call(self, route: Route, call: Call) -> None:
         if call.scope["method"] == "OPTIONS":
@@ -147,7 +199,7 @@ class App:
         if answer is not None:
             await respond(call.send, answer.status, answer.body, answer.headers)
 
-    async def _fail(self, error: Exception, scope: Scope, send: Send, *, begun: bool) -> None:
+    async def _fail(self, error: Exception, scope: Scope, send: Send, errors: ErrorStyle, *, begun: bool) -> None:
         problem = problem_of(error)
         self._counters.problems[problem.type.rpartition(":")[2]] += 1
         if problem.status >= 500:
@@ -157,7 +209,7 @@ class App:
             raise error  # the server cuts the connection, so that nobody takes half an answer for a whole one
         if header(scope, b"expect"):  # the client may not send the body now: the next bytes could be anything
             problem = replace(problem, headers=(*problem.headers, ("connection", "close")))
-        await respond_problem(send, problem)
+        await respond_problem(send, problem, *errors(problem))
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -185,16 +237,22 @@ class App:
         request = tail.parse(info, call.query(), header(call.scope, b"last-event-id").decode("latin-1"))
         reader = tail.Tail(self._broker, request, self._limits, self._counters)
         await reader.start()
-        await self._streams.serve(call.receive, call.send, reader.frames())
+        await self._stream(call, reader.frames(), Action.READ)
 
     async def _live_stream(self, call: Call) -> None:
         _no_head(call)
-        await self._streams.serve(call.receive, call.send, self._live.frames())
+        await self._stream(call, self._live.frames(), Action.OBSERVE)
+
+    async def _stream(self, call: Call, frames: AsyncGenerator[bytes, None], action: Action) -> None:
+        if self._doorman is not None:
+            frames = self._doorman.while_allowed(call.scope, action, call.name or None, frames)
+        await self._streams.serve(call.receive, call.send, frames)
 
     async def _hubs(self, call: Call) -> Answer:
         hubs = await self._overview.hubs()
         if self._doorman is not None:
             hubs = self._doorman.visible(call.scope, Action.DESCRIBE_HUB, hubs, "name")
+            hubs = [self._told(call, hub) for hub in hubs]
         return json_answer({"hubs": hubs})
 
     async def _create_hub(self, call: Call) -> Answer:
@@ -204,10 +262,20 @@ class App:
         return json_answer(await self._admin.create_hub(body), 201)
 
     async def _hub(self, call: Call) -> Answer:
-        return json_answer(await self._admin.show_hub(call.name))
+        return json_answer(self._told(call, await self._admin.show_hub(call.name)))
+
+    def _told(self, call: Call, hub: dict[str, Any]) -> dict[str, Any]:
+        """A hub as whoever asks may know it: its settings take a right of their own."""
+        doorman = self._doorman
+        if doorman is None or doorman.visible(call.scope, Action.DESCRIBE_SETTINGS, [hub], "name"):
+            return hub
+        return {**hub, "settings": {}}
 
     async def _alter_hub(self, call: Call) -> Answer:
-        return json_answer(await self._admin.alter_hub(call.name, await self._body(call)))
+        body = await self._body(call)
+        if self._doorman is not None and parse_json(body, AlterHub).partitions is not None:
+            self._doorman.require(call.scope, Action.GROW_HUB, call.name)
+        return json_answer(await self._admin.alter_hub(call.name, body))
 
     async def _delete_hub(self, call: Call) -> Answer:
         await self._admin.delete_hub(call.name)
@@ -216,7 +284,7 @@ class App:
     async def _groups(self, call: Call) -> Answer:
         groups = await self._overview.groups()
         if self._doorman is not None:
-            groups = self._doorman.visible(call.scope, Action.USE_GROUP, groups, "group")
+            groups = self._doorman.visible(call.scope, Action.DESCRIBE_GROUP, groups, "group")
         return json_answer({"groups": groups})
 
     async def _group(self, call: Call) -> Answer:
@@ -227,6 +295,30 @@ class App:
         if self._doorman is not None:
             self._doorman.require(call.scope, Action.READ, parse_json(body, ResetGroup).hub)
         return json_answer(await self._admin.reset(call.name, body))
+
+    def _reads(self, call: Call, hub: str) -> str:
+        """The hub, if whoever asks may read it. Raises HttpError 403."""
+        if self._doorman is not None:
+            self._doorman.require(call.scope, Action.READ, hub)
+        return hub
+
+    async def _claims(self, call: Call) -> Answer:
+        hub = self._reads(call, call.query().get("hub", ""))
+        return json_answer(self._processors.claims(call.name, hub))
+
+    async def _claim(self, call: Call) -> Answer:
+        wanted = parse_json(await self._body(call), ClaimPartitions)
+        self._reads(call, wanted.hub)
+        return json_answer(await self._processors.claim(call.name, wanted))
+
+    async def _positions(self, call: Call) -> Answer:
+        hub = self._reads(call, call.query().get("hub", ""))
+        return json_answer(await self._processors.positions(call.name, hub))
+
+    async def _commit(self, call: Call) -> Answer:
+        wanted = parse_json(await self._body(call), CommitPositions)
+        self._reads(call, wanted.hub)
+        return json_answer(await self._processors.commit(call.name, wanted))
 
     def _rules(self, call: Call) -> tuple[Policies, str]:
         """The policies, and who asks. Raises HttpError 409 where nobody signs in."""

@@ -1,7 +1,7 @@
 """One HTTP connection: uvicorn's fast protocol, with the limits it leaves out.
 
-Added: a connection limit, a size and a time limit for request heads, an end to clients that stop reading, and an end
-to bodies that go on after their request was refused.
+Added: a connection limit, a size and a time limit for request heads, an end to clients that stop reading, one by one
+and all together, and an end to bodies that go on after their request was refused.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gridwire.heads.backlog import Backlog
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.sign_in import CERTIFICATE
@@ -23,6 +24,7 @@ class HubConnection(HttpToolsProtocol):
 
     limits: ClassVar[HttpLimits]
     counters: ClassVar[HttpCounters]
+    backlog: ClassVar[Backlog]
     guard: ClassVar[Guard]
     upgrades: ClassVar[Upgrades]
 
@@ -53,6 +55,7 @@ class HubConnection(HttpToolsProtocol):
 
     def _let_go(self) -> None:
         self.counters.connections -= 1
+        self.backlog.resumed(self.transport)
         for timer in (self._head_timer, self._stall_timer, self._discard_timer):
             if timer is not None:
                 timer.cancel()
@@ -136,11 +139,13 @@ class HubConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""
         super().pause_writing()
+        self.backlog.paused(self.transport)
         if self._stall_timer is None:
             self._stall_timer = self.loop.call_later(self.limits.write_stall_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self.backlog.resumed(self.transport)
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -157,5 +162,6 @@ def connection_class(
         counters = counters_
         guard = guard_
         upgrades = upgrades_
+        backlog = Backlog(limits_.unread_bytes_max)
 
     return Connection

@@ -53,14 +53,15 @@ class Ingest:
     """Takes events in over HTTP."""
 
     def __init__(
-        self, broker: Broker, clock: Clock, limits: HttpLimits, counters: HttpCounters, *, auto_create: bool
-    ) -> None:
+        self, broker: Broker, clock: Clock, limits: HttpLimits, counters: HttpCounters, memory: BodyMemory, *,
+        auto_create: bool,
+    ) -> None:  # fmt: skip
         self._broker = broker
         self._clock = clock
         self._limits = limits
         self._counters = counters
         self._auto_create = auto_create
-        self._memory = BodyMemory(limits.body_bytes_in_flight_max)
+        self._memory = memory
         self._turn = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, hub: str) -> None:
@@ -75,17 +76,11 @@ class Ingest:
 
     def _check_hub(self, hub: str) -> None:
         """Refuse before the body is read what can be refused without it."""
-        check_name(hub)
-        if hub.startswith("__"):
-            raise Forbidden(f"hub {hub!r} is the platform's own: clients may read it, not write it")
         try:
-            info = self._broker.hub(hub)
+            writable(self._broker, hub)
         except UnknownHub:
             if not self._auto_create:
                 raise
-            return
-        if info.internal:
-            raise Forbidden(f"hub {hub!r} is the platform's own: clients may read it, not write it")
 
     async def _take(self, scope: Scope, hub: str, body: bytes) -> bytes:
         params = query(scope)
@@ -99,13 +94,21 @@ class Ingest:
             if len(block) == bodies.BLOCK_EVENTS:
                 await asyncio.sleep(0)
         wanted = whole_number(params["partition"], "partition") if "partition" in params else None
-        info = await self._hub(hub)
-        if wanted is not None and not 0 <= wanted < info.partitions:
-            raise UnknownPartition(f"hub {hub!r} has partitions 0 to {info.partitions - 1}, not {wanted}")
-        runs = await self._append(info, events, wanted)
-        self._counters.events_received += len(events)
-        self._counters.bytes_received += len(body)
+        runs = await self.store(await self._hub(hub), events, wanted, len(body))
         return self._answer(runs, parsed.several)
+
+    async def store(self, info: HubInfo, events: list[Event], partition: int | None, size: int) -> list[Run]:
+        """Put the events of one request of `size` bytes into a hub; durable as promised when it returns.
+
+        Raises:
+            UnknownPartition, and what an append raises: then part of the events may be stored.
+        """
+        if partition is not None and not 0 <= partition < info.partitions:
+            raise UnknownPartition(f"hub {info.name!r} has partitions 0 to {info.partitions - 1}, not {partition}")
+        runs = await self._append(info, events, partition)
+        self._counters.events_received += len(events)
+        self._counters.bytes_received += size
+        return runs
 
     async def _hub(self, name: str) -> HubInfo:
         try:
@@ -163,6 +166,14 @@ class Ingest:
             return first + b"}"
         count = sum(run.count for run in runs)
         return first + b',"count":%d,"results":%b}' % (count, msgspec.json.encode(joined(runs)))
+
+
+def writable(broker: Broker, hub: str) -> HubInfo:
+    """A hub that clients may write to. Raises InvalidName, Forbidden, UnknownHub."""
+    check_name(hub)
+    if hub.startswith("__") or broker.hub(hub).internal:
+        raise Forbidden(f"hub {hub!r} is the platform's own: clients may read it, not write it")
+    return broker.hub(hub)
 
 
 def _request_key(scope: Scope, params: Mapping[str, str]) -> bytes | None:

@@ -41,6 +41,9 @@ class HttpLimits:
     write_stall_s: float = 60.0
     """How long a client may not read before its connection is dropped; nothing queues up behind it meanwhile."""
 
+    unread_bytes_max: int = 256 * MIB
+    """Answers that clients have not read yet, over all connections; above it those who read least are cut."""
+
     discard_bytes_max: int = 64 * MIB
     """What is read and dropped of a body that was refused, so that the client gets to read why."""
 

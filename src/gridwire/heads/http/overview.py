@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
+from gridwire.broker.claims import DEFAULT_GROUP, declared_groups
 from gridwire.broker.membership import GroupView, Membership
-from gridwire.broker.port import Broker, HubInfo, Place, Position
+from gridwire.broker.port import HubInfo, Journal, Place, Position
 from gridwire.core import batch
 from gridwire.core.clock import Clock
 from gridwire.core.errors import GridwireError, InvalidBatch, MessageTooLarge
@@ -28,7 +29,7 @@ RUNNING: Final = "running"
 class Overview:
     """Reads the broker, the consumer groups and the hub's status; keeps nothing but a cache of event times."""
 
-    def __init__(self, broker: Broker, membership: Membership, status: Status, clock: Clock) -> None:
+    def __init__(self, broker: Journal, membership: Membership, status: Status, clock: Clock) -> None:
         self._broker = broker
         self._membership = membership
         self._status = status
@@ -75,6 +76,7 @@ class Overview:
     async def group_details(self) -> list[dict[str, Any]]:
         """All groups by name, with partitions and members."""
         names = {name for name, _, _ in self._membership.list()} | set(await self._broker.group_names())
+        names |= declared_groups(self._broker)
         workers = self.workers()
         return [await self._describe(name, workers) for name in sorted(names)]
 
@@ -89,7 +91,8 @@ class Overview:
     async def group(self, name: str) -> dict[str, Any]:
         """One group with partitions and members. Raises HttpError 404."""
         detail = await self._describe(name, self.workers())
-        if not detail["partitions"] and self._membership.describe(name) is None and not detail["members"]:
+        known = detail["partitions"] or detail["members"] or self._membership.describe(name) is not None
+        if not known and name not in {DEFAULT_GROUP, *declared_groups(self._broker)}:
             raise HttpError(404, f"no group {name[:80]!r}: it exists once a consumer joined or committed")
         return detail
 

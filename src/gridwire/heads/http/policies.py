@@ -53,7 +53,7 @@ class Policies:
     def list(self) -> dict[str, Any]:
         """Everything known, without secrets."""
         access = self._access
-        return {"policies": access.policies(), "users": access.users(), "certificates": access.certificates()}
+        return {"policies": access.policies(), "users": access.users.shown(), "certificates": access.certificates()}
 
     async def create(self, who: str, body: bytes) -> dict[str, Any]:
         """Make a policy; the only answer with its keys."""
@@ -72,12 +72,12 @@ class Policies:
     async def set_user(self, who: str, body: bytes) -> dict[str, Any]:
         """Make or change a user."""
         wanted = parse_json(body, SetUser)
-        await self._access.set_user(who, wanted.name, wanted.password, wanted.policies)
+        await self._access.users.set(who, wanted.name, wanted.password, wanted.policies)
         return {"user": wanted.name, "policies": wanted.policies}
 
     async def delete_user(self, who: str, name: str) -> None:
         """Forget a user."""
-        await self._access.delete_user(who, name)
+        await self._access.users.delete(who, name)
 
     async def set_certificate(self, who: str, body: bytes) -> dict[str, Any]:
         """Say whose policies a certificate carries."""

@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 from gridwire.core import compression
 from gridwire.core.errors import GridwireError, InvalidBatch, MessageTooLarge
 from gridwire.heads.http.options import HttpLimits
-from gridwire.wire.http.problems import CONTENT_TYPE as PROBLEM_TYPE
 from gridwire.wire.http.problems import BadBody, HttpError, Problem
 
 JSON_HEADERS: Final[list[tuple[bytes, bytes]]] = [
@@ -174,8 +173,8 @@ async def respond(send: Send, status: int, body: bytes, headers: Headers = JSON_
     await send({"type": "http.response.body", "body": body})
 
 
-async def respond_problem(send: Send, problem: Problem) -> None:
-    """Send an error as RFC 9457 has it."""
-    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"x-content-type-options", b"nosniff")]
+async def respond_problem(send: Send, problem: Problem, content_type: str, body: bytes) -> None:
+    """Send an error in whatever form the address has for them."""
+    headers = [(b"content-type", content_type.encode()), (b"x-content-type-options", b"nosniff")]
     headers += [(name.encode(), value.encode()) for name, value in problem.headers]
-    await respond(send, problem.status, problem.body(), headers)
+    await respond(send, problem.status, body, headers)

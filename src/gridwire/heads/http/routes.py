@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from gridwire.heads.http.request import JSON_HEADERS, Headers, query
-from gridwire.wire.http.problems import HttpError
+from gridwire.wire.http import problems
+from gridwire.wire.http.problems import HttpError, Problem
 
-PARAMETER: Final = 2
-"""The segment that may be a name: /v1/hubs/{hub}/..., /v1/groups/{group}/..."""
+ErrorStyle = Callable[[Problem], tuple[str, bytes]]
+"""An error as the users of an address expect it: content type and body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,17 @@ def json_answer(value: Any, status: int = 200) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to an address. `name`: the hub or group in its path, or empty."""
+    """One request to an address. `names`: what stands in its path for `{...}`, in order."""
 
     scope: Scope
     receive: Receive
     send: Send
-    name: str
+    names: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The hub or group in its path, or empty."""
+        return self.names[0] if self.names else ""
 
     def query(self) -> dict[str, str]:
         """Query parameters."""
@@ -56,6 +62,7 @@ class Route:
     label: str
     path: str
     methods: Mapping[str, Handler]
+    errors: ErrorStyle = problems.rendered
 
     def handler(self, method: str) -> Handler:
         """The handler of a method. Raises HttpError 405."""
@@ -69,32 +76,35 @@ class Route:
 
 
 class Table:
-    """Finds the route of a path in one or two look-ups."""
+    """Finds the route of a path: one look-up for each arrangement of names that paths of its length have."""
 
     def __init__(self, routes: list[Route]) -> None:
         self.routes = routes
-        self._fixed: dict[tuple[str, ...], Route] = {}
-        self._named: dict[tuple[str, ...], Route] = {}
+        shapes: dict[tuple[int, tuple[int, ...]], dict[tuple[str, ...], Route]] = {}
         for route in routes:
             segments = route.path.strip("/").split("/")
-            if len(segments) > PARAMETER and segments[PARAMETER].startswith("{"):
-                self._named[_without_name(segments)] = route
-            else:
-                self._fixed[tuple(segments)] = route
+            places = tuple(at for at, segment in enumerate(segments) if segment.startswith("{"))
+            shapes.setdefault((len(segments), places), {})[_fixed(segments, places)] = route
+        self._shapes: dict[int, list[tuple[tuple[int, ...], dict[tuple[str, ...], Route]]]] = {}
+        for (length, places), found in sorted(shapes.items(), key=lambda item: (len(item[0][1]), item[0])):
+            self._shapes.setdefault(length, []).append((places, found))
 
-    def find(self, scope: Scope) -> tuple[Route, str] | None:
-        """Route and name of a path. Each segment is unquoted by itself: a quoted slash belongs to a name."""
+    def find(self, scope: Scope) -> tuple[Route, tuple[str, ...]] | None:
+        """Route and names of a path. Each segment is unquoted by itself: a quoted slash belongs to a name."""
         raw: bytes = scope["raw_path"]
         segments = raw[1:].decode("latin-1").split("/")
         if b"%" in raw:
             segments = [unquote(segment, errors="replace") for segment in segments]
-        if len(segments) > PARAMETER:
-            route = self._named.get(_without_name(segments))
-            if route is not None and segments[PARAMETER]:
-                return route, segments[PARAMETER]
-        route = self._fixed.get(tuple(segments))
-        return None if route is None else (route, "")
+        if segments[0].startswith("$"):  # Azure's own addresses, which come in any case
+            segments[0] = segments[0].lower()
+        for places, routes in self._shapes.get(len(segments), ()):
+            route = routes.get(_fixed(segments, places))
+            if route is not None:
+                names = tuple(segments[at] for at in places)
+                if all(names):
+                    return route, names
+        return None
 
 
-def _without_name(segments: list[str]) -> tuple[str, ...]:
-    return (*segments[:PARAMETER], "", *segments[PARAMETER + 1 :])
+def _fixed(segments: list[str], places: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(segment for at, segment in enumerate(segments) if at not in places)

@@ -18,11 +18,13 @@ import uvicorn
 
 from gridwire.broker.identities import Identities
 from gridwire.broker.membership import Membership
-from gridwire.broker.port import Broker
+from gridwire.broker.port import Journal
+from gridwire.broker.schemas import SchemaRegistry
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.heads.http.admin import Admin
 from gridwire.heads.http.app import App
 from gridwire.heads.http.connection import HubConnection, connection_class
+from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.guard import Guard, is_loopback
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -30,6 +32,9 @@ from gridwire.heads.http.metrics import Counters
 from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.overview import Overview, Status
 from gridwire.heads.http.pages import Pages
+from gridwire.heads.http.processors import Processors
+from gridwire.heads.http.request import BodyMemory
+from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import Doorman
 from gridwire.heads.http.streams import Streams
 from gridwire.heads.http.upgrade import Upgrades
@@ -58,7 +63,7 @@ class HttpHead:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: Journal,
         membership: Membership,
         *,
         status: Status,
@@ -84,12 +89,13 @@ class HttpHead:
         self._guard = Guard(loopback, frozenset(name.lower() for name in hosts_allowed))
         overview = Overview(broker, membership, status, clock)
         self._streams = Streams(self._limits, self.counters)
+        memory = BodyMemory(self._limits.body_bytes_in_flight_max)
+        create = loopback if auto_create is None else auto_create
+        ingest = Ingest(broker, clock, self._limits, self.counters, memory, auto_create=create)
         self._app = App(
             broker=broker,
             guard=self._guard,
-            ingest=Ingest(
-                broker, clock, self._limits, self.counters, auto_create=loopback if auto_create is None else auto_create
-            ),
+            ingest=ingest,
             admin=Admin(broker, membership, overview, self.counters),
             overview=overview,
             live=Live(broker, overview, clock),
@@ -98,6 +104,9 @@ class HttpHead:
             parts=counters or {},
             limits=self._limits,
             counters=self.counters,
+            processors=Processors(broker, membership, clock),
+            registry=Schemas(SchemaRegistry(broker, clock)),
+            event_hubs=EventHubsSend(broker, ingest, clock, self._limits, memory),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls

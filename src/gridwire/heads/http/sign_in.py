@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.types import Scope
@@ -30,6 +31,8 @@ OPEN: Final = frozenset({"healthz", "readyz"})
 
 ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("events", "POST"): Action.SEND,
+    ("messages", "POST"): Action.SEND,
+    ("publisher", "POST"): Action.SEND,
     ("events", "GET"): Action.READ,
     ("tail", "GET"): Action.READ,
     ("hub", "GET"): Action.DESCRIBE_HUB,
@@ -38,8 +41,18 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("hubs", "GET"): Action.LIST,
     ("hubs", "POST"): Action.LIST,  # and creating the hub named in the body
     ("groups", "GET"): Action.LIST,
-    ("group", "GET"): Action.USE_GROUP,
+    ("group", "GET"): Action.DESCRIBE_GROUP,
     ("reset", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
+    ("claims", "GET"): Action.USE_GROUP,  # and reading the hub in the query
+    ("claims", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
+    ("positions", "GET"): Action.USE_GROUP,  # and reading the hub in the query
+    ("positions", "POST"): Action.USE_GROUP,  # and reading the hub named in the body
+    ("schemagroups", "GET"): Action.READ_SCHEMA,
+    ("schema", "GET"): Action.READ_SCHEMA,
+    ("schema", "PUT"): Action.REGISTER_SCHEMA,
+    ("schema", "POST"): Action.READ_SCHEMA,
+    ("schemas", "GET"): Action.READ_SCHEMA,
+    ("schemas", "POST"): Action.REGISTER_SCHEMA,
     ("live", "GET"): Action.OBSERVE,
     ("metrics", "GET"): Action.OBSERVE,
     ("status", "GET"): Action.LIST,
@@ -47,7 +60,13 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
 }
 """By route and method; what is not here takes Manage on the namespace."""
 
-AUDITED: Final = frozenset({("hub", "PATCH"), ("hub", "DELETE"), ("hubs", "POST"), ("reset", "POST")})
+AUDITED: Final = frozenset(
+    {
+        ("hub", "PATCH"), ("hub", "DELETE"), ("hubs", "POST"), ("reset", "POST"),
+        ("schema", "PUT"), ("schemas", "POST"), ("schemas", "DELETE"), ("schemagroups", "POST"),
+        ("schemagroups", "DELETE"),
+    }
+)  # fmt: skip
 
 
 class Doorman:
@@ -55,14 +74,19 @@ class Doorman:
 
     def __init__(self, access: Identities) -> None:
         self.access = access
-        self._known: dict[str, Identity] = {}
+        self._known: dict[tuple[str, str | None], Identity] = {}
         self._generation = access.generation
 
-    def check(self, scope: Scope, label: str, name: str) -> Identity | None:
-        """Whoever asks, if he may; None for what is open to all. Raises HttpError 401, 403, 429."""
+    def check(self, scope: Scope, label: str, names: Sequence[str]) -> Identity | None:
+        """Whoever asks, if he may; None for what is open to all. Raises HttpError 401, 403, 429.
+
+        Args:
+            names: what stands in the path, the hub or group first.
+        """
         if label in OPEN:
             return None
-        identity = self._identify(scope)
+        name = names[0] if names else ""
+        identity = self._identify(scope, names[1] if label == "publisher" else None)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method != "OPTIONS":
             self._allow(scope, identity, ACTIONS.get((label, method), Action.OPERATE), name or None)
@@ -80,10 +104,26 @@ class Doorman:
         """A further right a request turned out to need. Raises HttpError 403."""
         self._allow(scope, scope[IDENTITY], action, resource)
 
+    async def while_allowed(
+        self, scope: Scope, action: Action, resource: str | None, frames: AsyncGenerator[bytes, None]
+    ) -> AsyncGenerator[bytes, None]:
+        """A stream's frames for as long as whoever asked for it may. Raises HttpError 401, 403."""
+        identity: Identity | None = scope[IDENTITY]
+        generation = self.access.generation
+        async with contextlib.aclosing(frames):
+            async for frame in frames:
+                if generation != self.access.generation and identity is not None:
+                    generation, identity = self.access.generation, self.access.renew(identity)
+                if identity is None or identity.expired(self.access.now_s()):
+                    raise HttpError(401, "what this stream was opened with is no longer good")
+                self._allow(scope, identity, action, resource)
+                yield frame
+
     def visible(self, scope: Scope, action: Action, rows: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
         """Those rows of a list whoever asks may know of."""
         identity = scope[IDENTITY]
-        return [row for row in rows if allowed(identity, action, row[key])]
+        host = _host(scope)
+        return [row for row in rows if allowed(identity, action, row[key], host)]
 
     def done(self, scope: Scope, label: str, name: str, status: int) -> None:
         """Write down what was changed."""
@@ -103,12 +143,12 @@ class Doorman:
 
     def _allow(self, scope: Scope, identity: Identity, action: Action, resource: str | None) -> None:
         try:
-            require(identity, action, resource)
+            require(identity, action, resource, _host(scope))
         except NotAllowed as error:
             self.access.audit.failed(identity.name, action.value, _peer(scope), str(error))
             raise HttpError(403, str(error)) from None
 
-    def _identify(self, scope: Scope) -> Identity:
+    def _identify(self, scope: Scope, publisher: str | None) -> Identity:
         text = header(scope, b"authorization").decode("latin-1")
         try:
             if not text:
@@ -116,39 +156,47 @@ class Doorman:
                 if identity is None:
                     raise NotAuthenticated("sign in with a key, a token or a certificate")
                 return identity
-            return self._by_header(text)
+            return self._by_header(text, publisher)
         except NotAuthenticated as error:
             if text:
                 self.access.audit.failed("?", "sign-in", _peer(scope), f"http: {error}")
             raise HttpError(401, str(error), (("www-authenticate", CHALLENGE),)) from None
 
-    def _by_header(self, text: str) -> Identity:
+    def _by_header(self, text: str, publisher: str | None) -> Identity:
         if len(text) > CREDENTIALS_CHARS_MAX:
             raise NotAuthenticated("the credentials are too long")
         if self._generation != self.access.generation:
             self._generation = self.access.generation
             self._known.clear()
-        identity = self._known.get(text)
+        known = (text, publisher)
+        identity = self._known.get(known)
         if identity is None:
-            identity = self._verified(text)
+            identity = self._verified(text, publisher)
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
-            self._known[text] = identity
+            self._known[known] = identity
         elif identity.expired(self.access.now_s()):
-            del self._known[text]
+            del self._known[known]
             raise NotAuthenticated("the time of this token is up")
         return identity
 
-    def _verified(self, text: str) -> Identity:
+    def _verified(self, text: str, publisher: str | None) -> Identity:
         scheme, _, rest = text.partition(" ")
         kind = scheme.lower()
+        if kind == "bearer" and rest.lower().startswith(sas.SCHEME.lower()):
+            kind, text = sas.SCHEME.lower(), rest  # a signature in the place of a token: all some SDKs can send
         if kind == "basic":
             return self.access.by_key(plain.parse_basic(rest))
         if kind == "bearer":
             return self.access.by_token(rest.strip())
         if kind == sas.SCHEME.lower():
-            return self.access.by_sas(text)
+            return self.access.by_sas(text, publisher)
         raise NotAuthenticated("this way to sign in is not served")
+
+
+def _host(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]).removeprefix("::ffff:") if client else ""
 
 
 def _peer(scope: Scope) -> str:

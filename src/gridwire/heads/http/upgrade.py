@@ -9,7 +9,7 @@ from typing import Any
 
 from gridwire.heads.http.guard import Guard
 from gridwire.wire.http import websocket
-from gridwire.wire.http.problems import HttpError
+from gridwire.wire.http.problems import Forbidden, HttpError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,16 @@ Upgrades = Mapping[str, Upgrade]
 def answer(scope: Any, upgrade: Upgrade, guard: Guard) -> tuple[bytes, asyncio.Protocol | None]:
     """(response head, who takes the connection over; None when it was refused).
 
-    A page of another site may open WebSockets to this machine, so `Origin` is checked as for requests that change things.
+    A page of another site may open WebSockets to this machine, so `Origin` is checked as for requests that change
+    things.
     """
     headers = dict(scope["headers"])
     try:
         guard.check({**scope, "method": "UPGRADE"})
     except HttpError as error:
         return _refused(error.status), None
+    except Forbidden:
+        return _refused(403), None
     key = headers.get(b"sec-websocket-key", b"")
     asked = [each.strip() for each in headers.get(b"sec-websocket-protocol", b"").split(b",")]
     chosen = next((each for each in asked if each in upgrade.subprotocols), None)

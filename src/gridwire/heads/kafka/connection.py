@@ -3,6 +3,9 @@
     receive buffer -> frame -> dispatch -+- Produce: appended at once, many in flight ------+-> slots in order -> socket
                                          +- anything else: one at a time, as Kafka does it -+
 
+Bytes arrive in a buffer that all connections of the head share; only what is left of them when the frames that are
+whole have been taken moves to a buffer of the connection's own. So a connection that has nothing pending has none.
+
 A slot is opened for each request that gets an answer; answers leave from the front of the queue only. While a
 request other than Produce is being worked on, or too much is in flight, the next frame waits in the receive buffer;
 when that is full, reading stops and TCP tells the client.
@@ -13,20 +16,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol, cast
 
 import structlog
 
-from gridwire.core.errors import GridwireError, RemoteProtocolError
+from gridwire.core.errors import RemoteProtocolError
 from gridwire.heads.kafka import produce, rights
 from gridwire.heads.kafka.context import (
     CONNECTION_BYTES_MAX,
     CONNECTION_REQUESTS_MAX,
     FRAME_STEP_BYTES,
+    FRAME_STEP_BYTES_LEAST,
     HEAD_BYTES_MAX,
     RECEIVE_BYTES,
     RECEIVE_BYTES_LEAST,
     WRITE_BUFFER_BYTES,
+    WRITE_PAUSE_BYTES,
     Answer,
     Context,
     Request,
@@ -44,6 +50,9 @@ _WAITS: Final = frozenset({codec.FETCH, codec.JOIN_GROUP, codec.SYNC_GROUP})
 """Requests that may wait for somebody else, for minutes."""
 
 
+_NOTHING: Final = bytearray()
+"""The buffer of a connection with nothing in it."""
+
 _MAPPED: Final = "::ffff:"
 """What an IPv4 address looks like on a socket that takes both."""
 
@@ -53,6 +62,8 @@ class Owner(Protocol):
 
     context: Context
     inflight_bytes: int
+    shared: bytearray
+    """Where bytes of any connection arrive; nobody's between two calls."""
 
     def opened(self, connection: Connection) -> bool:
         """Register; False when there are too many."""
@@ -66,8 +77,12 @@ class Owner(Protocol):
         """So many bytes are no longer in flight."""
         ...
 
-    def wait_for_room(self, connection: Connection) -> None:
-        """Call `proceed` once less is in flight."""
+    def grant(self, connection: Connection, size: int) -> bool:
+        """Whether there is room for so much more of a large frame; if not, `proceed` is called once there is."""
+        ...
+
+    def settled(self, connection: Connection) -> None:
+        """The large frame is whole."""
         ...
 
 
@@ -81,21 +96,27 @@ class _Slot:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """See the module. `moved_s` is when bytes last arrived or left, on the head's clock."""
+    """See the module. `moved_s` is when bytes last arrived or left, on the head's clock.
+
+    `reserved_bytes` is the buffer of a large frame that arrives.
+    """
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._context = owner.context
-        self._scratch = self._buffer = bytearray(RECEIVE_BYTES_LEAST)
+        self._buffer = _NOTHING
         self._start = self._end = 0
-        self._reserved = 0
+        self.reserved_bytes = 0
+        self._large_s = 0.0
         self._slots: deque[_Slot] = deque()
         self._inflight_bytes = self._inflight = 0
-        self._task: asyncio.Task[Answer] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._unsent_bytes = 0
         self._reading_paused = self._writing_paused = self._parsing = self._turn_due = False
-        self._closing = self._eof = self._waits = False
+        self._closing = self._eof = self._waits = self._lost = False
+        self._unread_bytes = 0
         self._transport: asyncio.Transport
+        self._loop: asyncio.AbstractEventLoop  # asking for it costs a system call each time on Python 3.11
         self._peer = self._peer_host = self._local_host = ""
         self._reading: dict[Any, int] = {}
         self._admission: Admission | None = None
@@ -107,6 +128,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport, or close it when there are too many connections."""
         self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
         peer = self._transport.get_extra_info("peername") or ("?", 0)
         local = self._transport.get_extra_info("sockname") or ("", 0)
         self._peer_host = str(peer[0]).removeprefix(_MAPPED)
@@ -116,22 +138,27 @@ class Connection(asyncio.BufferedProtocol):
             self._closing = True
             self._transport.abort()
             return
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        if self._context.access is not None:
+        self._transport.set_write_buffer_limits(high=WRITE_PAUSE_BYTES)
+        access = self._context.access
+        if access is not None:
             certificate = self._transport.get_extra_info("peercert")
-            self._admission = Admission(self._context.access, self._peer, self.moved_s, certificate)
+            self._admission = Admission(access, self._peer, self._peer_host, self.moved_s, certificate)
             if self._admission.gate.failed:
                 self.abort("too many connections of this identity")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; pending appends finish on their own."""
-        self._closing = True
+        self._closing = self._lost = True
+        self._context.backlog.resumed(self._transport)
+        self._context.unsent_bytes -= self._unsent_bytes
+        self._unsent_bytes = 0
         self._cancel_wait()
         if self._muted is not None:
             self._muted.cancel()
         if self._admission is not None:
             self._admission.close()
         self._slots.clear()
+        self._buffer, self._start, self._end = _NOTHING, 0, 0
         self._release_reserved()
         self._owner.closed(self)
 
@@ -145,26 +172,38 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The client reads too slowly: take no further request."""
         self._writing_paused = True
+        self._context.backlog.paused(self._transport)
 
     def resume_writing(self) -> None:
         """The client caught up."""
         self._writing_paused = False
+        self._context.backlog.resumed(self._transport)
         self.proceed()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Room for what arrives next; reading is paused whenever there is none."""
-        return memoryview(self._buffer)[self._end :]
+        return memoryview(self._buffer or self._owner.shared)[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes arrived."""
+        self._buffer = self._buffer or self._owner.shared
         self._end += nbytes
         self._context.counters.bytes_in += nbytes
         self.moved_s = self._context.clock.monotonic()
         self.proceed()
-        if self._end == len(self._buffer) == RECEIVE_BYTES_LEAST:
+        self._keep()
+
+    def _keep(self) -> None:
+        """Leave the shared buffer, and have room for more in our own."""
+        pending = self._end - self._start
+        if self._buffer is self._owner.shared:
+            if pending:
+                self._replace(bytearray(RECEIVE_BYTES_LEAST if pending < RECEIVE_BYTES_LEAST else RECEIVE_BYTES))
+            else:
+                self._buffer, self._start, self._end = _NOTHING, 0, 0
+        elif self._end == len(self._buffer) == RECEIVE_BYTES_LEAST:
             self._replace(bytearray(RECEIVE_BYTES))
-            self._scratch = self._buffer
-            self._balance_reading()
+        self._balance_reading()
 
     # -- bytes to frames
 
@@ -172,6 +211,22 @@ class Connection(asyncio.BufferedProtocol):
     def partial(self) -> bool:
         """Whether a frame has begun to arrive and is not whole."""
         return self._ready() and self._end > self._start and self._room() > 0
+
+    @property
+    def large_since_s(self) -> float | None:
+        """Since when a frame with a large buffer of its own arrives, on the head's clock; None if none does."""
+        return self._large_s if self.reserved_bytes and self.partial else None
+
+    @property
+    def unread(self) -> bool:
+        """Whether answers wait for the client to read."""
+        return self._writing_paused
+
+    def look(self) -> None:
+        """Count what the client has read since the last look as movement."""
+        before, self._unread_bytes = self._unread_bytes, self._transport.get_write_buffer_size()
+        if self._unread_bytes < before:
+            self.moved_s = self._context.clock.monotonic()
 
     @property
     def stranger(self) -> bool:
@@ -219,18 +274,17 @@ class Connection(asyncio.BufferedProtocol):
         if size is None or self._end - self._start < size:
             self._make_room(codec.HEADER_LEAST_BYTES if size is None else size)
             return False
-        self._reserve(size - self._reserved)
-        self._reserved = 0
+        large = self.reserved_bytes > 0
+        if large:
+            self._owner.settled(self)
+        self._reserve(size - self.reserved_bytes)
+        self.reserved_bytes = 0
         self._inflight_bytes += size
         self._inflight += 1
-        if self._buffer is not self._scratch:
-            frame, self._buffer = self._buffer, self._scratch
-            self._start = self._end = 0
-        else:
-            frame = self._buffer[self._start : self._start + size]
-            self._start += size
-            if self._start == self._end:
-                self._start = self._end = 0
+        frame = self._buffer if large else self._buffer[self._start : self._start + size]
+        self._start += size
+        if self._start == self._end:
+            self._buffer, self._start, self._end = _NOTHING, 0, 0
         try:
             self._dispatch(frame, size)
         except RemoteProtocolError:
@@ -250,18 +304,21 @@ class Connection(asyncio.BufferedProtocol):
 
     def _make_room(self, size: int) -> None:
         have = self._end - self._start
-        if self._start + size <= len(self._buffer) and size <= len(self._scratch):
-            return
-        if size <= len(self._scratch):
-            self._buffer[:have] = self._buffer[self._start : self._end]
-            self._start, self._end = 0, have
-        elif self._buffer is self._scratch or self._end == len(self._buffer):
-            room = min(size, max(FRAME_STEP_BYTES, 2 * have))
-            if self._reserved == 0 and self._owner.inflight_bytes + room > HEAD_BYTES_MAX:
-                self._owner.wait_for_room(self)
+        if size <= RECEIVE_BYTES:
+            if size > len(self._buffer) and have:
+                self._replace(bytearray(RECEIVE_BYTES))
+            elif self._start + size > len(self._buffer):
+                self._buffer[:have] = self._buffer[self._start : self._end]
+                self._start, self._end = 0, have
+        elif not self.reserved_bytes or self._end == len(self._buffer):
+            thrifty = self._owner.inflight_bytes >= HEAD_BYTES_MAX // 4
+            room = min(size, max(FRAME_STEP_BYTES_LEAST if thrifty else FRAME_STEP_BYTES, 2 * have))
+            if not self._owner.grant(self, room - self.reserved_bytes):
                 return
-            self._reserve(room - self._reserved)
-            self._reserved = room
+            if self.reserved_bytes == 0:
+                self._large_s = self._context.clock.monotonic()
+            self._reserve(room - self.reserved_bytes)
+            self.reserved_bytes = room
             self._replace(bytearray(room))
 
     def _replace(self, buffer: bytearray) -> None:
@@ -273,11 +330,11 @@ class Connection(asyncio.BufferedProtocol):
         self._owner.inflight_bytes += size
 
     def _release_reserved(self) -> None:
-        reserved, self._reserved = self._reserved, 0
+        reserved, self.reserved_bytes = self.reserved_bytes, 0
         self._owner.released(reserved)
 
     def _room(self) -> int:
-        return len(self._buffer) - self._end
+        return len(self._buffer or self._owner.shared) - self._end
 
     def _balance_reading(self) -> None:
         """Read exactly while there is room to read into."""
@@ -346,22 +403,30 @@ class Connection(asyncio.BufferedProtocol):
         except Exception as error:
             self._broken(header, error, slot, size)
             return
-        self._task = asyncio.get_running_loop().create_task(result)
+        self._task = self._loop.create_task(self._work(result, header, slot, size))
         self._waits = header.key in _WAITS
-        self._task.add_done_callback(lambda task: self._handled(task, header, slot, size))
+        self._task.add_done_callback(lambda task: self._cancelled(task, result, slot, size))
 
-    def _handled(self, task: asyncio.Task[Answer], header: codec.RequestHeader, slot: _Slot, size: int) -> None:
-        self._task = None
-        error = None if task.cancelled() else task.exception()
-        if task.cancelled():
-            self._answer(slot, [], size)
-        elif error is not None:
+    async def _work(
+        self, handling: Coroutine[Any, Any, Answer], header: codec.RequestHeader, slot: _Slot, size: int
+    ) -> None:
+        """Wait for the answer and queue it in the same step: the next fetch must see how much is unsent."""
+        try:
+            answer = self._metered(header, self._encode(header, await handling), size)
+        except Exception as error:
+            self._task = None
             self._broken(header, error, slot, size)
         else:
-            try:
-                self._answer(slot, self._metered(header, self._encode(header, task.result()), size), size)
-            except GridwireError as problem:
-                self._broken(header, problem, slot, size)
+            self._task = None
+            self._answer(slot, answer, size)
+
+    def _cancelled(
+        self, task: asyncio.Task[None], handling: Coroutine[Any, Any, Answer], slot: _Slot, size: int
+    ) -> None:
+        if task.cancelled():
+            handling.close()
+            self._task = None
+            self._answer(slot, [], size)
 
     # -- whose they are
 
@@ -385,7 +450,7 @@ class Connection(asyncio.BufferedProtocol):
     def _mute(self, wait_s: float) -> None:
         """Take no request for a while: whoever does not heed the pause he is told is paused all the same."""
         if wait_s > 0 and self._muted is None and not self._closing:
-            self._muted = asyncio.get_running_loop().call_later(wait_s, self._unmute)
+            self._muted = self._loop.call_later(wait_s, self._unmute)
 
     def _unmute(self) -> None:
         self._muted = None
@@ -421,12 +486,12 @@ class Connection(asyncio.BufferedProtocol):
         A group of appends is acknowledged at once: one system call for all their answers instead of one each.
         """
         self._release(size)
-        if slot is not None:
+        if slot is not None and not self._lost:
             slot.buffers = buffers
-            self._unsent_bytes += sum(map(len, buffers))
+            self._unsent(sum(map(len, buffers)))
         if not self._turn_due:
             self._turn_due = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         """Send the answers that are due, then take further requests."""
@@ -444,13 +509,17 @@ class Connection(asyncio.BufferedProtocol):
         if not out or self._transport.is_closing():
             return
         size = sum(map(len, out))
-        self._unsent_bytes -= size
+        self._unsent(-size)
         self._context.counters.bytes_out += size
         self.moved_s = self._context.clock.monotonic()
         if size <= RECEIVE_BYTES:
             self._transport.write(b"".join(out))
         else:
             self._transport.writelines(out)
+
+    def _unsent(self, change: int) -> None:
+        self._unsent_bytes += change
+        self._context.unsent_bytes += change
 
     def _release(self, size: int) -> None:
         self._inflight_bytes -= size

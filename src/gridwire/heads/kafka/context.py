@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
 from gridwire.auth.model import Action
 from gridwire.broker.identities import Identities
@@ -16,6 +17,7 @@ from gridwire.core.errors import UnknownHub
 from gridwire.core.limits import MIB
 from gridwire.groups.consumer_model import Topology
 from gridwire.groups.model import GroupError
+from gridwire.heads.backlog import Backlog
 from gridwire.heads.kafka.sasl import Gate
 from gridwire.wire.kafka.codec import RequestHeader
 from gridwire.wire.kafka.compiler import Struct
@@ -29,13 +31,16 @@ LEADER_EPOCH: Final = 0
 """Leadership never moves."""
 
 RECEIVE_BYTES_LEAST: Final = 16 * 1024
-"""First receive buffer of a connection: a thousand idle meters must not cost more than some megabytes."""
+"""First buffer of a connection that has sent part of a request; one that has not needs none."""
 
 RECEIVE_BYTES: Final = 64 * 1024
-"""Receive buffer of a busy connection; a larger frame gets a buffer of its own."""
+"""Receive buffer that all connections of the head share, and the largest of their own; a larger frame gets its own."""
 
 FRAME_STEP_BYTES: Final = 4 * MIB
 """A larger frame's buffer grows as its bytes arrive, so that a size alone allocates no more than this."""
+
+FRAME_STEP_BYTES_LEAST: Final = 128 * 1024
+"""As above once the head holds a quarter of what it may: a thousand half-sent frames must not use it up."""
 
 CONNECTION_BYTES_MAX: Final = 32 * MIB
 """Requests in flight on one connection; above it the next one is not read."""
@@ -46,11 +51,29 @@ CONNECTION_REQUESTS_MAX: Final = 1000
 HEAD_BYTES_MAX: Final = 256 * MIB
 """Requests in flight and large frames being received, over all connections."""
 
+HEAD_ANSWER_BYTES_MAX: Final = 256 * MIB
+"""Answers that clients have not read yet, over all connections; above it those who read least are cut."""
+
+FETCH_BYTES_LEAST: Final = 64 * 1024
+"""What a fetch may still answer while there is no room left for more."""
+
 WRITE_BUFFER_BYTES: Final = 1 * MIB
-"""Unsent answers above which a connection's next request waits."""
+"""Answers not handed to the socket yet above which a connection's next request waits."""
+
+WRITE_PAUSE_BYTES: Final = 64 * 1024
+"""Bytes the system does not take at once above which a client counts as one that does not read."""
+
+WRITE_STALL_S: Final = 60.0
+"""A client that reads nothing of its answer for this long is cut."""
 
 FRAME_STALL_S: Final = 30.0
 """A frame of which nothing arrives for this long is given up, with its buffer."""
+
+ROOM_STALL_S: Final = 2.0
+"""The same for large frames while others wait for room."""
+
+ROOM_HELD_S: Final = 10.0
+"""How long a large frame may take to arrive while others wait for room, even if it drips."""
 
 IDLE_S: Final = 600.0
 """A connection without any traffic is closed; Kafka's `connections.max.idle.ms`."""
@@ -102,8 +125,19 @@ class Context:
     metadata_frames: dict[Hashable, tuple[tuple[HubInfo, ...], bytes]] = field(default_factory=dict)
     """Encoded Metadata answers and the hubs they show."""
 
+    names_by_id: dict[UUID, str] = field(default_factory=dict)
+    """Names hubs had when their id was last asked for; see `hubs_by_id`."""
+
     access: Identities | None = None
     """Who is known; None when nobody has to sign in."""
+    backlog: Backlog = field(default_factory=lambda: Backlog(HEAD_ANSWER_BYTES_MAX))
+    """What clients have not read yet."""
+    unsent_bytes: int = 0
+    """Answers that no socket has been given yet, over all connections."""
+
+    def answer_room(self) -> int:
+        """Bytes that a fetch may answer now."""
+        return max(FETCH_BYTES_LEAST, self.backlog.bytes_max - self.backlog.bytes - self.unsent_bytes)
 
     def hub(self, name: str) -> HubInfo | None:
         """The hub of that name, if there is one."""
@@ -111,6 +145,28 @@ class Context:
             return self.broker.hub(name)
         except UnknownHub:
             return None
+
+    def hubs_by_id(self, ids: Iterable[UUID]) -> dict[UUID, HubInfo]:
+        """The hubs of some ids; an id nobody has is left out, and costs a walk over all hubs, once a request."""
+        found, walked = {}, False
+        for topic_id in ids:
+            hub = self._remembered(topic_id)
+            if hub is None and not walked:
+                self.names_by_id = {hub.id: hub.name for hub in self.broker.hubs()}
+                hub, walked = self._remembered(topic_id), True
+            if hub is not None:
+                found[topic_id] = hub
+        return found
+
+    def _remembered(self, topic_id: UUID) -> HubInfo | None:
+        hub = self.hub(self.names_by_id.get(topic_id, ""))
+        return hub if hub is not None and hub.id == topic_id else None
+
+    def named(self, topics: Sequence[Struct]) -> list[Struct]:
+        """Topics with the names of their ids, where a request has those only; of an id nobody has, an empty one."""
+        ids = [topic["TopicId"] for topic in topics if "Name" not in topic]
+        names = {topic_id: hub.name for topic_id, hub in self.hubs_by_id(ids).items()}
+        return [topic if "Name" in topic else {**topic, "Name": names.get(topic["TopicId"], "")} for topic in topics]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +185,11 @@ class Request:
     def may(self, action: Action, resource: str | None = None) -> bool:
         """Whether whoever sent it may do something."""
         return self.gate is None or self.gate.may(action, resource)
+
+    @property
+    def who(self) -> str:
+        """Whoever sent it, for the audit hub."""
+        return "?" if self.gate is None or self.gate.identity is None else self.gate.identity.name
 
 
 def code_of_group(error: GroupError) -> int:

@@ -1,6 +1,6 @@
-"""Fetch: versions 4 to 17 served.
+"""Fetch: versions 4 to 18 served.
 
-Missing: incremental sessions (session id 0 is always answered, which every client understands), v18.
+Missing: incremental sessions (session id 0 is always answered, which every client understands).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ async def handle(context: Context, request: Request) -> Answer:
     wait_s = max(body["MaxWaitMs"], 0) / 1000
     deadline_s = context.clock.monotonic() + wait_s
     while asks:
+        _check_rights(request, asks)
         size, failed = await _read_all(context, asks, body["MaxBytes"], request.header.correlation_id)
         left_s = deadline_s - context.clock.monotonic()
         if failed or size >= body["MinBytes"] or left_s <= 0 or not await _wait(context, asks, left_s):
@@ -59,7 +60,8 @@ def _session_error(body: dict[str, Any]) -> int:
 def _asks(context: Context, request: Request) -> list[_Ask]:
     version, body = request.header.version, request.body
     committed = body["IsolationLevel"] == READ_COMMITTED
-    by_id = {hub.id: hub for hub in context.broker.hubs()} if version >= TOPIC_ID_FROM else {}
+    ids = [topic["TopicId"] for topic in body["Topics"]] if version >= TOPIC_ID_FROM else []
+    by_id = context.hubs_by_id(ids)
     asks = []
     for topic in body["Topics"]:
         if version >= TOPIC_ID_FROM:
@@ -68,18 +70,27 @@ def _asks(context: Context, request: Request) -> list[_Ask]:
         else:
             key = topic["Topic"]
             hub = context.hub(topic["Topic"])
-        name = hub.name if hub is not None else key
-        refused = isinstance(name, str) and not request.may(Action.READ, name)
         for part in topic["Partitions"]:
-            data = PartData(part["Partition"], ErrorCode.TOPIC_AUTHORIZATION_FAILED if refused else 0)
+            data = PartData(part["Partition"])
             epoch = part.get("CurrentLeaderEpoch", -1)
             asks.append(_Ask(key, hub, part["FetchOffset"], epoch, part["PartitionMaxBytes"], data, committed))
     return asks
 
 
+def _check_rights(request: Request, asks: list[_Ask]) -> None:
+    """Refuse what may not be read: anew after every wait, in which a right may have gone."""
+    if request.gate is None:
+        return
+    request.gate.current()
+    for ask in asks:
+        name = ask.topic if ask.hub is None else ask.hub.name
+        if isinstance(name, str) and not request.may(Action.READ, name):
+            ask.data.error, ask.data.records = ErrorCode.TOPIC_AUTHORIZATION_FAILED, b""
+
+
 async def _read_all(context: Context, asks: list[_Ask], bytes_max: int, turn: int) -> tuple[int, bool]:
     """Read every partition within the limit, starting with another one each time. Returns (bytes, any failed)."""
-    limit = max(min(bytes_max, FETCH_BYTES_MAX), 0)
+    limit = max(min(bytes_max, FETCH_BYTES_MAX, context.answer_room()), 0)
     size, failed = 0, False
     first = turn % len(asks)
     for ask in asks[first:] + asks[:first]:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from gridwire.heads.kafka import (
+    acls,
+    client_quotas,
     cluster,
     configs,
     consumer_groups,
@@ -21,6 +23,7 @@ from gridwire.heads.kafka import (
     positions,
     producer_ids,
     records,
+    scram_users,
     topics,
     transactions,
 )
@@ -97,6 +100,9 @@ HANDLERS: Final[dict[int, Handler]] = {
     25: transactions.add_offsets,
     26: transactions.end,
     28: transactions.commit_offsets,
+    29: acls.describe,
+    30: acls.create,
+    31: acls.delete,
     32: configs.describe,
     33: configs.replace,
     35: log_dirs.describe,
@@ -105,6 +111,10 @@ HANDLERS: Final[dict[int, Handler]] = {
     42: group_admin.delete,
     44: configs.alter,
     47: records.delete_positions,
+    48: client_quotas.describe,
+    49: client_quotas.alter,
+    50: scram_users.describe,
+    51: scram_users.alter,
     60: cluster.describe,
     75: log_dirs.describe_partitions,
     68: consumer_groups.heartbeat,

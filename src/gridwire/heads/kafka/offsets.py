@@ -1,7 +1,8 @@
-"""ListOffsets: versions 1 to 9 served, with every special timestamp of theirs:
+"""ListOffsets: versions 1 to 11 served, with every special timestamp of theirs:
 
     -1 latest   -2 earliest   -3 the event with the largest timestamp (v7)
     -4 earliest local, which is the earliest (v8)   -5 last tiered, which there is none of (v9)
+    -6 first not yet tiered, which there is none of either: nothing is on its way anywhere (v11)
 
 OffsetForLeaderEpoch: versions 2 to 4 served; the leader epoch is always 0. Missing of both: nothing.
 """
@@ -21,7 +22,8 @@ _EARLIEST: Final = -2
 _MAX_TIMESTAMP: Final = -3
 _EARLIEST_LOCAL: Final = -4
 _LATEST_TIERED: Final = -5
-_FIRST_VERSION: Final = {_MAX_TIMESTAMP: 7, _EARLIEST_LOCAL: 8, _LATEST_TIERED: 9}
+_EARLIEST_PENDING: Final = -6
+_FIRST_VERSION: Final = {_MAX_TIMESTAMP: 7, _EARLIEST_LOCAL: 8, _LATEST_TIERED: 9, _EARLIEST_PENDING: 11}
 _NO_TIMESTAMP: Final = -1
 
 Found = tuple[int, int] | None
@@ -43,7 +45,7 @@ async def _one(context: Context, hub: str, part: Struct, version: int, committed
     index, asked = part["PartitionIndex"], part["Timestamp"]
     if part.get("CurrentLeaderEpoch", -1) > LEADER_EPOCH:
         return {"PartitionIndex": index, "ErrorCode": ErrorCode.UNKNOWN_LEADER_EPOCH}
-    if asked < _LATEST_TIERED or version < _FIRST_VERSION.get(asked, 0):
+    if asked < _EARLIEST_PENDING or version < _FIRST_VERSION.get(asked, 0):
         return {"PartitionIndex": index, "ErrorCode": ErrorCode.UNSUPPORTED_VERSION}
     try:
         found = await _find(context, hub, index, asked, committed)
@@ -61,7 +63,7 @@ async def _find(context: Context, hub: str, partition: int, asked: int, committe
         return bounds.stable if committed else bounds.end, _NO_TIMESTAMP
     if asked in (_EARLIEST, _EARLIEST_LOCAL):
         return bounds.start, _NO_TIMESTAMP
-    if asked == _LATEST_TIERED:
+    if asked in (_LATEST_TIERED, _EARLIEST_PENDING):
         return None
     if asked == _MAX_TIMESTAMP:
         return await context.broker.newest(hub, partition)

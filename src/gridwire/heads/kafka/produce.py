@@ -1,6 +1,6 @@
-"""Produce: versions 3 to 12 served; 0 to 2 are advertised and refused (see the ledger).
+"""Produce: versions 3 to 13 served; 0 to 2 are advertised and refused (see the ledger).
 
-Missing: topic ids (v13). From v12 on a partition joins the sender's transaction by being written to. Batches go to the
+From v12 on a partition joins the sender's transaction by being written to. Batches go to the
 broker as views of the received frame; the answer leaves when every partition's append is as durable as promised.
 """
 
@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -49,7 +50,7 @@ class _Pending:
         self.finish = finish
         self.failed = False
         self.left = 1
-        self.topics: list[tuple[str, list[PartResult]]] = []
+        self.topics: list[tuple[str | UUID, list[PartResult]]] = []
 
     def refuse(self, result: PartResult, code: ErrorCode, message: str) -> None:
         """Answer a partition with an error."""
@@ -97,14 +98,20 @@ def start(
     """Append everything asked, in order and at once; `finish` is called when all is settled."""
     pending = _Pending(context, header, request.acks == 0, finish)
     refusal = _refusal(header, request)
-    for name, parts in request.topics:
+    if refusal is None and request.transactional_id is not None and gate is not None:
+        refusal = _transaction_refusal(gate, request.transactional_id)
+    by_id = context.hubs_by_id(topic for topic, _ in request.topics if isinstance(topic, UUID))
+    for topic, parts in request.topics:
         results = []
-        hub = context.hub(name)
+        hub = by_id.get(topic) if isinstance(topic, UUID) else context.hub(topic)
+        name = hub.name if hub is not None else str(topic)
         for index, records in parts:
             result = PartResult(index)
             results.append(result)
             if refusal is not None:
                 pending.refuse(result, *refusal)
+            elif hub is None and isinstance(topic, UUID):  # an id nobody has is nobody's secret
+                pending.refuse(result, ErrorCode.UNKNOWN_TOPIC_ID, f"there is no hub with id {name}")
             elif gate is not None and not gate.may(Action.SEND, name):
                 pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"sending to {name!r} takes Send")
             elif hub is None:
@@ -113,7 +120,7 @@ def start(
                 pending.refuse(result, ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"hub {name!r} is internal")
             else:
                 _append(pending, name, result, records, request.transactional_id)
-        pending.topics.append((name, results))
+        pending.topics.append((topic, results))
     pending.settle()
 
 
@@ -126,6 +133,13 @@ def _refusal(header: RequestHeader, request: ProduceRequest) -> tuple[ErrorCode,
     if request.transactional_id is not None and request.acks != -1:
         return ErrorCode.INVALID_REQUIRED_ACKS, "a transaction needs acks=all"
     return None
+
+
+def _transaction_refusal(gate: Gate, transactional_id: str) -> tuple[ErrorCode, str] | None:
+    if gate.may(Action.TRANSACT, transactional_id):
+        return None
+    code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    return code, f"a transaction of {transactional_id[:80]!r} takes Send, or WRITE on that id"
 
 
 def _append(

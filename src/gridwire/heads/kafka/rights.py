@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gridwire.auth.model import Action
 from gridwire.core.errors import RemoteProtocolError
+from gridwire.heads.kafka import operations
 from gridwire.heads.kafka.context import Answer, Context, Handled, Request
 from gridwire.wire.kafka import codec
 from gridwire.wire.kafka.compiler import Struct
@@ -24,6 +25,7 @@ Guard = Callable[[Handler, Context, Request], Handled]
 _NO_TOPIC: Final = ErrorCode.TOPIC_AUTHORIZATION_FAILED
 _NO_GROUP: Final = ErrorCode.GROUP_AUTHORIZATION_FAILED
 _NO_CLUSTER: Final = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+_NO_TRANSACTION: Final = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
 _TOPIC: Final = 2
 
 _AUDITED: Final[dict[int, Callable[[Struct], Sequence[str]]]] = {
@@ -49,7 +51,10 @@ async def guarded(handler: Handler, context: Context, request: Request) -> Answe
         gate.access.audit.record(
             gate.identity.name, f"kafka.{name}", ", ".join(audited(_complete(request))), peer=gate.peer
         )
-    return await _settled(guard(handler, context, request))
+    answer = await _settled(guard(handler, context, request))
+    if gate is None or gate.sovereign or not operations.asked(request):
+        return answer
+    return operations.told(request, _decoded(request, answer))
 
 
 def _complete(request: Request) -> Struct:
@@ -67,9 +72,11 @@ def _open(handler: Handler, context: Context, request: Request) -> Handled:
 
 
 def _operator(handler: Handler, context: Context, request: Request) -> Handled:
-    if request.may(Action.OPERATE):
-        return handler(context, request)
-    return _whole(request, _NO_CLUSTER)
+    return handler(context, request) if request.may(Action.OPERATE) else _whole(request, _NO_CLUSTER)
+
+
+def _inspector(handler: Handler, context: Context, request: Request) -> Handled:
+    return handler(context, request) if request.may(Action.INSPECT) else _whole(request, _NO_CLUSTER)
 
 
 def _whole(request: Request, code: ErrorCode) -> Answer:
@@ -80,11 +87,13 @@ def _whole(request: Request, code: ErrorCode) -> Answer:
     return {"ErrorCode": code}
 
 
-def _anywhere(action: Action, code: ErrorCode) -> Guard:
-    def guard(handler: Handler, context: Context, request: Request) -> Handled:
-        return handler(context, request) if request.may(action) else {"ErrorCode": code, **_REFUSED_PRODUCER}
-
-    return guard
+def _producer_id(handler: Handler, context: Context, request: Request) -> Handled:
+    name = request.body["TransactionalId"]
+    if name is None:
+        allowed, code = request.may(Action.PRODUCE_IDEMPOTENTLY), _NO_CLUSTER
+    else:
+        allowed, code = request.may(Action.TRANSACT, name), _NO_TRANSACTION
+    return handler(context, request) if allowed else {"ErrorCode": code, **_REFUSED_PRODUCER}
 
 
 _REFUSED_PRODUCER: Final[Struct] = {"ProducerId": -1, "ProducerEpoch": -1}
@@ -108,15 +117,19 @@ def _join(handler: Handler, context: Context, request: Request) -> Handled:
 
 def _each(
     asked: str, answered: str, may: Callable[[Context, Request, Any], bool], refuse: Callable[[Any, ErrorCode], Struct],
-    code: ErrorCode = _NO_TOPIC,
+    code: ErrorCode = _NO_TOPIC, ask_anyway: bool = False,
 ) -> Guard:  # fmt: skip
-    """For requests about several things that are answered one by one."""
+    """For requests about several things that are answered one by one.
+
+    Args:
+        ask_anyway: the answer says more than what was asked about, so the handler is called with nothing left too.
+    """
 
     async def split(handler: Handler, context: Context, request: Request, items: list[Any]) -> Answer:
         good = [item for item in items if may(context, request, item)]
         bad = [refuse(item, code) for item in items if not may(context, request, item)]
         answer: Answer = {answered: []}
-        if good or not bad:
+        if good or not bad or ask_anyway:
             answer = await _settled(handler(context, replace(request, body={**request.body, asked: good})))
         if not bad:
             return answer
@@ -143,7 +156,7 @@ def _named(action: Action, key: str = "Name") -> Callable[[Context, Request, Any
     return lambda _, request, item: request.may(action, item[key])
 
 
-def _of_group(action: Action) -> Callable[[Context, Request, Any], bool]:
+def _called(action: Action) -> Callable[[Context, Request, Any], bool]:
     return lambda _, request, name: request.may(action, name)
 
 
@@ -152,7 +165,7 @@ def _parts(name: str = "Name", index: str = "PartitionIndex", answered: str = ""
 
     def refuse(topic: Struct, code: ErrorCode) -> Struct:
         parts = [{answered or index: part[index], "ErrorCode": code} for part in topic["Partitions"]]
-        return {name: topic[name], "Partitions": parts}
+        return {key: topic[key] for key in (name, "TopicId") if key in topic} | {"Partitions": parts}
 
     return refuse
 
@@ -171,8 +184,7 @@ def _by_name_or_id(action: Action) -> Callable[[Context, Request, Any], bool]:
     def may(context: Context, request: Request, item: Any) -> bool:
         name = item if isinstance(item, str) else item["Name"]
         if not name:
-            topic_id = item.get("TopicId")
-            name = next((hub.name for hub in context.broker.hubs() if hub.id == topic_id), "")
+            name = "".join(hub.name for hub in context.hubs_by_id([item["TopicId"]]).values())
         return not name or request.may(action, name)
 
     return may
@@ -193,7 +205,7 @@ def _config(action: Action) -> Callable[[Context, Request, Any], bool]:
     def may(_: Context, request: Request, item: Struct) -> bool:
         if item["ResourceType"] == _TOPIC:
             return request.may(action, item["ResourceName"])
-        return request.may(Action.OPERATE)
+        return request.may(Action.INSPECT_SETTINGS if action is Action.DESCRIBE_SETTINGS else Action.OPERATE)
 
     return may
 
@@ -208,8 +220,6 @@ def _no_config(item: Struct, _: ErrorCode) -> Struct:
 def _metadata(handler: Handler, context: Context, request: Request) -> Handled:
     """Only what may be known; what is missing is only created by whom may create it."""
     body, version = dict(request.body), request.header.version
-    if not request.may(Action.OPERATE):
-        body |= {"IncludeTopicAuthorizedOperations": False, "IncludeClusterAuthorizedOperations": False}
     topics = body["Topics"]
     if topics is None or (version == 0 and not topics):
         names = [hub.name for hub in context.broker.hubs() if request.may(Action.DESCRIBE_HUB, hub.name)]
@@ -222,7 +232,8 @@ def _metadata(handler: Handler, context: Context, request: Request) -> Handled:
     missing = [topic["Name"] for topic in topics if topic["Name"] and context.hub(topic["Name"]) is None]
     if not all(request.may(Action.CREATE_HUB, name) for name in missing):
         body["AllowAutoTopicCreation"] = False
-    return _METADATA_TOPICS(handler, context, replace(request, body=body))
+    guard = _METADATA_TOPICS if version else _METADATA_TOPICS_AT_FIRST
+    return guard(handler, context, replace(request, body=body))
 
 
 def _no_metadata(item: Struct, code: ErrorCode) -> Struct:
@@ -232,22 +243,35 @@ def _no_metadata(item: Struct, code: ErrorCode) -> Struct:
     )
 
 
-_METADATA_TOPICS: Final = _each("Topics", "Topics", _by_name_or_id(Action.DESCRIBE_HUB), _no_metadata)
+_METADATA_TOPICS: Final = _each(
+    "Topics", "Topics", _by_name_or_id(Action.DESCRIBE_HUB), _no_metadata, ask_anyway=True
+)  # fmt: skip
+"""With the brokers, or a Java client ignores the answer."""
+
+_METADATA_TOPICS_AT_FIRST: Final = _each("Topics", "Topics", _by_name_or_id(Action.DESCRIBE_HUB), _no_metadata)
+"""In version 0, where asking about nothing means everything."""
 
 
 def _commit(handler: Handler, context: Context, request: Request) -> Handled:
     if request.may(Action.USE_GROUP, request.body["GroupId"]):
-        return _COMMIT_TOPICS(handler, context, request)
+        body = {**request.body, "Topics": context.named(request.body["Topics"])}
+        return _COMMIT_TOPICS(handler, context, replace(request, body=body))
     return {"Topics": [_parts()(topic, _NO_GROUP) for topic in request.body["Topics"]]}
 
 
-_COMMIT_TOPICS: Final = _each("Topics", "Topics", _named(Action.READ), _parts())
+def _commit_in_transaction(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.TRANSACT, request.body["TransactionalId"]):
+        return _commit(handler, context, request)
+    return {"Topics": [_parts()(topic, _NO_TRANSACTION) for topic in request.body["Topics"]]}
+
+
+_COMMIT_TOPICS: Final = _each("Topics", "Topics", _by_name_or_id(Action.READ), _parts())
 
 
 def _positions(handler: Handler, context: Context, request: Request) -> Handled:
     if request.header.version >= 8:
         return _FETCH_GROUPS(handler, context, request)
-    if request.may(Action.USE_GROUP, request.body["GroupId"]):
+    if request.may(Action.DESCRIBE_GROUP, request.body["GroupId"]):
         return handler(context, request)
     return {"ErrorCode": _NO_GROUP, "Topics": []}
 
@@ -257,32 +281,36 @@ def _no_group(item: Struct, code: ErrorCode) -> Struct:
 
 
 _FETCH_GROUPS: Final = _each(
-    "Groups", "Groups", _named(Action.USE_GROUP, "GroupId"), _no_group, _NO_GROUP
+    "Groups", "Groups", _named(Action.DESCRIBE_GROUP, "GroupId"), _no_group, _NO_GROUP
 )  # fmt: skip
 
 
 def _coordinator(handler: Handler, context: Context, request: Request) -> Handled:
-    if request.body.get("KeyType", 0) != 0:
+    action, code = _COORDINATED.get(request.body.get("KeyType", 0), (None, ErrorCode.NONE))
+    if action is None:  # refused by the handler, whoever asks
         return handler(context, request)
     if request.header.version >= 4:
-        return _COORDINATORS(handler, context, request)
-    if request.may(Action.USE_GROUP, request.body["Key"]):
+        guard = _each("CoordinatorKeys", "Coordinators", _called(action), _no_coordinator, code)
+        return guard(handler, context, request)
+    if request.may(action, request.body["Key"]):
         return handler(context, request)
-    return {"ErrorCode": _NO_GROUP, "NodeId": -1, "Host": "", "Port": -1}
+    return {"ErrorCode": code, "NodeId": -1, "Host": "", "Port": -1}
+
+
+_COORDINATED: Final[dict[int, tuple[Action, ErrorCode]]] = {
+    0: (Action.DESCRIBE_GROUP, _NO_GROUP),
+    1: (Action.DESCRIBE_TRANSACTION, _NO_TRANSACTION),
+}
+"""By type of coordinator."""
 
 
 def _no_coordinator(name: str, code: ErrorCode) -> Struct:
     return {"Key": name, "ErrorCode": code, "NodeId": -1, "Host": "", "Port": -1}
 
 
-_COORDINATORS: Final = _each(
-    "CoordinatorKeys", "Coordinators", _of_group(Action.USE_GROUP), _no_coordinator, _NO_GROUP
-)  # fmt: skip
-
-
 async def _list_groups(handler: Handler, context: Context, request: Request) -> Answer:
     body = _decoded(request, await _settled(handler(context, request)))
-    return {**body, "Groups": [each for each in body["Groups"] if request.may(Action.USE_GROUP, each["GroupId"])]}
+    return {**body, "Groups": [each for each in body["Groups"] if request.may(Action.DESCRIBE_GROUP, each["GroupId"])]}
 
 
 def _described(name: str, code: ErrorCode) -> Struct:
@@ -290,9 +318,40 @@ def _described(name: str, code: ErrorCode) -> Struct:
 
 
 def _log_dirs(handler: Handler, context: Context, request: Request) -> Handled:
-    if request.may(Action.OPERATE):
+    if request.may(Action.INSPECT):
         return handler(context, request)
     return {"ErrorCode": _NO_CLUSTER, "Results": []}
+
+
+def _quotas(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.INSPECT_SETTINGS):
+        return handler(context, request)
+    return {"ErrorCode": _NO_CLUSTER, "Entries": None}
+
+
+def _alter_quotas(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.OPERATE):
+        return handler(context, request)
+    return {"Entries": [{"ErrorCode": _NO_CLUSTER, "Entity": each["Entity"]} for each in request.body["Entries"]]}
+
+
+def _each_of_cluster(asked: str, answered: str) -> Guard:
+    """For changes of who may do what: one thing, answered for each item."""
+
+    def guard(handler: Handler, context: Context, request: Request) -> Handled:
+        if request.may(Action.OPERATE):
+            return handler(context, request)
+        refusal = {"ErrorCode": _NO_CLUSTER, "ErrorMessage": "it takes Manage on the namespace"}
+        return {answered: [dict(refusal) for _ in request.body[asked]]}
+
+    return guard
+
+
+def _alter_users(handler: Handler, context: Context, request: Request) -> Handled:
+    if request.may(Action.OPERATE):
+        return handler(context, request)
+    names = {each["Name"] for each in (*request.body["Deletions"], *request.body["Upsertions"])}
+    return {"Results": [{"User": name, "ErrorCode": _NO_CLUSTER} for name in sorted(names)]}
 
 
 async def _partition_pages(handler: Handler, context: Context, request: Request) -> Answer:
@@ -318,7 +377,7 @@ def _forget_positions(handler: Handler, context: Context, request: Request) -> H
 
 
 def _epoch_ends(handler: Handler, context: Context, request: Request) -> Handled:
-    guard = _each("Topics", "Topics", _named(Action.READ, "Topic"), _parts("Topic", "Partition"))
+    guard = _each("Topics", "Topics", _named(Action.LOOK_UP_OFFSETS, "Topic"), _parts("Topic", "Partition"))
     return guard(handler, context, request)
 
 
@@ -330,7 +389,7 @@ def _subscription(handler: Handler, context: Context, request: Request) -> Handl
     names = body.get("SubscribedTopicNames") or ()
     if any(not request.may(Action.READ, name) for name in names):
         return {"ErrorCode": _NO_TOPIC}
-    if body.get("SubscribedTopicRegex") and not request.may(Action.OBSERVE):
+    if body.get("SubscribedTopicRegex") and not request.may(Action.SUBSCRIBE_BY_PATTERN):
         return {"ErrorCode": _NO_TOPIC, "ErrorMessage": "a pattern takes Listen on the namespace"}
     return handler(context, request)
 
@@ -338,25 +397,37 @@ def _subscription(handler: Handler, context: Context, request: Request) -> Handl
 def _join_transaction(handler: Handler, context: Context, request: Request) -> Handled:
     """AddPartitionsToTxn: all or nothing, as the API has it."""
     topics = request.body["V3AndBelowTopics"]
+    if not request.may(Action.TRANSACT, request.body["V3AndBelowTransactionalId"]):
+        return {"ResultsByTopicV3AndBelow": [_not_joined(topic, _NO_TRANSACTION) for topic in topics]}
     if all(request.may(Action.SEND, topic["Name"]) for topic in topics):
         return handler(context, request)
     results = []
     for topic in topics:
         code = ErrorCode.OPERATION_NOT_ATTEMPTED if request.may(Action.SEND, topic["Name"]) else _NO_TOPIC
-        parts = [{"PartitionIndex": index, "PartitionErrorCode": code} for index in topic["Partitions"]]
-        results.append({"Name": topic["Name"], "ResultsByPartition": parts})
+        results.append(_not_joined(topic, code))
     return {"ResultsByTopicV3AndBelow": results}
 
 
+def _not_joined(topic: Struct, code: ErrorCode) -> Struct:
+    parts = [{"PartitionIndex": index, "PartitionErrorCode": code} for index in topic["Partitions"]]
+    return {"Name": topic["Name"], "ResultsByPartition": parts}
+
+
+def _join_group_in_transaction(handler: Handler, context: Context, request: Request) -> Handled:
+    if not request.may(Action.TRANSACT, request.body["TransactionalId"]):
+        return {"ErrorCode": _NO_TRANSACTION}
+    return _group(Action.USE_GROUP)(handler, context, request)
+
+
 def _end_transaction(handler: Handler, context: Context, request: Request) -> Handled:
-    if request.may(Action.PRODUCE_IDEMPOTENTLY):
+    if request.may(Action.TRANSACT, request.body["TransactionalId"]):
         return handler(context, request)
-    return {"ErrorCode": ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED}
+    return {"ErrorCode": _NO_TRANSACTION}
 
 
 GUARDS: Final[dict[int, Guard]] = {
     1: _open,  # Fetch asks for each topic
-    2: _each("Topics", "Topics", _named(Action.READ), _parts()),
+    2: _each("Topics", "Topics", _named(Action.LOOK_UP_OFFSETS), _parts()),
     3: _metadata,
     8: _commit,
     9: _positions,
@@ -365,28 +436,35 @@ GUARDS: Final[dict[int, Guard]] = {
     12: _group(Action.USE_GROUP),
     13: _group(Action.USE_GROUP),
     14: _group(Action.USE_GROUP),
-    15: _each("Groups", "Groups", _of_group(Action.USE_GROUP), _described, _NO_GROUP),
+    15: _each("Groups", "Groups", _called(Action.DESCRIBE_GROUP), _described, _NO_GROUP),
     16: _list_groups,
     18: _open,
     19: _each("Topics", "Topics", _named(Action.CREATE_HUB), _topic),
     20: _delete_topics,
     21: _each("Topics", "Topics", _named(Action.DELETE_EVENTS), _parts()),
-    22: _anywhere(Action.PRODUCE_IDEMPOTENTLY, _NO_CLUSTER),
+    22: _producer_id,
     23: _epoch_ends,
     24: _join_transaction,
-    25: _group(Action.USE_GROUP),
+    25: _join_group_in_transaction,
     26: _end_transaction,
-    28: _commit,
-    32: _each("Resources", "Results", _config(Action.DESCRIBE_HUB), _no_config),
+    28: _commit_in_transaction,
+    29: _inspector,
+    30: _each_of_cluster("Creations", "Results"),
+    31: _each_of_cluster("Filters", "FilterResults"),
+    32: _each("Resources", "Results", _config(Action.DESCRIBE_SETTINGS), _no_config),
     33: _each("Resources", "Responses", _config(Action.ALTER_HUB), _no_config),
     35: _log_dirs,
-    37: _each("Topics", "Results", _named(Action.ALTER_HUB), _grown),
-    42: _each("GroupsNames", "Results", _of_group(Action.DELETE_GROUP), _described, _NO_GROUP),
+    37: _each("Topics", "Results", _named(Action.GROW_HUB), _grown),
+    42: _each("GroupsNames", "Results", _called(Action.DELETE_GROUP), _described, _NO_GROUP),
     44: _each("Resources", "Responses", _config(Action.ALTER_HUB), _no_config),
     47: _forget_positions,
+    48: _quotas,
+    49: _alter_quotas,
+    50: _inspector,
+    51: _alter_users,
     60: _open,
     68: _subscription,
-    69: _each("GroupIds", "Groups", _of_group(Action.USE_GROUP), _described, _NO_GROUP),
+    69: _each("GroupIds", "Groups", _called(Action.DESCRIBE_GROUP), _described, _NO_GROUP),
     75: _partition_pages,
 }
 """By API key."""

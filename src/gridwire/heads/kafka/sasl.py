@@ -39,15 +39,28 @@ class Gate:
     """Who a connection belongs to. One per connection of a hub with sign-in.
 
     Attributes:
-        identity: who signed in, if anybody did. raw: tokens come without Kafka's framing, after a v0 handshake.
+        identity: who signed in, if anybody did. host: the address the connection comes from.
+        raw: tokens come without Kafka's framing, after a v0 handshake.
         failed: the last attempt failed; the connection ends once that is answered.
     """
 
-    __slots__ = ("_exchange", "_first", "_generation", "_mechanism", "access", "failed", "identity", "peer", "raw")
+    __slots__ = (
+        "_exchange",
+        "_first",
+        "_generation",
+        "_mechanism",
+        "access",
+        "failed",
+        "host",
+        "identity",
+        "peer",
+        "raw",
+    )
 
-    def __init__(self, access: Identities, peer: str) -> None:
+    def __init__(self, access: Identities, peer: str, host: str) -> None:
         self.access = access
         self.peer = peer
+        self.host = host
         self.identity: Identity | None = None
         self.raw = False
         self.failed = False
@@ -71,7 +84,12 @@ class Gate:
     def may(self, action: Action, resource: str | None = None) -> bool:
         """Whether whoever it belongs to may do something."""
         identity = self.identity
-        return identity is not None and allowed(identity, action, resource)
+        return identity is not None and allowed(identity, action, resource, self.host)
+
+    @property
+    def sovereign(self) -> bool:
+        """Whether whoever it belongs to may do everything."""
+        return self.identity is not None and self.identity.sovereign
 
     def signed_in(self, identity: Identity) -> None:
         """Take somebody who is known by another way than SASL: his certificate."""

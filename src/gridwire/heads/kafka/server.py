@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -15,7 +16,18 @@ from gridwire.broker.port import Broker
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.core.limits import CONNECTIONS_MAX
 from gridwire.heads.kafka.connection import Connection
-from gridwire.heads.kafka.context import DRAIN_S, FRAME_STALL_S, HEAD_BYTES_MAX, IDLE_S, Context, Counters
+from gridwire.heads.kafka.context import (
+    DRAIN_S,
+    FRAME_STALL_S,
+    HEAD_BYTES_MAX,
+    IDLE_S,
+    RECEIVE_BYTES,
+    ROOM_HELD_S,
+    ROOM_STALL_S,
+    WRITE_STALL_S,
+    Context,
+    Counters,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +36,9 @@ BACKLOG: Final = 1024
 
 SWEEP_S: Final = 10.0
 """How often stalled and idle connections are looked for."""
+
+RELIEF_S: Final = 1.0
+"""The same for frames that keep others waiting for room."""
 
 HANDSHAKE_S: Final = 10.0
 """How long a TLS handshake may take."""
@@ -68,14 +83,17 @@ class KafkaHead:
         self.context.access = access
         self._tls = tls
         self.inflight_bytes = 0
+        self.shared = bytearray(RECEIVE_BYTES)
         self._host = host
         self._connections_max = connections_max
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._hungry: set[Connection] = set()
+        self._large: dict[Connection, None] = {}
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._relief: asyncio.TimerHandle | None = None
 
     @property
     def port(self) -> int:
@@ -110,8 +128,9 @@ class KafkaHead:
         if self._server is None:
             return
         self._server.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._relief):
+            if timer is not None:
+                timer.cancel()
         for connection in list(self._connections):
             connection.drain()
         for wait in list(self.context.waits):
@@ -143,6 +162,7 @@ class KafkaHead:
         """Forget a connection."""
         self._connections.discard(connection)
         self._hungry.discard(connection)
+        self._large.pop(connection, None)
         if not self._connections:
             self._empty.set()
         self.context.counters.connections = len(self._connections)
@@ -150,24 +170,63 @@ class KafkaHead:
     def released(self, size: int) -> None:
         """So many bytes are no longer in flight: connections that wait for room may go on."""
         self.inflight_bytes -= size
-        if self._hungry and self.inflight_bytes < HEAD_BYTES_MAX // 2:
-            hungry, self._hungry = self._hungry, set()
-            for connection in hungry:
+        if self._hungry:
+            enough = self.inflight_bytes < HEAD_BYTES_MAX // 2
+            self._wake(list(self._hungry) if enough else [next(iter(self._large), None)])
+
+    def _wake(self, connections: Iterable[Connection | None]) -> None:
+        for connection in connections:
+            if connection in self._hungry:
+                self._hungry.discard(connection)
                 asyncio.get_running_loop().call_soon(connection.proceed)
 
-    def wait_for_room(self, connection: Connection) -> None:
-        """Let a connection go on once less is in flight."""
-        self._hungry.add(connection)
+    def grant(self, connection: Connection, size: int) -> bool:
+        """Whether a large frame gets so much more room; otherwise its connection goes on once there is some.
+
+        When everything that is held are frames still arriving, the one that began first goes on all the same: else
+        all might wait for each other. So it is one frame above the limit at most.
+        """
+        if self.inflight_bytes + size > HEAD_BYTES_MAX and not self._stuck(connection):
+            self._hungry.add(connection)
+            if self._relief is None:
+                self._relief = asyncio.get_running_loop().call_later(RELIEF_S, self._relieve)
+            return False
+        self._large[connection] = None
+        return True
+
+    def _stuck(self, connection: Connection) -> bool:
+        first = next(iter(self._large), None)
+        return first is connection and self.inflight_bytes == sum(each.reserved_bytes for each in self._large)
+
+    def settled(self, connection: Connection) -> None:
+        """A large frame is whole."""
+        self._large.pop(connection, None)
+
+    def _relieve(self) -> None:
+        """Give up large frames that arrive too slowly while others wait for room."""
+        self._relief = None
+        if not self._hungry:
+            return
+        now_s = self.context.clock.monotonic()
+        self._wake([next(iter(self._large), None)])
+        for connection in list(self._large):
+            since_s = connection.large_since_s
+            if since_s is not None and (now_s - connection.moved_s > ROOM_STALL_S or now_s - since_s > ROOM_HELD_S):
+                connection.abort("request arrives too slowly while others wait for room")
+        self._relief = asyncio.get_running_loop().call_later(RELIEF_S, self._relieve)
 
     def _sweep(self) -> None:
-        """Close connections whose frame stalled, and those nobody used for long."""
+        """Close connections whose frame or client stalled, and those nobody used for long."""
         now_s = self.context.clock.monotonic()
         for connection in list(self._connections):
+            connection.look()
             quiet_s = now_s - connection.moved_s
             if connection.stranger:
                 connection.abort("nobody signed in")
             elif connection.partial and quiet_s > FRAME_STALL_S:
                 connection.abort(f"request stalled for {quiet_s:.0f} s")
+            elif connection.unread and quiet_s > WRITE_STALL_S:
+                connection.abort("client does not read its answers")
             elif connection.idle and quiet_s > IDLE_S:
                 connection.abort("")
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

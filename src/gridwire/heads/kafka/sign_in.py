@@ -34,8 +34,10 @@ class Admission:
 
     __slots__ = ("_counted", "_usage", "_whose", "gate", "since_s")
 
-    def __init__(self, access: Identities, peer: str, since_s: float, certificate: dict[str, Any] | None) -> None:
-        self.gate = Gate(access, peer)
+    def __init__(
+        self, access: Identities, peer: str, host: str, since_s: float, certificate: dict[str, Any] | None
+    ) -> None:
+        self.gate = Gate(access, peer, host)
         self.since_s = since_s
         self._usage: Usage | None = None
         self._counted = False
@@ -81,6 +83,8 @@ class Admission:
 
     def used(self, header: codec.RequestHeader, frame: bytearray | None, size_in: int, size_out: int) -> float:
         """Charge a request and its answer; returns the seconds to pause, which the answer is made to say as well."""
+        if self.gate.identity is not self._whose:  # what it may use may have changed
+            self.settle()
         usage = self._usage
         if usage is None:
             return 0.0

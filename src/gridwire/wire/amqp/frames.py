@@ -58,7 +58,7 @@ class Frame:
 class FrameReader:
     """Cuts a stream into protocol headers and frames.
 
-    `header_due` says that a protocol header comes next; the connection sets it. `frame_bytes_max` is the limit in force.
+    `header_due` says that a protocol header comes next; the connection sets it. `frame_bytes_max` is the limit now.
     """
 
     def __init__(self) -> None:

@@ -70,8 +70,8 @@ MAPPING: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("body of several data sections", "data sections", "value: joined; header `amqp.body: data:<lengths>`", "as Kafka"),
     ("body that is a string value", "amqp-value", "value: UTF-8; header `amqp.body: value:a1`", "as Kafka"),
     ("body that is a binary value", "amqp-value", "value; header `amqp.body: value:a0`", "as Kafka"),
-    ("body that is any other value", "amqp-value", "value: the value, AMQP-encoded; header `amqp.body: value`", "as Kafka"),
-    ("body of sequences", "amqp-sequence sections", "value: the sections, AMQP-encoded; header `amqp.body: sequence`", "as Kafka"),
+    ("body that is any other value", "amqp-value", "value: AMQP-encoded; header `amqp.body: value`", "as Kafka"),
+    ("body of sequences", "amqp-sequence sections", "value: AMQP-encoded; header `amqp.body: sequence`", "as Kafka"),
     ("no body (tombstone)", "empty data section; amqp-value null if it came so", "null value", "null"),
     ("key, if it is text", "message annotation `x-opt-partition-key`", "key", "`key` parameter or header"),
     ("key, if it is not", "message annotation `x-opt-kafka-key` (binary)", "key", "`key` parameter or header"),
@@ -80,9 +80,9 @@ MAPPING: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("correlation", "properties.correlation-id", "header `correlation-id`", "header of the event"),
     ("message id", "properties.message-id", "header `message-id`", "header of the event"),
     ("other properties", "properties.NAME", "header `amqp.NAME`", "header of the event"),
-    ("CloudEvents attribute", "application property `cloudEvents:NAME`", "header `ce_NAME`", "`ce-NAME`, or member NAME"),
+    ("CloudEvents attribute", "application property `cloudEvents:NAME`", "header `ce_NAME`", "`ce-NAME` or member"),
     ("property that is bytes", "application property (binary)", "header", "header of the event"),
-    ("property of another type", "application property", "header: text or digits; type in `amqp.types`", "header of the event"),
+    ("property of another type", "application property", "header: text; type in `amqp.types`", "header of the event"),
     ("property whose name means something here", "application property", "header `amqp.property.NAME`", "as Kafka"),
     ("annotation of the sender", "message annotation", "header `amqp.annotation.NAME`", "header of the event"),
     ("footer", "footer", "header `amqp.footer`, AMQP-encoded", "header of the event"),
@@ -320,7 +320,7 @@ def _application(found: _Headers, buffer: bytes, position: int, end: int) -> Non
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """What a record's headers are in AMQP: encoded entries of message-annotations, whole sections, how to put the body."""
+    """What headers are in AMQP: encoded entries of message-annotations, whole sections, how to put the body."""
 
     annotations: int
     """Keys and values of `annotation_bytes`, counted together."""

@@ -1,6 +1,6 @@
 """AMQP messages to the records of a batch, and back, without a look into bodies.
 
-    message:   [header] [delivery-annotations] [message-annotations] [properties] [application-properties]  body  [footer]
+    message:   [header] [delivery-annotations] [message-annotations] [properties] [application-properties] body [footer]
     batch (format 0x80013700): an envelope of such sections, then data sections; each holds one whole message
     body:      data sections | sequence sections | one value section
 

@@ -395,7 +395,8 @@ def encode(value: Any) -> bytes:
     """
     for kind, form in _FORMS:
         if isinstance(value, kind):
-            return form(value)
+            encoded: bytes = form(value)
+            return encoded
     raise TypeError(f"{type(value).__name__} has no AMQP type")
 
 

@@ -50,6 +50,11 @@ class Problem:
         )
 
 
+def rendered(problem: Problem) -> tuple[str, bytes]:
+    """An error as our own API answers it: content type and body."""
+    return CONTENT_TYPE, problem.body()
+
+
 TABLE: Final[dict[type[Exception], tuple[int, str]]] = {
     BadBody: (400, "malformed body"),
     Forbidden: (403, "not allowed"),
@@ -57,13 +62,17 @@ TABLE: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.InvalidSetting: (400, "setting not allowed"),
     errors.InvalidBatch: (400, "malformed batch"),
     errors.MessageTooLarge: (413, "too large"),
+    errors.InvalidSchema: (400, "malformed schema"),
+    errors.IncompatibleSchema: (400, "incompatible schema"),
     errors.RemoteProtocolError: (400, "malformed request"),
     errors.OffsetOutOfRange: (400, "offset out of range"),
     errors.NotAuthenticated: (401, "sign in first"),
     errors.NotAllowed: (403, "not allowed"),
     errors.UnknownHub: (404, "unknown hub"),
     errors.UnknownPartition: (404, "unknown partition"),
+    errors.UnknownSchema: (404, "unknown schema"),
     errors.HubExists: (409, "hub exists"),
+    errors.SchemaGroupExists: (409, "schema group exists"),
     errors.OutOfOrderSequence: (409, "out of order"),
     errors.FencedEpoch: (409, "fenced"),
     errors.Unsupported: (415, "not supported"),

@@ -10,14 +10,16 @@ The client id stays a classic string in flexible headers too. Closures are compi
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
+
+import msgspec
 
 from gridwire.core.errors import LocalProtocolError, RemoteProtocolError
 from gridwire.core.limits import MIB, REQUEST_BYTES_MAX
 from gridwire.wire.kafka import primitives as p
 from gridwire.wire.kafka import (
+    tables_access,
     tables_admin,
     tables_data,
     tables_groups,
@@ -46,16 +48,15 @@ _PREFIX = struct.Struct(">ii")
 _SIZE = struct.Struct(">i")
 _MALFORMED = (struct.error, IndexError, UnicodeDecodeError)
 
-APIS: Final[dict[int, Api]] = {
-    api.key: api
-    for tables in (tables_data, tables_groups, tables_admin, tables_logs, tables_sasl, tables_transactions)
-    for api in parse_tables(tables.TABLES)
-}
+_TABLES: Final = (
+    tables_data, tables_groups, tables_admin, tables_logs, tables_access, tables_sasl, tables_transactions,
+)  # fmt: skip
+
+APIS: Final[dict[int, Api]] = {api.key: api for tables in _TABLES for api in parse_tables(tables.TABLES)}
 """Every API we know, by key."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHeader:
+class RequestHeader(msgspec.Struct, frozen=True, gc=False):
     """Header of a request; `body_at` is where the body starts in the frame."""
 
     key: int

@@ -11,13 +11,14 @@ from gridwire.wire.kafka.schema import Versions
 PRODUCE_SERVED_FROM: Final = 3
 """Produce is advertised from 0, or librdkafka before 2.11.1 silently stops compressing, but 0 to 2 are refused."""
 
+_ACLS: Final = "answered SECURITY_DISABLED by a hub without sign-in; topics, groups, transactional ids, the cluster"
+_QUOTAS: Final = "as 29; producer_byte_rate and consumer_byte_rate of users: not of client ids, addresses, the default"
+_SCRAM: Final = "as 29; users, not policies"
+
 _GAPS: Final[dict[int, str]] = {
-    PRODUCE: "v0 to v2 are advertised and answered UNSUPPORTED_VERSION; no v13 (topic ids)",
-    FETCH: "no incremental sessions (session id 0); no v18",
-    2: "no v10 and v11 (remote storage)",
+    PRODUCE: "v0 to v2 are advertised and answered UNSUPPORTED_VERSION",
+    FETCH: "no incremental sessions (session id 0)",
     3: "one broker, node 1",
-    8: "no v10 (topic ids)",
-    9: "no v10 (topic ids)",
     10: "groups and transactions: a share coordinator is refused",
     33: "topics only",
     35: "one directory",
@@ -28,14 +29,20 @@ _GAPS: Final[dict[int, str]] = {
     19: "replication factor 1; topic configs of the settings table only",
     22: "no v6 (two-phase commit)",
     24: "no v4 and later, which brokers send to each other",
+    29: _ACLS,
+    30: _ACLS,
+    31: _ACLS,
     32: "topics and broker 1",
     44: "topics only; SET and DELETE",
+    48: _QUOTAS,
+    49: _QUOTAS,
+    50: _SCRAM,
+    51: _SCRAM,
     60: "brokers only",
     68: "a group with members does not change between the classic and the new protocol; an empty one does",
 }
 
 NOT_SERVED: Final[dict[int, str]] = {
-    29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls",
     76: "ShareGroupHeartbeat",
 }  # fmt: skip
 """APIs clients may look for and do not find in ApiVersions."""

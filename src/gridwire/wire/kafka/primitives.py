@@ -21,7 +21,7 @@ Buffer = bytes | bytearray | memoryview
 Decoder = Callable[[Buffer, int], tuple[Any, int]]
 Encoder = Callable[[bytearray, Any], None]
 
-FIXED: Final[dict[str, str]] = {"bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q"}
+FIXED: Final[dict[str, str]] = {"bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "float64": "d"}
 """Types of fixed width and their `struct` codes; runs of them are read and written in one go."""
 
 INT16: Final = struct.Struct(">h")

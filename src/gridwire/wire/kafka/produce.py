@@ -1,8 +1,8 @@
 """Produce requests and responses, by hand: records stay a view of the received frame, never copied.
 
     request  = transactional_id:nullable string (v3+)  acks:int16  timeout_ms:int32
-               topics[ name:string  partitions[ index:int32  records:nullable bytes ] ]
-    response = topics[ name  partitions[ index:int32  error:int16  base_offset:int64  append_time_ms:int64 (v2+)
+               topics[ name:string | id:uuid (v13+)  partitions[ index:int32  records:nullable bytes ] ]
+    response = topics[ name | id  partitions[ index:int32  error:int16  base_offset:int64  append_time_ms:int64 (v2+)
                log_start:int64 (v5+)  record_errors[] (v8+)  error_message:nullable string (v8+) ] ]
                throttle_ms:int32 (v1+)
 
@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
+
+import msgspec
 
 from gridwire.core.errors import RemoteProtocolError
 from gridwire.wire.kafka import primitives as p
 from gridwire.wire.kafka.primitives import INT32
 
 FLEXIBLE_FROM: Final = 9
+TOPIC_ID_FROM: Final = 13
 PARTITIONS_MAX: Final = 65_536
 """Partitions one produce may name; each becomes an append, so a frame of empty entries must not become millions."""
 
@@ -35,18 +38,16 @@ Part = tuple[int, memoryview | None]
 """(partition, its record batches)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProduceRequest:
-    """A decoded produce; `topics` is (name, parts) in the order asked."""
+class ProduceRequest(msgspec.Struct, frozen=True):
+    """A decoded produce; `topics` is (name or id, parts) in the order asked."""
 
     transactional_id: str | None
     acks: int
     timeout_ms: int
-    topics: list[tuple[str, list[Part]]]
+    topics: list[tuple[str | UUID, list[Part]]]
 
 
-@dataclass(slots=True)
-class PartResult:
+class PartResult(msgspec.Struct):
     """Answer for one partition."""
 
     index: int
@@ -79,10 +80,11 @@ def _decode_produce(version: int, frame: memoryview, at: int) -> ProduceRequest:
     acks, timeout_ms = _ACKS.unpack_from(frame, at)
     count, at = read_length(frame, at + 6)
     p.check_length(count, frame, at, 3)
-    topics = []
+    topics: list[tuple[str | UUID, list[Part]]] = []
     left = PARTITIONS_MAX
+    read_topic: p.Decoder = p.uuid_decoder if version >= TOPIC_ID_FROM else read_string
     for _ in range(count):
-        name, at = read_string(frame, at)
+        name, at = read_topic(frame, at)
         if name is None:
             raise RemoteProtocolError("topic without a name")
         parts, at = _decode_parts(frame, at, read_length, flexible)
@@ -123,16 +125,17 @@ _TIME = struct.Struct(">q")
 
 
 def encode_produce_response(
-    version: int, correlation_id: int, topics: Sequence[tuple[str, Sequence[PartResult]]]
+    version: int, correlation_id: int, topics: Sequence[tuple[str | UUID, Sequence[PartResult]]]
 ) -> bytearray:
     """A whole response frame at any version from 0."""
     flexible = version >= FLEXIBLE_FROM
     write_length = p.write_compact_length if flexible else p.write_length32
     write_string = _WRITE_COMPACT if flexible else _WRITE_CLASSIC
     out = bytearray(9 if flexible else 8)
+    write_topic: p.Encoder = p.uuid_encoder if version >= TOPIC_ID_FROM else write_string
     write_length(out, len(topics))
     for name, parts in topics:
-        write_string(out, name)
+        write_topic(out, name)
         write_length(out, len(parts))
         for part in parts:
             _encode_part(out, version, part, write_length, write_string)

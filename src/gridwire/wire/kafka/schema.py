@@ -29,8 +29,8 @@ NEVER: Final[Versions] = (1, 0)
 
 _VERSIONS = re.compile(r"(\d+)(?:-(\d+)|(\+))?\Z")
 _ZERO: Final[dict[str, Any]] = {
-    "bool": False, "int8": 0, "int16": 0, "int32": 0, "int64": 0, "string": "", "bytes": b"", "records": None,
-    "uuid": UUID(int=0),
+    "bool": False, "int8": 0, "int16": 0, "int32": 0, "int64": 0, "float64": 0.0, "string": "", "bytes": b"",
+    "records": None, "uuid": UUID(int=0),
 }  # fmt: skip
 
 

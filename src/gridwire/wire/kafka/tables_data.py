@@ -62,19 +62,21 @@ Topics []
 ClusterAuthorizedOperations int32 8-10 = -2147483648
 ErrorCode int16 13+
 
-0 Produce 0-12 flexible 9
+0 Produce 0-13 flexible 9
 >
 TransactionalId string 3+ null = null
 Acks int16
 TimeoutMs int32
 TopicData []
-  Name string
+  Name string 0-12
+  TopicId uuid 13+
   PartitionData []
     Index int32
     Records records null
 <
 Responses []
-  Name string
+  Name string 0-12
+  TopicId uuid 13+
   PartitionResponses []
     Index int32
     ErrorCode int16
@@ -95,7 +97,7 @@ NodeEndpoints [] 10+ tag 0
   Port int32 10+
   Rack string 10+ null = null
 
-1 Fetch 4-17 flexible 12
+1 Fetch 4-18 flexible 12
 >
 ClusterId string 12+ null tag 0 = null
 ReplicaId int32 0-14 = -1
@@ -119,6 +121,7 @@ Topics []
     LogStartOffset int64 5+ = -1
     PartitionMaxBytes int32
     ReplicaDirectoryId uuid 17+ tag 0
+    HighWatermark int64 18+ tag 1 = 9223372036854775807
 ForgottenTopicsData [] 7+
   Topic string 7-12
   TopicId uuid 13+
@@ -157,7 +160,7 @@ NodeEndpoints [] 16+ tag 0
   Port int32 16+
   Rack string 16+ null = null
 
-2 ListOffsets 1-9 flexible 6
+2 ListOffsets 1-11 flexible 6
 >
 ReplicaId int32 = -1
 IsolationLevel int8 2+
@@ -167,6 +170,7 @@ Topics []
     PartitionIndex int32
     CurrentLeaderEpoch int32 4+ = -1
     Timestamp int64
+TimeoutMs int32 10+
 <
 ThrottleTimeMs int32 2+
 Topics []

@@ -96,7 +96,7 @@ Members [] 3+
   GroupInstanceId string 3+ null = null
   ErrorCode int16 3+
 
-8 OffsetCommit 2-9 flexible 8
+8 OffsetCommit 2-10 flexible 8
 >
 GroupId string
 GenerationIdOrMemberEpoch int32 1+ = -1
@@ -104,7 +104,8 @@ MemberId string 1+
 GroupInstanceId string 7+ null = null
 RetentionTimeMs int64 2-4 = -1
 Topics []
-  Name string
+  Name string 0-9
+  TopicId uuid 10+
   Partitions []
     PartitionIndex int32
     CommittedOffset int64
@@ -113,12 +114,13 @@ Topics []
 <
 ThrottleTimeMs int32 3+
 Topics []
-  Name string
+  Name string 0-9
+  TopicId uuid 10+
   Partitions []
     PartitionIndex int32
     ErrorCode int16
 
-9 OffsetFetch 1-9 flexible 6
+9 OffsetFetch 1-10 flexible 6
 >
 GroupId string 0-7
 Topics [] 0-7 null 2-7
@@ -129,7 +131,8 @@ Groups [] 8+
   MemberId string 9+ null = null
   MemberEpoch int32 9+ = -1
   Topics [] 8+ null
-    Name string 8+
+    Name string 8-9
+    TopicId uuid 10+
     PartitionIndexes []int32 8+
 RequireStable bool 7+
 <
@@ -146,7 +149,8 @@ ErrorCode int16 2-7
 Groups [] 8+
   GroupId string 8+
   Topics [] 8+
-    Name string 8+
+    Name string 8-9
+    TopicId uuid 10+
     Partitions [] 8+
       PartitionIndex int32 8+
       CommittedOffset int64 8+

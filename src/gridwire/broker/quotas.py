@@ -1,0 +1,70 @@
+"""What names that are no policy may use: quotas of users, tokens and certificates, in the control journal.
+
+    identity/quota/<name>           QuotaRecord: bytes in and out a second; 0 is unlimited
+
+A policy's quota is part of the policy.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from typing import Final
+
+import msgspec
+
+from gridwire.auth.model import NO_QUOTA, Quota
+from gridwire.broker.control import pack
+from gridwire.broker.port import Journal
+from gridwire.core.errors import InvalidSetting
+
+NAME_CHARS_MAX: Final = 1024
+QUOTAS_MAX: Final = 10_000
+"""All of them are in memory."""
+
+_PREFIX: Final = "identity/quota/"
+
+
+class QuotaRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A quota as the journal keeps it."""
+
+    bytes_in_s: int
+    bytes_out_s: int
+
+
+class Quotas:
+    """See the module."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._quotas: dict[str, Quota] = {}
+
+    def open(self) -> None:
+        """Read what is known."""
+        for name, value in self._journal.kept(_PREFIX):
+            record = msgspec.msgpack.decode(value, type=QuotaRecord)
+            self._quotas[urllib.parse.unquote(name)] = Quota(record.bytes_in_s, record.bytes_out_s)
+
+    def of(self, name: str) -> Quota:
+        """The quota of a name."""
+        return self._quotas.get(name, NO_QUOTA)
+
+    def all(self) -> dict[str, Quota]:
+        """Every quota by name."""
+        return dict(self._quotas)
+
+    def check(self, name: str) -> None:
+        """Raises InvalidSetting when a name cannot have a quota."""
+        if not 1 <= len(name) <= NAME_CHARS_MAX:
+            raise InvalidSetting(f"a user's name has 1 to {NAME_CHARS_MAX} characters")
+        if len(self._quotas) >= QUOTAS_MAX and name not in self._quotas:
+            raise InvalidSetting(f"there are {QUOTAS_MAX} quotas already")
+
+    async def put(self, name: str, quota: Quota) -> None:
+        """Keep a quota, or forget it when nothing is limited; durable when it returns."""
+        gone = quota == NO_QUOTA
+        record = QuotaRecord(quota.bytes_in_s, quota.bytes_out_s)
+        await self._journal.change({_PREFIX + urllib.parse.quote(name, safe=""): None if gone else pack(record)})
+        if gone:
+            self._quotas.pop(name, None)
+        else:
+            self._quotas[name] = quota

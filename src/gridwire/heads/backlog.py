@@ -1,0 +1,58 @@
+"""Answers that clients have not read yet, over all connections of a head, and who has to go when they are too many."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class Backlog:
+    """Bounds what waits in the write buffers of connections whose clients read too slowly.
+
+    A client that reads leaves the backlog again and again; one that never does stays where it was, at the front. So
+    when there is too much, the connections that wait longest are cut, and whoever reads is not hurt.
+
+    Args:
+        bytes_max: unread bytes over all connections above which the slowest is cut.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        """Unread bytes, each connection's as of the moment it stopped reading: never fewer than there are."""
+        self.dropped = 0
+        """Connections cut since the start."""
+        self._held: dict[asyncio.WriteTransport, int] = {}
+
+    def paused(self, transport: asyncio.WriteTransport) -> None:
+        """A transport's buffer has become too full."""
+        self.resumed(transport)
+        self._hold(transport)
+        if self.bytes > self.bytes_max:
+            self._relieve()
+
+    def resumed(self, transport: asyncio.WriteTransport) -> None:
+        """Its client caught up, or is gone."""
+        self.bytes -= self._held.pop(transport, 0)
+
+    def _hold(self, transport: asyncio.WriteTransport) -> None:
+        size = transport.get_write_buffer_size()
+        self._held[transport] = size
+        self.bytes += size
+
+    def _relieve(self) -> None:
+        """Look how much is really left, and cut connections until it is little enough."""
+        held, self._held, self.bytes = self._held, {}, 0
+        for transport in held:  # in the order in which they stopped reading
+            self._hold(transport)
+        before = self.dropped
+        while self.bytes > self.bytes_max:
+            slowest = next(iter(self._held))
+            self.resumed(slowest)
+            slowest.abort()
+            self.dropped += 1
+        if self.dropped > before:
+            log.warning("clients_that_do_not_read_dropped", connections=self.dropped - before)

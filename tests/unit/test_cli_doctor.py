@@ -1,0 +1,59 @@
+"""What doctor makes of a disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gridwire.cli.checks import word_of
+from gridwire.log.disk import Mount, mount_of
+
+TABLE = """\
+22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro
+30 22 0:25 / {tmp} rw,nosuid - tmpfs tmpfs rw,size=1024k
+31 22 8:17 / {tmp}/old\\040disk rw - ext3 /dev/sdb1 rw,barrier=0
+malformed lines are not in it
+"""
+
+
+def mount(kind: str, *options: str) -> Mount:
+    return Mount(kind, "/dev/x", frozenset(options))
+
+
+@pytest.mark.parametrize(
+    ("found", "sync_ms", "verdict", "says"),
+    [
+        (mount("ext4", "rw"), 0.4, "ok", "flushed by every sync"),
+        (Mount("xfs", "/dev/x", frozenset(), "write back"), 0.4, "ok", "cache write back"),
+        (mount("tmpfs"), 0.01, "bad", "power cut"),
+        (mount("ext3", "barrier=0"), 0.4, "bad", "barriers"),
+        (mount("ext4", "nobarrier"), 0.4, "bad", "barriers"),
+        (mount("nfs4"), 0.4, "warn", "whoever is behind it"),
+        (mount("fuse.sshfs"), 0.4, "warn", "whoever is behind it"),
+        (mount("overlay"), 0.4, "warn", "whoever is behind it"),
+        (mount("ext4"), 0.004, "warn", "no disk is that fast"),
+        (None, 0.4, "warn", "does not tell"),
+    ],
+)
+def test_what_a_disk_is_worth(found: Mount | None, sync_ms: float, verdict: str, says: str) -> None:
+    finding = word_of(found, sync_ms)
+    assert finding.verdict == verdict
+    assert says in f"{finding.found} {finding.advice}"
+
+
+def test_the_innermost_mount_counts(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(TABLE.format(tmp=tmp_path).rpartition("malformed")[0])
+    assert mount_of(Path("/"), table) == mount_of(Path("/elsewhere"), table)
+    found = mount_of(tmp_path / "data", table)
+    assert found is not None
+    assert (found.kind, found.device) == ("tmpfs", "tmpfs")
+    found = mount_of(tmp_path / "old disk" / "data", table)
+    assert found is not None
+    assert found.kind == "ext3"
+    assert {"rw", "barrier=0"} <= found.options
+
+
+def test_a_system_that_does_not_say(tmp_path: Path) -> None:
+    assert mount_of(tmp_path, tmp_path / "nothing") is None
