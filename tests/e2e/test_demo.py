@@ -17,7 +17,7 @@ pytestmark = [
 
 
 def run_demo(gridwire_cli: Any, data: Path, seconds: int) -> str:
-    ports = ("--kafka-port", "0", "--http-port", "0")
+    ports = ("--kafka-port", "0", "--amqp-port", "0", "--http-port", "0")
     done = gridwire_cli("demo", "--data", str(data), "--seconds", str(seconds), "--pace", "0.25", *ports)
     assert "live sums, lake and the independent calculation agree" in done.stdout
     return str(done.stdout)
