@@ -128,6 +128,14 @@ def test_what_cannot_be_a_checkpoint(store: Any, change: dict[str, Any], reason:
         store.update_checkpoint({**claim("0", ""), "sequence_number": 1, "offset": "1", **change})
 
 
+def test_what_cannot_be_claimed(store: Any) -> None:
+    with pytest.raises(GridwireError, match="0 to 3"):
+        store.claim_ownership([claim("0", "a"), claim("4", "a")])
+    assert list(store.list_ownership(NAMESPACE, HUB, GROUP)) == []
+    with pytest.raises(GridwireError, match="nowhere"):
+        store.list_ownership(NAMESPACE, "nowhere", GROUP)
+
+
 def test_of_many_who_claim_at_once_one_wins(hub: Any) -> None:
     barrier, won, failures = threading.Barrier(8), [], []
 
