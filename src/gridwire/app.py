@@ -32,10 +32,12 @@ from gridwire.broker.identities import Identities, TokenIssuer
 from gridwire.broker.issuer_keys import issuer_keys
 from gridwire.broker.local_server import LocalServer
 from gridwire.broker.membership import Membership
+from gridwire.capture.layout import Layout
 from gridwire.config import OFF, Settings, is_loopback
 from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import FEEDERS, NETWORK, QUARANTINE, READINGS, SINGLE_PARTITION, TEMPLATES, TRANSFORMERS
+from gridwire.core.limits import MIB
 from gridwire.heads.amqp import AmqpHead
 from gridwire.heads.amqp.websocket import SUBPROTOCOLS, WEBSOCKET_PATH
 from gridwire.heads.http.server import HttpHead
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 GRID_GROUP: Final = "grid.loads"
 CAPTURE_GROUP: Final = "lake.capture"
+AVRO_GROUP: Final = "capture.avro"
 SETTLE_S: Final = 0.2
 """Hubs tend to be created several at a time; workers are started once for all of them."""
 
@@ -88,6 +91,7 @@ class Hub:
     async def start(self) -> None:
         """Open the log and serve. Raises GridwireError with the next step for the operator."""
         settings = self.settings
+        Layout(settings.avro_path, settings.namespace)
         disk.raise_open_files()
         self.broker = await EmbeddedBroker.open(
             self.directory,
@@ -314,6 +318,10 @@ class Hub:
         if tables:
             flush = ["--flush-s", str(self.settings.lake_flush)]
             wanted["capture"] = (CAPTURE_GROUP, [*base, "capture", *data, *flush, "--table", *tables])
+        if files := [hub.name for hub in hubs if hub.settings.capture_avro == "on"]:
+            flush = ["--flush-s", str(self.settings.avro_window), "--flush-mib", str(self.settings.avro_size)]
+            names = ["--path", self.settings.avro_path, "--namespace", self.settings.namespace]
+            wanted["avro"] = (AVRO_GROUP, [*base, "avro", *data, *flush, *names, "--table", *files])
         return wanted
 
 
@@ -477,4 +485,20 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
     worker.run(source, data / "lake", tables, stop, flush_s=options["flush_s"])
 
 
-_WORKERS: Final = {"grid": _grid, "capture": _capture}
+def _avro(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    from gridwire.capture import decoders, worker
+    from gridwire.capture.avro import AvroWriter
+
+    hubs = options["tables"]
+    worker.run(
+        partial(open_source, data, AVRO_GROUP, hubs),
+        data / "capture",
+        dict.fromkeys(hubs, decoders.events),
+        stop,
+        flush_s=options["flush_s"],
+        flush_bytes=options["flush_mib"] * MIB,
+        open_writer=partial(AvroWriter, data / "capture", Layout(options["path"], options["namespace"])),
+    )
+
+
+_WORKERS: Final = {"grid": _grid, "capture": _capture, "avro": _avro}

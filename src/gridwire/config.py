@@ -21,6 +21,10 @@ OFF: Final = -1
 """A port that is `off`: the head is not started."""
 
 
+AVRO_PATH: Final = "{Namespace}/{EventHub}/{PartitionId}/{Year}/{Month}/{Day}/{Hour}/{Minute}/{Second}.avro"
+"""As Event Hubs has it unless told otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One setting. `kind` is text, path (may be empty), port, count, seconds or switch."""
@@ -53,6 +57,10 @@ SETTINGS: Final = (
     Row("entities", "", "path", "file", "hubs and consumer groups to create, as Azure's Event Hubs emulator has them"),
     Row("workers", True, "switch", "on or off", "run the grid and capture workers when there is work for them"),
     Row("lake_flush", 5, "seconds", "seconds", "longest time captured events wait before they are a row of the lake"),
+    Row("avro_window", 300, "seconds", "seconds", "longest time events wait before they are in a captured Avro file"),
+    Row("avro_size", 64, "count", "MiB", "events of all captured hubs that wait at most; the largest hub's go first"),
+    Row("avro_path", AVRO_PATH, "text", "path", "where captured Avro files lie below `capture` in the data directory"),
+    Row("namespace", "gridwire", "text", "name", "what {Namespace} stands for there"),
     Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
     Row("auth", False, "switch", "on or off", "let in only who signs in: keys, SCRAM, tokens, certificates"),
     Row("tls_cert", "", "path", "file", "certificate chain (PEM) of both heads; read again when it changes"),
@@ -97,6 +105,10 @@ class Settings:
     entities: str
     workers: bool
     lake_flush: int
+    avro_window: int
+    avro_size: int
+    avro_path: str
+    namespace: str
     grid_window: int
     auth: bool
     tls_cert: str

@@ -70,18 +70,28 @@ def worker(
     data: Path,
     table: Annotated[list[str], Parameter(consume_multiple=True)] | None = None,
     flush_s: float = 5.0,
+    flush_mib: int = 64,
+    path: str = config.AVRO_PATH,
+    namespace: str = "gridwire",
     window_days: int = 2,
 ) -> int:
     """Run one worker of a hub; the hub starts these itself.
 
     Args:
-        name: grid or capture.
+        name: grid, capture or avro.
         data: the hub's data directory.
-        table: hub=decoder, for capture.
-        flush_s: seconds until captured events are rows.
+        table: hub=decoder, for capture; hub, for avro.
+        flush_s: seconds until captured events are rows, or in a file.
+        flush_mib: events that wait at most, for avro.
+        path: pattern of the files' paths, for avro.
+        namespace: what {Namespace} stands for in it.
         window_days: how late a reading may be.
     """
     from gridwire import app
 
     configure_logs()
-    return app.run_worker(name, data, {"tables": table or [], "flush_s": flush_s, "window_days": window_days})
+    options = {
+        "tables": table or [], "flush_s": flush_s, "flush_mib": flush_mib, "path": path, "namespace": namespace,
+        "window_days": window_days,
+    }  # fmt: skip
+    return app.run_worker(name, data, options)
