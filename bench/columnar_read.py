@@ -73,6 +73,7 @@ class Hub:
 
     def __init__(self, directory: Path) -> None:
         command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory), "--kafka-port", "0"]
+        command += ["--amqp-port", "off"]
         command += ["--http-port", "0", "--no-workers", "--durability", "os"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self.process.stdout is not None

@@ -76,6 +76,7 @@ class Hub:
         self.directory = directory
         self.log = (directory.parent / "hub.log").open("wb")
         command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory), "--kafka-port", "0"]
+        command += ["--amqp-port", "off"]
         command += ["--http-port", "0", "--no-workers"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, cwd=directory.parent)
         self.endpoints: dict[str, str] = {}

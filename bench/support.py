@@ -266,7 +266,7 @@ class Hub(Server):
     """
 
     def __init__(self, directory: Path, *flags: str) -> None:
-        command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory / "data")]
+        command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory / "data"), "--amqp-port", "off"]
         command += ["--kafka-port", "0", "--http-port", "0", *flags]
         log = directory / "hub.log"
         begun_s = time.perf_counter()

@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 START_S = 60.0
 
+# Hubs of tests run side by side: none may insist on a port.
+os.environ.update(GRIDWIRE_AMQP_PORT="0", GRIDWIRE_AMQPS_PORT="0")
+
 # The same examples every time, so that a red test is red for everybody; GRIDWIRE_TEST_EXPLORE=1 looks for new ones.
 settings.register_profile("same", derandomize=True, database=None)
 settings.register_profile("explore")
@@ -64,7 +67,7 @@ class HubProcess:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(environment or {})}
             )
-        self.kafka = self.http = ""
+        self.kafka = self.amqp = self.amqps = self.http = ""
         assert self.process.stdout is not None
         first = self.process.stdout.readline().strip()
         if first != "ready":
@@ -105,7 +108,9 @@ def run_cli(
     *arguments: str, url: str | None = None, check: bool = True, text: str | None = None, ca: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a `gridwire` command as a user would. `ca`: authorities that vouch for the hub."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_") or "AMQP" in name
+    }
     if url:
         environment["GRIDWIRE_URL"] = url
     if ca:
@@ -145,7 +150,7 @@ def start_hub(tmp_path: Path) -> Iterator[Any]:
         hub.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gridwire_cli() -> Any:
     """Run a `gridwire` command without a hub."""
     return run_cli

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,11 +33,16 @@ from gridwire.broker.issuer_keys import issuer_keys
 from gridwire.broker.local_server import LocalServer
 from gridwire.broker.membership import Membership
 from gridwire.broker.port import GroupDirectory, Journal
-from gridwire.config import OFF, Settings, broker_flags, kafka_address
+from gridwire.capture.layout import Layout
+from gridwire.config import OFF, Settings, broker_flags, is_loopback, kafka_address
 from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import FEEDERS, NETWORK, QUARANTINE, READINGS, SINGLE_PARTITION, TEMPLATES, TRANSFORMERS
+from gridwire.core.limits import MIB
+from gridwire.heads.amqp import AmqpHead
+from gridwire.heads.amqp.websocket import SUBPROTOCOLS, WEBSOCKET_PATH
 from gridwire.heads.http.server import HttpHead
+from gridwire.heads.http.upgrade import Upgrade
 from gridwire.heads.kafka import KafkaHead
 from gridwire.heads.tls import Certificates
 from gridwire.log import disk
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
 
 GRID_GROUP: Final = "grid.loads"
 CAPTURE_GROUP: Final = "lake.capture"
+AVRO_GROUP: Final = "capture.avro"
 SETTLE_S: Final = 0.2
 """Hubs tend to be created several at a time; workers are started once for all of them."""
 
@@ -79,6 +86,7 @@ class Hub:
         self.clock = SystemClock()
         self.supervisor = Supervisor()
         self.kafka: KafkaHead | None = None
+        self.amqp: AmqpHead | None = None
         self.http: HttpHead | None = None
         self.access: Identities | None = None
         self.certificates: Certificates | None = None
@@ -92,6 +100,7 @@ class Hub:
 
     async def start(self) -> None:
         """Open the log and serve. Raises GridwireError with the next step for the operator."""
+        Layout(self.settings.avro_path, self.settings.namespace)
         disk.raise_open_files()
         await self._open_broker()
         try:
@@ -153,6 +162,7 @@ class Hub:
     async def _start_heads(self) -> None:
         await self.local.start()
         await self._start_kafka()
+        await self._start_amqp()
         await self._start_http()
 
     async def _start_kafka(self) -> None:
@@ -172,11 +182,40 @@ class Hub:
             )
             await _bind(self.kafka.start(), "Kafka", "--kafka-port", settings.host, settings.kafka_port)
 
+    async def _start_amqp(self) -> None:
+        settings = self.settings
+        if self._amqp_port != OFF or self._amqps_port != OFF:
+            self.amqp = self._amqp_head()
+            await _bind(self.amqp.start(), "AMQP", "--amqp-port", settings.host, settings.amqp_port)
+
     async def _start_http(self) -> None:
         settings = self.settings
         if settings.http_port != OFF:
             self.http = self._http_head()
             await _bind(self.http.start(), "HTTP", "--http-port", settings.host, settings.http_port)
+
+    @property
+    def _amqp_port(self) -> int:
+        """With a certificate, keys do not travel in the clear: TLS only, but on loopback."""
+        settings = self.settings
+        plain = self.certificates is None or is_loopback(settings.host)
+        return settings.amqp_port if plain else OFF
+
+    @property
+    def _amqps_port(self) -> int:
+        return OFF if self.certificates is None else self.settings.amqps_port
+
+    def _amqp_head(self) -> AmqpHead:
+        return AmqpHead(
+            self.broker,
+            host=self.settings.host,
+            port=self._amqp_port,
+            tls_port=self._amqps_port,
+            tls=self._tls,
+            auto_create=self.settings.auto_create,
+            clock=self.clock,
+            access=self.access,
+        )
 
     def _http_head(self) -> HttpHead:
         return HttpHead(
@@ -191,6 +230,7 @@ class Hub:
             static_dir=static_directory(),
             access=self.access,
             tls=self._tls,
+            upgrades={} if self.amqp is None else {WEBSOCKET_PATH: Upgrade(SUBPROTOCOLS, self.amqp.websocket)},
         )
 
     def _counters(self) -> dict[str, Callable[[], Mapping[str, int]]]:
@@ -200,6 +240,8 @@ class Hub:
         }
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
+        if self.amqp is not None:
+            counters["amqp"] = partial(_amqp_counters, self.amqp)
         return counters
 
     @property
@@ -223,7 +265,7 @@ class Hub:
 
     async def _stop_heads(self) -> None:
         await self.membership.close()  # first, or members that wait for their group hold the heads
-        for head in (self.kafka, self.http):
+        for head in (self.kafka, self.http, self.amqp):
             if head is not None:
                 await head.stop()
 
@@ -236,6 +278,11 @@ class Hub:
         found = {}
         if self.kafka is not None:
             found["kafka"] = f"{_shown(self.settings.host)}:{self.kafka.port}"
+        if self.amqp is not None:
+            if self.amqp.port != OFF:
+                found["amqp"] = f"amqp://{_shown(self.settings.host)}:{self.amqp.port}"
+            if self.amqp.tls_port != OFF:
+                found["amqps"] = f"amqps://{_shown(self.settings.host)}:{self.amqp.tls_port}"
         if self.http is not None:
             scheme = "http" if self.certificates is None else "https"
             found["http"] = f"{scheme}://{_shown(self.settings.host)}:{self.http.port}"
@@ -300,6 +347,10 @@ class Hub:
         if tables:
             flush = ["--flush-s", str(self.settings.lake_flush)]
             wanted["capture"] = (CAPTURE_GROUP, [*base, "capture", *data, *flush, "--table", *tables])
+        if files := [hub.name for hub in hubs if hub.settings.capture_avro == "on"]:
+            flush = ["--flush-s", str(self.settings.avro_window), "--flush-mib", str(self.settings.avro_size)]
+            names = ["--path", self.settings.avro_path, "--namespace", self.settings.namespace]
+            wanted["avro"] = (AVRO_GROUP, [*base, "avro", *data, *flush, *names, "--table", *files])
         return wanted
 
 
@@ -327,14 +378,13 @@ class Gateway(Hub):
         self.broker, self._cluster, self.groups = broker, broker, broker.groups
 
     async def _start_heads(self) -> None:
+        await self._start_amqp()
         await self._start_http()
 
-    def _counters(self) -> dict[str, Callable[[], Mapping[str, int]]]:
-        return {"log": self.broker.counters}
-
     async def _stop_heads(self) -> None:
-        if self.http is not None:
-            await self.http.stop()
+        for head in (self.http, self.amqp):
+            if head is not None:
+                await head.stop()
 
     async def _close_broker(self) -> None:
         await self._cluster.close()
@@ -356,6 +406,10 @@ def _kafka_counters(head: KafkaHead) -> dict[str, int]:
     requests = {f"requests_{name}": count for name, count in counters.requests.items()}
     plain = {name: getattr(counters, name) for name in _KAFKA_COUNTERS}
     return {**plain, **requests}
+
+
+def _amqp_counters(head: AmqpHead) -> dict[str, int]:
+    return {field.name: getattr(head.counters, field.name) for field in fields(head.counters)}
 
 
 _KAFKA_COUNTERS: Final = (
@@ -539,4 +593,23 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
     )
 
 
-_WORKERS: Final = {"grid": _grid, "capture": _capture}
+def _avro(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    from gridwire.capture import decoders, worker
+    from gridwire.capture.avro import AvroWriter
+
+    hubs, broker = options["tables"], options["broker"]
+    opener = _sources(data, broker, whole_hubs=True)  # so have these files
+    files = Path(options["lake"]) if options["lake"] else data / "capture"
+    worker.run(
+        lambda: opener(AVRO_GROUP, hubs),
+        files,
+        dict.fromkeys(hubs, decoders.events),
+        stop,
+        flush_s=options["flush_s"],
+        flush_bytes=options["flush_mib"] * MIB,
+        open_writer=partial(AvroWriter, files, Layout(options["path"], options["namespace"])),
+        shared=broker is not None,
+    )
+
+
+_WORKERS: Final = {"grid": _grid, "capture": _capture, "avro": _avro}

@@ -22,6 +22,10 @@ OFF: Final = -1
 """A port that is `off`: the head is not started."""
 
 
+AVRO_PATH: Final = "{Namespace}/{EventHub}/{PartitionId}/{Year}/{Month}/{Day}/{Hour}/{Minute}/{Second}.avro"
+"""As Event Hubs has it unless told otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One setting. `kind` is text, path (may be empty), port, count, copies, seconds or switch."""
@@ -39,6 +43,14 @@ SETTINGS: Final = (
         "host", "127.0.0.1", "text", "address", "address the heads listen on; only loopback works without auth and TLS"
     ),
     Row("kafka_port", 9092, "port", "port, 0 or off", "Kafka head; 0 picks a free port"),
+    Row("amqp_port", 5672, "port", "port, 0 or off", "AMQP head without TLS; 0 picks a free port"),
+    Row(
+        "amqps_port",
+        5671,
+        "port",
+        "port, 0 or off",
+        "AMQP head with TLS, where a certificate is given; the Azure SDKs expect 5671",
+    ),
     Row("http_port", 8700, "port", "port, 0 or off", "HTTP head and page; 0 picks a free port"),
     Row("broker", "embedded", "text", "embedded or kafka://HOST:PORT,...", "where the log is: here or there"),
     Row("broker_prefix", "", "path", "text", "what gridwire's topics and groups begin with on the cluster"),
@@ -57,6 +69,10 @@ SETTINGS: Final = (
     Row("entities", "", "path", "file", "hubs and consumer groups to create, as Azure's Event Hubs emulator has them"),
     Row("workers", True, "switch", "on or off", "run the grid and capture workers when there is work for them"),
     Row("lake_flush", 5, "seconds", "seconds", "longest time captured events wait before they are a row of the lake"),
+    Row("avro_window", 300, "seconds", "seconds", "longest time events wait before they are in a captured Avro file"),
+    Row("avro_size", 64, "count", "MiB", "events of all captured hubs that wait at most; the largest hub's go first"),
+    Row("avro_path", AVRO_PATH, "text", "path", "where captured Avro files lie below `capture` in the data directory"),
+    Row("namespace", "gridwire", "text", "name", "what {Namespace} stands for there"),
     Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
     Row("secret_file", "", "path", "file", "key of the policies' keys, the same on every gateway [data]/secret.key"),
     Row("auth", False, "switch", "on or off", "let in only who signs in: keys, SCRAM, tokens, certificates"),
@@ -93,6 +109,8 @@ class Settings:
     data: str
     host: str
     kafka_port: int
+    amqp_port: int
+    amqps_port: int
     http_port: int
     broker: str
     broker_prefix: str
@@ -111,6 +129,10 @@ class Settings:
     entities: str
     workers: bool
     lake_flush: int
+    avro_window: int
+    avro_size: int
+    avro_path: str
+    namespace: str
     grid_window: int
     secret_file: str
     auth: bool

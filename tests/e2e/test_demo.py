@@ -17,7 +17,7 @@ pytestmark = [
 
 
 def run_demo(gridwire_cli: Any, data: Path, seconds: int) -> str:
-    ports = ("--kafka-port", "0", "--http-port", "0")
+    ports = ("--kafka-port", "0", "--amqp-port", "0", "--http-port", "0")
     done = gridwire_cli("demo", "--data", str(data), "--seconds", str(seconds), "--pace", "0.25", *ports)
     assert "live sums, lake and the independent calculation agree" in done.stdout
     return str(done.stdout)
@@ -54,7 +54,17 @@ def test_a_port_in_use_is_one_sentence(gridwire_cli: Any, tmp_path: Path) -> Non
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        arguments = ("demo", "--data", str(tmp_path / "demo"), "--kafka-port", port, "--http-port", "0")
+        arguments = (
+            "demo",
+            "--data",
+            str(tmp_path / "demo"),
+            "--kafka-port",
+            port,
+            "--amqp-port",
+            "0",
+            "--http-port",
+            "0",
+        )
         done = gridwire_cli(*arguments, check=False)
     assert done.returncode == 1
     assert "--kafka-port" in done.stderr

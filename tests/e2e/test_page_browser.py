@@ -59,7 +59,7 @@ class RunningHub:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "gridwire", "up", "--data", str(self.data), "--no-workers"]
-        command += ["--http-port", str(self.http_port), "--kafka-port", str(self.kafka_port)]
+        command += ["--http-port", str(self.http_port), "--kafka-port", str(self.kafka_port), "--amqp-port", "off"]
         with (self.data.parent / "hub.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None

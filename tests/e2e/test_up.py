@@ -166,7 +166,7 @@ def test_the_commands_of_the_event_hubs_page(start_hub: Any, tmp_path: Path) -> 
     page = (Path(__file__).parents[2] / "docs" / "howto" / "event-hubs.md").read_text()
     lines = [line for block in page.split("```console\n")[1:] for line in block.split("```")[0].splitlines()]
     commands = [line[2:] for line in lines if line.startswith("$ ")]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         first, *rest = shlex.split(command)
         if first == "gridwire":

@@ -1,7 +1,7 @@
 """Capture dies at every named step and at random moments; the lake still has every event exactly once.
 
 The hub is a directory of record batches with the behaviour of a real event source; it stays when capture dies. Capture
-runs in children forked from one warm process, so that a kill costs milliseconds. Negative control: with the position
+runs in children forked from one warm process, so that a kill costs milliseconds. Negative controls: with the position
 committed after the rows instead of with them, the same kills leave duplicates, and the check says so.
 """
 
@@ -16,19 +16,25 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
+import fastavro
 import pytest
 import structlog
 from deltalake import DeltaTable
 
 from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.capture import decoders
+from gridwire.capture.avro import AvroWriter
 from gridwire.capture.delta import TableWriter, Upkeep
+from gridwire.capture.layout import Layout
 from gridwire.capture.worker import run
 from gridwire.columnar.arrow import to_arrow
 from gridwire.columnar.decode import decode
+from gridwire.config import AVRO_PATH
 from gridwire.core.batch import Event, encode
 
 HUB = "readings"
@@ -38,6 +44,7 @@ STEPS = (
     "opened", "polled", "created", "appended", "synced", "committed",
     "compacting", "compacted", "checkpointing", "checkpointed", "vacuumed",
 )  # fmt: skip
+AVRO_STEPS = ("opened", "polled", "staged", "recorded", "renamed", "committed")
 UPKEEP = Upkeep(compact_versions=3, merge_versions=9, checkpoint_versions=4, vacuum_versions=5, keep_hours=0)
 
 
@@ -115,7 +122,16 @@ def weaken(hub: Path) -> None:
     TableWriter.position = lambda self, partition: committed_positions(hub).get(str(partition))  # type: ignore[method-assign]
 
 
-def capture(hub: Path, lake: Path, step: str, nth: int, drain: bool) -> None:
+def weaken_avro(hub: Path) -> None:
+    """Believe the hub's position, which is committed after the files."""
+    AvroWriter.position = lambda self, partition: committed_positions(hub).get(str(partition))  # type: ignore[method-assign]
+
+
+def avro_writer(lake: Path, after: Callable[[str], None]) -> Callable[[str, UUID], AvroWriter]:
+    return partial(AvroWriter, lake, Layout(AVRO_PATH, "namespace"), after=after)
+
+
+def capture(hub: Path, lake: Path, step: str, nth: int, drain: bool, avro: bool) -> None:
     """One life of the worker: dies after `step` for the nth time, or ends when everything is captured."""
     stop = threading.Event()
     left = nth
@@ -129,7 +145,10 @@ def capture(hub: Path, lake: Path, step: str, nth: int, drain: bool) -> None:
         if drain and committed_positions(hub) == {str(p): end for p, end in ends.items()}:
             stop.set()
 
-    run(lambda: DirectorySource(hub), lake, {HUB: rows_of}, stop, flush_s=0.0, upkeep=UPKEEP, after=after)
+    decode = decoders.events if avro else rows_of
+    opener = avro_writer(lake, after) if avro else None
+    source = partial(DirectorySource, hub)
+    run(source, lake, {HUB: decode}, stop, flush_s=0.0, upkeep=UPKEEP, after=after, open_writer=opener)
 
 
 def serve() -> None:
@@ -143,8 +162,9 @@ def serve() -> None:
             code, hub = 1, Path(request["hub"])
             try:
                 if request["weak"]:
-                    weaken(hub)
-                capture(hub, Path(request["lake"]), request["step"], request["nth"], request["drain"])
+                    (weaken_avro if request["avro"] else weaken)(hub)
+                lake, avro = Path(request["lake"]), request["avro"]
+                capture(hub, lake, request["step"], request["nth"], request["drain"], avro)
                 code = 0
             except BaseException:
                 traceback.print_exc()
@@ -160,8 +180,8 @@ def serve() -> None:
 class Capture:
     """A hub, the lake it is captured into, and the lives of the process that does it."""
 
-    def __init__(self, process: subprocess.Popen[str], root: Path, weak: bool) -> None:
-        self.hub, self.lake, self._weak = root / "hub", root / "lake", weak
+    def __init__(self, process: subprocess.Popen[str], root: Path, kind: str) -> None:
+        self.hub, self.lake, self._weak, self._avro = root / "hub", root / "lake", "weak" in kind, "avro" in kind
         self.hub.mkdir()
         self._ends = [0] * PARTITIONS
         self._rng = random.Random(7)
@@ -182,7 +202,7 @@ class Capture:
         """One life of the worker; returns the signal that ended it, 0 for a clean end."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
-        request = {"hub": str(self.hub), "lake": str(self.lake), "weak": self._weak}
+        request = {"hub": str(self.hub), "lake": str(self.lake), "weak": self._weak, "avro": self._avro}
         stdin.write(json.dumps(request | {"step": step, "nth": nth, "drain": drain}) + "\n")
         stdin.flush()
         pid = int(stdout.readline())
@@ -195,11 +215,23 @@ class Capture:
 
     def check(self) -> None:
         """Every event once, byte for byte."""
-        table = DeltaTable(str(self.lake / HUB)).to_pyarrow_table(columns=["partition", "offset", "value"])
-        rows = sorted(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+        rows = sorted(self._avro_rows() if self._avro else self._delta_rows())
         expected = [(p, o, f"{p}@{o}".encode()) for p, end in enumerate(self._ends) for o in range(end)]
         assert len(rows) == len(set(rows)), f"{len(rows) - len(set(rows))} duplicate rows"
         assert rows == expected
+
+    def _delta_rows(self) -> list[tuple[int, int, bytes]]:
+        table = DeltaTable(str(self.lake / HUB)).to_pyarrow_table(columns=["partition", "offset", "value"])
+        return list(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+
+    def _avro_rows(self) -> list[tuple[int, int, bytes]]:
+        """From whole files only: every one that has its final name can be read to its end."""
+        rows = []
+        for path in self.lake.glob("namespace/**/*.avro"):
+            partition = int(path.relative_to(self.lake / "namespace" / HUB).parts[0])
+            with path.open("rb") as file:
+                rows += [(partition, each["SequenceNumber"], each["Body"]) for each in fastavro.reader(file)]
+        return rows
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +243,7 @@ def warm() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def worker(warm: subprocess.Popen[str], tmp_path: Path, request: pytest.FixtureRequest) -> Capture:
-    return Capture(warm, tmp_path, weak=getattr(request, "param", "") == "weak")
+    return Capture(warm, tmp_path, getattr(request, "param", ""))
 
 
 def test_every_event_is_in_the_lake_once_whatever_step_capture_died_at(worker: Capture) -> None:
@@ -249,6 +281,32 @@ def test_control_positions_outside_the_tables_commit_leave_duplicates(worker: Ca
     for _ in range(3):
         worker.send(3)
         assert worker.live("synced", 1) == signal.SIGKILL
+    assert worker.live(drain=True) == 0
+    with pytest.raises(AssertionError, match="duplicate rows"):
+        worker.check()
+
+
+@pytest.mark.parametrize("worker", ["avro"], indirect=True)
+def test_every_event_is_in_one_avro_file_whatever_step_capture_died_at(worker: Capture) -> None:
+    for step in AVRO_STEPS:
+        for nth in (1, 2) if step != "opened" else (1,):
+            worker.send(4)
+            assert worker.live(step, nth) == signal.SIGKILL, f"never came to {step}"
+    rng = random.Random(13)
+    for _ in range(8):
+        worker.send(4)
+        worker.live(kill_after_s=rng.uniform(0.002, 0.15))
+    worker.send(2)
+    assert worker.live(drain=True) == 0
+    worker.check()
+    assert not list(worker.lake.glob("@state/*.tmp"))
+
+
+@pytest.mark.parametrize("worker", ["avro weak"], indirect=True)
+def test_control_positions_outside_the_record_leave_duplicates(worker: Capture) -> None:
+    for _ in range(3):
+        worker.send(3)
+        assert worker.live("renamed", 1) == signal.SIGKILL
     assert worker.live(drain=True) == 0
     with pytest.raises(AssertionError, match="duplicate rows"):
         worker.check()

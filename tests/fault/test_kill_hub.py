@@ -93,6 +93,7 @@ class Hub:
         """Start it, without waiting for anything."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_")}
         command = [sys.executable, "-m", "gridwire", "up", "--data", str(self.data), "--host", "127.0.0.1"]
+        command += ["--amqp-port", "off"]
         command += ["--kafka-port", str(self.port), "--http-port", "0"]
         with self._errors.open("ab") as errors:
             self._process = subprocess.Popen(

@@ -135,6 +135,7 @@ class PoweredHub(kill.Hub):  # type: ignore[name-defined,misc]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_")}
         code = f"{self.prelude}\nfrom gridwire.cli.main import main\nmain()"
         command = [sys.executable, "-c", code, "up", "--data", str(self.data), "--durability", self.durability]
+        command += ["--amqp-port", "off"]
         command += ["--kafka-port", str(self.port), "--http-port", str(self.http_port)]
         with self._errors.open("ab") as errors:
             self._process = subprocess.Popen(

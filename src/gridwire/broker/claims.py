@@ -105,8 +105,9 @@ class Claims:
         return [_shown(number, record, now_ms) for number, record in granted.values()]
 
     async def _keep(self, records: dict[str, ClaimRecord]) -> None:
-        gone = self._of_deleted_hubs() if any(key not in self._known for key in records) else []
-        if len(self._known) - len(gone) + len(records) > CLAIMS_MAX:
+        fresh = sum(key not in self._known for key in records)
+        gone = self._of_deleted_hubs() if fresh else []
+        if fresh and len(self._known) - len(gone) + fresh > CLAIMS_MAX:
             raise InvalidSetting(f"there are {CLAIMS_MAX} claims already: forget groups that are not used any more")
         changes: dict[str, bytes | None] = {PREFIX + key: None for key in gone}
         changes.update({PREFIX + key: pack(record) for key, record in records.items()})

@@ -11,7 +11,6 @@ once are what damages Delta tables. And it never retries a commit on top of anot
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from gridwire.capture import durable
 from gridwire.core.clock import Clock, SystemClock
-from gridwire.core.errors import FencedEpoch, StorageFailed, Unavailable
+from gridwire.core.errors import FencedEpoch, StorageFailed
 from gridwire.core.limits import MIB, check_name
 
 HUB_ID_PROPERTY: Final = "gridwire.hub_id"
@@ -109,7 +108,7 @@ class TableWriter:
         self._after = after
         self._positions: dict[int, int | None] = {}
         Path(lake_root).mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.path)
+        self._lock = durable.lock(self.path)
         try:
             self.repaired = durable.repair(self.path)
             self._table = self._open()
@@ -315,17 +314,6 @@ def _storable(batch: pa.RecordBatch) -> pa.RecordBatch:
         if signed is not None:
             rows = rows.set_column(place, column.with_type(signed), rows.column(place).cast(signed))
     return rows
-
-
-def _lock(table: Path) -> int:
-    """Take the lock beside the table; the operating system lets go of it when the process dies."""
-    descriptor = os.open(table.with_name(f"{table.name}@lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Unavailable(f"lake table {table.name!r} is being written by another process") from None
-    return descriptor
 
 
 def _move_aside(table: Path, owner: str | None, clock: Clock) -> Path:

@@ -11,6 +11,7 @@ and only that: more damage than a power cut can do raises `Corruption`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gridwire.core.errors import Corruption
+from gridwire.core.errors import Corruption, Unavailable
 
 LOG_DIRECTORY: Final = "_delta_log"
 LAST_CHECKPOINT: Final = "_last_checkpoint"
@@ -32,6 +33,17 @@ TORN_COMMITS_MAX: Final = 2
 def commit_file(table: Path, version: int) -> Path:
     """Where the commit of a version lies."""
     return table / LOG_DIRECTORY / f"{version:020d}.json"
+
+
+def lock(table: Path) -> int:
+    """Take the lock beside the table; the operating system lets go of it when the process dies."""
+    descriptor = os.open(table.with_name(f"{table.name}@lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Unavailable(f"lake table {table.name!r} is being written by another process") from None
+    return descriptor
 
 
 def sync_path(path: Path) -> None:

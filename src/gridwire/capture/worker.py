@@ -18,10 +18,11 @@ here hand out whole hubs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import pyarrow as pa
@@ -51,6 +52,35 @@ Decoder = Callable[[ColumnBatch], pa.RecordBatch]
 _RETRIED = (Unavailable, StorageFailed, UnknownHub)
 
 
+class Writer(Protocol):
+    """What writes the events of one hub, each exactly once; `TableWriter` and `AvroWriter` do."""
+
+    hub: str
+    moved_to: Path | None
+    repaired: list[str]
+
+    @property
+    def version(self) -> int:
+        """Grows with what is written."""
+        ...
+
+    def position(self, partition: int) -> int | None:
+        """Offset to read next, as what was written says; None when there is nothing of this partition."""
+        ...
+
+    def append(self, batches: Sequence[pa.RecordBatch], positions: Mapping[int, int], lost: int = 0) -> int:
+        """Write events and move positions, both or neither; returns the number of events. Raises StorageFailed."""
+        ...
+
+    def tend(self) -> list[str]:
+        """Whatever upkeep is due; returns what was done."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the files."""
+        ...
+
+
 @dataclass(slots=True)
 class Totals:
     """What one run did."""
@@ -65,7 +95,7 @@ class Totals:
 class _Table:
     """A table with what was gathered for it."""
 
-    writer: TableWriter
+    writer: Writer
     decode: Decoder
     batches: list[pa.RecordBatch] = field(default_factory=list)
     positions: dict[int, int] = field(default_factory=dict)
@@ -95,6 +125,7 @@ def run(
     upkeep: Upkeep | None = None,
     clock: Clock | None = None,
     after: After = lambda step: None,
+    open_writer: Callable[[str, UUID], Writer] | None = None,
     shared: bool = False,
 ) -> Totals:
     """Capture hubs into the lake until `stop` is set; what was read by then is written before it returns.
@@ -105,6 +136,7 @@ def run(
         tables: decoder per hub; a hub the source does not carry is left alone.
         flush_s: seconds. flush_bytes: Arrow bytes over all tables.
         after: told each step once it is done, for tests that die there.
+        open_writer: hub and its identity to what writes its events; a Delta table in the lake unless said.
         shared: others work in this group; when one of them was faster at a table that is no reason to end.
 
     Raises:
@@ -115,11 +147,12 @@ def run(
     failures = 0
     retried = (*_RETRIED, FencedEpoch) if shared else _RETRIED
     source: EventSource | None = None
+    clock = clock or SystemClock()
+    if open_writer is None:
+        open_writer = partial(_open_table, lake_root, upkeep=upkeep, clock=clock, after=after)
     while not stop.is_set():
         before = totals.commits
-        session = _Session(
-            lake_root, tables, flush_s, flush_bytes, upkeep or Upkeep(), clock or SystemClock(), after, totals, log
-        )
+        session = _Session(open_writer, tables, flush_s, flush_bytes, clock, after, totals, log)
         try:
             source = source or source_factory()
             session.open(source)
@@ -144,6 +177,10 @@ def run(
     return totals
 
 
+def _open_table(lake_root: Path, hub: str, hub_id: UUID, **options: Any) -> Writer:
+    return TableWriter(lake_root, hub, hub_id, **options)
+
+
 def _let_go(source: EventSource | None) -> None:
     if source is not None:
         try:
@@ -156,11 +193,10 @@ def _let_go(source: EventSource | None) -> None:
 class _Session:
     """One source and its tables, from opening them to the first failure."""
 
-    lake_root: Path
+    open_writer: Callable[[str, UUID], Writer]
     decoders: Mapping[str, Decoder]
     flush_s: float
     flush_bytes: int
-    upkeep: Upkeep
     clock: Clock
     after: After
     totals: Totals
@@ -204,11 +240,11 @@ class _Session:
         return {place: (self.source.hub_id(place[0]), assigned[place]) for place in places}
 
     def _open_table(self, hub: str, hub_id: UUID) -> _Table:
-        writer = TableWriter(self.lake_root, hub, hub_id, upkeep=self.upkeep, clock=self.clock, after=self.after)
+        writer = self.open_writer(hub, hub_id)
         if writer.moved_to is not None:
             self.log.warning("hub was created anew, old table moved aside", hub=hub, to=writer.moved_to.name)
         if writer.repaired:
-            self.log.warning("torn tail of a table removed", hub=hub, files=writer.repaired)
+            self.log.warning("what a crash left of a hub's files was put right", hub=hub, files=writer.repaired)
         return _Table(writer, self.decoders[hub])
 
     def step(self) -> bool:

@@ -68,6 +68,7 @@ class Victim:
             second.bind(("127.0.0.1", 0))
             self._http_port, self.kafka_port = first.getsockname()[1], second.getsockname()[1]
         command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory / "data"), "--host", "127.0.0.1"]
+        command += ["--amqp-port", "off"]
         command += ["--kafka-port", str(self.kafka_port), "--http-port", str(self._http_port), "--no-workers"]
         self._command = [*command, "--durability", durability]
         self._process: subprocess.Popen[bytes] | None = None

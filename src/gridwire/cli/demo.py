@@ -26,6 +26,7 @@ class RunningHub:
 
     process: subprocess.Popen[str]
     kafka: str
+    amqp: str
     http: str
 
 
@@ -35,6 +36,7 @@ def demo(
     seconds: float | None = None,
     pace: float = 1.0,
     kafka_port: str = "9092",
+    amqp_port: str = "5672",
     http_port: str = "8700",
 ) -> int:
     """Start a hub with a live demo utility: real load profiles on a real network, real meter frames.
@@ -47,6 +49,7 @@ def demo(
         seconds: end after this long.
         pace: seconds from one quarter hour to the next.
         kafka_port: port of the Kafka head; 0 picks a free one.
+        amqp_port: port of the AMQP head; 0 picks a free one.
         http_port: port of the HTTP head and the page; 0 picks a free one.
     """
     from gridwire.demo import utility
@@ -56,18 +59,18 @@ def demo(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with _hub(data, kafka_port, http_port, stop) as hub:
+    with _hub(data, (kafka_port, amqp_port, http_port), stop) as hub:
         _introduce(hub, data, built)
         return _run(hub, data, built, seconds, pace, stop)
 
 
 @contextmanager
-def _hub(data: Path, kafka_port: str, http_port: str, stop: threading.Event) -> Iterator[RunningHub]:
+def _hub(data: Path, ports: tuple[str, str, str], stop: threading.Event) -> Iterator[RunningHub]:
     """A hub in its own process and process group, so that Ctrl-C reaches us first and it can drain."""
     data.mkdir(parents=True, exist_ok=True)
     log_path = data / "hub.log"
     with log_path.open("ab") as log:
-        process = _start(data, kafka_port, http_port, log)
+        process = _start(data, ports, log)
         try:
             yield _wait_ready(process, log_path)
         finally:
@@ -80,9 +83,11 @@ def _hub(data: Path, kafka_port: str, http_port: str, stop: threading.Event) -> 
                 process.wait()
 
 
-def _start(data: Path, kafka_port: str, http_port: str, log: IO[bytes]) -> subprocess.Popen[str]:
+def _start(data: Path, ports: tuple[str, str, str], log: IO[bytes]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "gridwire", "up", "--data", str(data)]
-    command += ["--kafka-port", kafka_port, "--http-port", http_port, "--lake-flush", "3"]
+    for flag, port in zip(("--kafka-port", "--amqp-port", "--http-port"), ports, strict=True):
+        command += [flag, port]
+    command += ["--lake-flush", "3"]
     group: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -95,15 +100,15 @@ def _wait_ready(process: subprocess.Popen[str], log_path: Path) -> RunningHub:
     timer = threading.Timer(_START_S, process.kill)
     timer.start()
     try:
-        lines = [process.stdout.readline().strip() for _ in range(3)]
+        lines = [process.stdout.readline().strip() for _ in range(4)]
     finally:
         timer.cancel()
     endpoints = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
-    if lines[0] != "ready" or set(endpoints) != {"kafka", "http"}:
+    if lines[0] != "ready" or set(endpoints) != {"kafka", "amqp", "http"}:
         process.wait(_STOP_S)
         reason = log_path.read_text(errors="replace").strip().splitlines()[-1:]
         raise GridwireError(f"the hub did not start: {reason[0] if reason else 'see ' + str(log_path)}")
-    return RunningHub(process, endpoints["kafka"], endpoints["http"])
+    return RunningHub(process, endpoints["kafka"], endpoints["amqp"], endpoints["http"])
 
 
 def _introduce(hub: RunningHub, data: Path, built: Any) -> None:
@@ -113,6 +118,7 @@ def _introduce(hub: RunningHub, data: Path, built: Any) -> None:
         {
             "page": hub.http,
             "kafka": hub.kafka,
+            "amqp": hub.amqp,
             "http": f"{hub.http}/v1",
             "metrics": f"{hub.http}/metrics",
             "data": str(data),

@@ -14,7 +14,11 @@ hub = App(name="hub", help="Create, list, show, change and delete hubs.")
 
 
 def _settings(
-    retention: str | None, retention_size: str | None, cleanup: str | None, capture: str | None
+    retention: str | None,
+    retention_size: str | None,
+    cleanup: str | None,
+    capture: str | None,
+    capture_avro: str | None,
 ) -> dict[str, Any]:
     wanted: dict[str, Any] = {}
     if retention is not None:
@@ -25,6 +29,8 @@ def _settings(
         wanted["cleanup"] = cleanup
     if capture is not None:
         wanted["capture"] = capture
+    if capture_avro is not None:
+        wanted["capture_avro"] = capture_avro
     return wanted
 
 
@@ -37,6 +43,7 @@ def create(
     retention_size: str | None = None,
     cleanup: Literal["delete"] | None = None,
     capture: Literal["off", "events", "readings", "loads"] | None = None,
+    capture_avro: Literal["off", "on"] | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Create a hub: at once a Kafka topic and an HTTP event collection of that name.
@@ -48,8 +55,9 @@ def create(
         retention_size: how much a partition keeps: 10g, unlimited.
         cleanup: what retention does.
         capture: table the lake keeps of it.
+        capture_avro: keep its events as Avro files too, in the layout of Event Hubs Capture.
     """
-    settings = _settings(retention, retention_size, cleanup, capture)
+    settings = _settings(retention, retention_size, cleanup, capture, capture_avro)
     made = common.client().post("/v1/hubs", {"name": name, "partitions": partitions, "settings": settings})
     if common.json:
         print_json(made)
@@ -111,6 +119,7 @@ def alter(
     retention: str | None = None,
     retention_size: str | None = None,
     capture: Literal["off", "events", "readings", "loads"] | None = None,
+    capture_avro: Literal["off", "on"] | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Change a hub while it serves.
@@ -121,8 +130,9 @@ def alter(
         retention: how long events are kept: 7d, 12h, forever.
         retention_size: how much a partition keeps: 10g, unlimited.
         capture: table the lake keeps of it.
+        capture_avro: keep its events as Avro files too, in the layout of Event Hubs Capture.
     """
-    body: dict[str, Any] = {"settings": _settings(retention, retention_size, None, capture)}
+    body: dict[str, Any] = {"settings": _settings(retention, retention_size, None, capture, capture_avro)}
     if partitions is not None:
         body["partitions"] = partitions
     changed = common.client().patch(hub_path(name), body)

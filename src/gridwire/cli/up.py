@@ -74,6 +74,9 @@ def worker(
     table: Annotated[list[str], Parameter(consume_multiple=True)] | None = None,
     lake: Path | None = None,
     flush_s: float = 5.0,
+    flush_mib: int = 64,
+    path: str = config.AVRO_PATH,
+    namespace: str = "gridwire",
     window_days: int = 2,
     whole: bool = False,
     supervised: bool = False,
@@ -84,11 +87,14 @@ def worker(
     With --broker kafka://host:9092,host2:9092 run the same command on as many machines as there are.
 
     Args:
-        name: grid or capture.
+        name: grid, capture or avro.
         data: the hub's data directory; on a cluster, where this machine keeps what can be made again.
-        table: hub=decoder, for capture.
-        lake: where the tables are [default: lake in data]; for several capture workers a directory they all reach.
-        flush_s: seconds until captured events are rows.
+        table: hub=decoder, for capture; hub, for avro.
+        lake: where tables or files are [default: lake or capture in data]; for several such workers one they all reach.
+        flush_s: seconds until captured events are rows, or in a file.
+        flush_mib: events that wait at most, for avro.
+        path: pattern of the files' paths, for avro.
+        namespace: what {Namespace} stands for in it.
         window_days: how late a reading may be.
         whole: one grid worker gets all readings, the others stand by; for readings that are not keyed by transformer.
         supervised: end when standard input does.
@@ -98,6 +104,7 @@ def worker(
     configure_logs()
     options = {
         "broker": config.load_address(broker, config=broker.pop("config", None)), "supervised": supervised,
-        "tables": table or [], "lake": lake, "flush_s": flush_s, "window_days": window_days, "whole": whole,
+        "tables": table or [], "lake": lake, "flush_s": flush_s, "flush_mib": flush_mib, "path": path,
+        "namespace": namespace, "window_days": window_days, "whole": whole,
     }  # fmt: skip
     return app.run_worker(name, data, options)

@@ -302,8 +302,8 @@ def merged(batches: Sequence[bytes | bytearray | memoryview]) -> bytearray:
     return encode([event for each in batches for event in decode(each)])
 
 
-def _varint(value: int) -> bytes:
-    """Zigzag varint."""
+def varint(value: int) -> bytes:
+    """A number as records have it: a zigzag varint."""
     value = (value << 1) ^ (value >> 63)
     if 0 <= value < 0x80:
         return _SMALL[value]
@@ -319,17 +319,17 @@ _SMALL: Final = [bytes([i]) for i in range(128)]
 
 
 def _field(data: bytes | None) -> bytes:
-    return b"\x01" if data is None else _varint(len(data)) + data
+    return b"\x01" if data is None else varint(len(data)) + data
 
 
 def _record(event: Event, offset_delta: int, timestamp_delta: int) -> bytes:
-    parts = [b"\x00", _varint(timestamp_delta), _varint(offset_delta), _field(event.key), _field(event.value)]
-    parts.append(_varint(len(event.headers)))
+    parts = [b"\x00", varint(timestamp_delta), varint(offset_delta), _field(event.key), _field(event.value)]
+    parts.append(varint(len(event.headers)))
     for name, value in event.headers:
         parts.append(_field(name.encode()))
         parts.append(_field(value))
     body = b"".join(parts)
-    return _varint(len(body)) + body
+    return varint(len(body)) + body
 
 
 def encode(

@@ -28,6 +28,7 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tombstone_retention_ms: int = 24 * 3600 * 1000
     timestamp_type: str = "create"
     capture: str = "off"
+    capture_avro: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,12 @@ HUB_SETTINGS: Final = (
         "gridwire.capture",
         "table the lake keeps of this hub",
         choices=("off", "events", "readings", "loads"),
+    ),
+    SettingRow(
+        "capture_avro",
+        "gridwire.capture.avro",
+        "also keep this hub's events as Avro files in the layout of Event Hubs Capture",
+        choices=("off", "on"),
     ),
 )
 

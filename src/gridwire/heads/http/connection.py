@@ -12,17 +12,21 @@ from typing import ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gridwire.heads.backlog import Backlog
+from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.sign_in import CERTIFICATE
+from gridwire.heads.http.upgrade import Upgrades, answer
 from gridwire.heads.tls import certificate_names
 
 
 class HubConnection(HttpToolsProtocol):
-    """Subclass with `limits`, `counters` and `backlog` set, see `connection_class`."""
+    """Subclass with its class variables set, see `connection_class`."""
 
     limits: ClassVar[HttpLimits]
     counters: ClassVar[HttpCounters]
     backlog: ClassVar[Backlog]
+    guard: ClassVar[Guard]
+    upgrades: ClassVar[Upgrades]
 
     _certificate: tuple[str, ...] = ()
     _heading = True
@@ -46,19 +50,43 @@ class HubConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        self._let_go()
+        super().connection_lost(exc)
+
+    def _let_go(self) -> None:
         self.counters.connections -= 1
         self.backlog.resumed(self.transport)
         for timer in (self._head_timer, self._stall_timer, self._discard_timer):
             if timer is not None:
                 timer.cancel()
-        super().connection_lost(exc)
+
+    def _should_upgrade(self) -> bool:
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        return self._get_upgrade() == b"websocket" and path in self.upgrades
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """The request is answered as if it had not asked."""
+
+    def handle_websocket_upgrade(self) -> None:
+        """The connection goes on as what its path stands for, and is no longer ours."""
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        head, protocol = answer(self.scope, self.upgrades[path], self.guard)
+        self.transport.write(head)
+        if protocol is None:
+            self.transport.close()
+            return
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        self._let_go()
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse; a head that is too large or a refused body that does not end closes the connection."""
         size = len(data)
         was_heading, heads = self._heading, self._heads
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
         if was_heading and heads == self._heads:  # the chunk lies wholly inside a head, or before one
             self._still_heading(size)
@@ -124,12 +152,16 @@ class HubConnection(HttpToolsProtocol):
         super().resume_writing()
 
 
-def connection_class(limits_: HttpLimits, counters_: HttpCounters) -> type[HubConnection]:
+def connection_class(
+    limits_: HttpLimits, counters_: HttpCounters, guard_: Guard, upgrades_: Upgrades
+) -> type[HubConnection]:
     """The protocol class uvicorn is to use."""
 
     class Connection(HubConnection):
         limits = limits_
         counters = counters_
+        guard = guard_
+        upgrades = upgrades_
         backlog = Backlog(limits_.unread_bytes_max)
 
     return Connection

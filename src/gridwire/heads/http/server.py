@@ -36,6 +36,7 @@ from gridwire.heads.http.request import BodyMemory
 from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import Doorman
 from gridwire.heads.http.streams import Streams
+from gridwire.heads.http.upgrade import Upgrades
 
 BACKLOG: Final = 2048
 """Connections the kernel holds while the loop is busy."""
@@ -56,6 +57,7 @@ class HttpHead:
         hosts_allowed: names besides loopback's that a hub bound to loopback answers to.
         access: who is known; None lets everybody do everything.
         tls: how connections are encrypted; None for not at all.
+        upgrades: paths whose connections go on as WebSockets.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class HttpHead:
         limits: HttpLimits | None = None,
         access: Identities | None = None,
         tls: ssl.SSLContext | None = None,
+        upgrades: Upgrades | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -81,6 +84,8 @@ class HttpHead:
         self._limits = limits or HttpLimits()
         clock = clock or SystemClock()
         loopback = is_loopback(host)
+        self._upgrades = upgrades or {}
+        self._guard = Guard(loopback, frozenset(name.lower() for name in hosts_allowed))
         overview = Overview(broker, groups, status, clock)
         self._streams = Streams(self._limits, self.counters)
         memory = BodyMemory(self._limits.body_bytes_in_flight_max)
@@ -88,7 +93,7 @@ class HttpHead:
         ingest = Ingest(broker, clock, self._limits, self.counters, memory, auto_create=create)
         self._app = App(
             broker=broker,
-            guard=Guard(loopback, frozenset(name.lower() for name in hosts_allowed)),
+            guard=self._guard,
             ingest=ingest,
             admin=Admin(broker, groups, overview, self.counters),
             overview=overview,
@@ -113,7 +118,7 @@ class HttpHead:
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app,
-            http=connection_class(self._limits, self.counters),
+            http=connection_class(self._limits, self.counters, self._guard, self._upgrades),
             loop="none",
             ws="none",
             lifespan="off",

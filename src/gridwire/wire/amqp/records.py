@@ -1,0 +1,264 @@
+"""AMQP messages to the records of a batch, and back, without a look into bodies.
+
+    message:   [header] [delivery-annotations] [message-annotations] [properties] [application-properties] body [footer]
+    batch (format 0x80013700): an envelope of such sections, then data sections; each holds one whole message
+    body:      data sections | sequence sections | one value section
+
+Source: OASIS AMQP 1.0, part 3, section 3.2; the batch format as the Azure SDKs write it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from gridwire.core import batch
+from gridwire.core.batch import varint
+from gridwire.wire.amqp import types
+from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
+from gridwire.wire.amqp.mapping import BODY, FOOTER, NO_HEAD, Head, head_of, header, plain, restored, section
+
+BATCH_FORMAT: Final = 0x80013700
+"""message-format of a transfer that carries many events."""
+
+DATA8: Final = b"\x00\x53\x75\xa0"
+DATA32: Final = b"\x00\x53\x75\xb0"
+_DATA, _SEQUENCE, _VALUE, _FOOTER = 0x75, 0x76, 0x77, 0x78
+
+EVENTS_MAX: Final = 65_536
+"""Events of one delivery: each takes nine bytes at least, so a large message could claim a hundred thousand."""
+
+_U32: Final = struct.Struct(">I")
+_TABLE: Final = 4096
+_LENGTHS: Final = [varint(size) for size in range(_TABLE)]
+_NO_KEY: Final = [b"\x00\x00" + varint(delta) + b"\x01" for delta in range(_TABLE)]
+"""Attributes, time delta 0, offset delta, no key: how a plain record begins."""
+_SIZES: Final = [[varint(size + width + 4 + (1 if size < 64 else 2)) for size in range(_TABLE)] for width in (1, 2)]
+"""Size of a plain record by the width of its offset delta and the size of its value."""
+
+
+class Records:
+    """Records that become one batch. All have the same time: when they came."""
+
+    __slots__ = ("count", "parts", "size")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.count = 0
+        self.size = 0
+        """Bytes taken in, a little less than the batch will have."""
+
+    def batch(self, now_ms: int) -> bytearray:
+        """The batch, to be appended."""
+        records = b"".join(self.parts)
+        return batch.assemble(records, record_count=self.count, base_timestamp=now_ms, max_timestamp=now_ms)
+
+    def add_delivery(self, data: bytes, start: int, end: int, message_format: int, key: bytes | None = None) -> int:
+        """Add the events of one delivery, all or none; returns how many. `key`: for those without one.
+
+        Raises:
+            AmqpError: it is malformed.
+        """
+        before = len(self.parts), self.count
+        try:
+            if message_format == BATCH_FORMAT:
+                start, envelope = before_body(data, start, end)
+                key = envelope.key if envelope.key is not None else key
+                if start >= end:
+                    raise AmqpError(DECODE_ERROR, "a batch without events")
+                self._add_batch(data, start, end, key)
+            else:
+                self._add(event(data, start, end), key)
+        except AmqpError:
+            del self.parts[before[0] :]
+            self.count = before[1]
+            raise
+        self.size += end - start
+        return self.count - before[1]
+
+    def _add_batch(self, data: bytes, position: int, end: int, key: bytes | None) -> None:
+        """Add every event of a batch. The loop is the hot one: a plain event (a body, nothing else) is a few slices."""
+        parts, index, first = self.parts, self.count, self.count
+        lengths, beginnings, sizes = _LENGTHS, _NO_KEY, _SIZES[0]
+        while position < end:
+            mark = data[position : position + 4]
+            if mark == DATA8 and position + 5 <= end:
+                start = position + 5
+                position = start + data[start - 1]
+            elif mark == DATA32 and position + 8 <= end:
+                start = position + 8
+                position = start + _U32.unpack_from(data, start - 4)[0]
+            else:
+                start, position = _wrapped(data, position, end)
+            if position > end:
+                raise AmqpError(DECODE_ERROR, "an event runs past the end of its batch")
+            mark = data[start : start + 4]
+            if mark == DATA8 and start + 5 <= position:
+                body = start + 5
+                size = data[start + 4]
+            elif mark == DATA32 and start + 8 <= position:
+                body = start + 8
+                size = _U32.unpack_from(data, start + 4)[0]
+            else:
+                body = size = 0
+            if body + size == position and key is None and size < _TABLE and index < _TABLE:
+                if index >= 64:
+                    sizes = _SIZES[1]
+                parts += (sizes[size], beginnings[index], lengths[size], data[body:position], b"\x00")
+                index += 1
+                continue
+            self.count = index
+            self._add(event(data, start, position), key)
+            index = self.count
+        if index - first > EVENTS_MAX:
+            raise AmqpError(DECODE_ERROR, f"a batch of more than {EVENTS_MAX} events")
+        self.count = index
+
+    def _add(self, found: EventParts, key: bytes | None) -> None:
+        key = found.head.key if found.head.key is not None else key
+        value = found.value
+        body = b"".join((
+            b"\x00\x00", varint(self.count),
+            b"\x01" if key is None else varint(len(key)) + key,
+            b"\x01" if value is None else varint(len(value)) + value,
+            varint(found.head.count + found.count), found.head.headers, found.headers,
+        ))  # fmt: skip
+        self.parts += (varint(len(body)), body)
+        self.count += 1
+
+
+def _wrapped(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """(start, end) of an event in a data section that is written in an unusual way."""
+    code, at = section(data, position, end)
+    if code != _DATA:
+        raise AmqpError(DECODE_ERROR, "a batch holds something that is no event")
+    return _binary(data, at, end)
+
+
+def _binary(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """(start, end) of the bytes of a binary value."""
+    after = types.skip(data, position, end)
+    if data[position] not in (0xA0, 0xB0):
+        raise AmqpError(DECODE_ERROR, "a data section that is not binary")
+    return position + (2 if data[position] == 0xA0 else 5), after
+
+
+def before_body(data: bytes, position: int, end: int) -> tuple[int, Head]:
+    """(where the body begins, what stands before it). Raises AmqpError."""
+    if data[position : position + 3] == b"\x00\x53\x75":
+        return position, NO_HEAD
+    start = position
+    while position < end:
+        code, _ = section(data, position, end)
+        if code >= _DATA:
+            break
+        position = types.skip(data, position, end)
+    return position, head_of(data[start:position])
+
+
+@dataclass(frozen=True, slots=True)
+class EventParts:
+    """One message: what stands before its body, the record's value, and headers that say more of the body."""
+
+    head: Head
+    value: bytes | None
+    count: int = 0
+    headers: bytes = b""
+
+
+def event(data: bytes, start: int, end: int) -> EventParts:
+    """Take one message apart. Raises AmqpError."""
+    position, head = before_body(data, start, end)
+    bodies: list[tuple[int, int, int]] = []
+    footer = b""
+    first = position
+    last = position
+    while position < end:
+        code, at = section(data, position, end)
+        after = types.skip(data, position, end)
+        if code == _FOOTER:
+            footer = header(FOOTER, data[position:after])
+        elif code < _DATA or footer:
+            raise AmqpError(DECODE_ERROR, "a message's sections are out of order")
+        else:
+            bodies.append((code, at, after))
+            last = after
+        position = after
+    if not bodies:
+        return EventParts(head, None, bool(footer), footer)
+    kind = bodies[0][0]
+    if any(code != kind for code, _, _ in bodies) or (kind == _VALUE and len(bodies) > 1):
+        raise AmqpError(DECODE_ERROR, "a message has bodies of different kinds")
+    value, told = _body(data, kind, bodies, first, last)
+    extra = header(BODY, told) if told else b""
+    return EventParts(head, value, bool(told) + bool(footer), extra + footer)
+
+
+def _body(
+    data: bytes, kind: int, bodies: list[tuple[int, int, int]], first: int, last: int
+) -> tuple[bytes | None, bytes]:
+    """(the record's value, what `amqp.body` says)."""
+    if kind == _DATA:
+        pieces = []
+        for _, at, after in bodies:
+            start, stop = _binary(data, at, after)
+            pieces.append(data[start:stop])
+        if len(pieces) == 1:
+            return pieces[0], b""
+        return b"".join(pieces), b"data:" + b",".join(b"%d" % len(piece) for piece in pieces)
+    if kind == _SEQUENCE:
+        for _, at, after in bodies:
+            types.decode(data, at, after)
+        return data[first:last], b"sequence"
+    _, at, after = bodies[0]
+    code, value, _ = plain(data, at, after)
+    if value is None:
+        return None, b"null"
+    if code in (0xA0, 0xA1):
+        return value, b"value:%02x" % code
+    return data[at:after], b"value"
+
+
+def body_sections(value: bytes | None, told: bytes) -> bytes:
+    """The body sections of a record's value. What does not fit `amqp.body` goes as data."""
+    if told:
+        kind, _, rest = told.partition(b":")
+        try:
+            if kind == b"null" and value is None:
+                return b"\x00\x53\x77\x40"
+            if kind == b"sequence" and value is not None and _is_sequence(value):
+                return value
+            if kind == b"value" and value is not None:
+                return b"\x00\x53\x77" + restored(int(rest, 16) if rest else 1, value)
+            if kind == b"data" and value is not None:
+                return _pieces(value, [int(size) for size in rest.split(b",")])
+        except (ValueError, AmqpError):
+            pass
+    return data_section(value or b"")
+
+
+def data_section(body: bytes) -> bytes:
+    """A data section."""
+    size = len(body)
+    return (DATA8 + bytes((size,)) if size < 256 else DATA32 + _U32.pack(size)) + body
+
+
+def _is_sequence(value: bytes) -> bool:
+    position = 0
+    while position < len(value):
+        code, _ = section(value, position, len(value))
+        if code != _SEQUENCE:
+            return False
+        position = types.skip(value, position, len(value))
+    return True
+
+
+def _pieces(value: bytes, sizes: list[int]) -> bytes:
+    if min(sizes) < 0 or sum(sizes) != len(value):
+        raise ValueError
+    out, position = [], 0
+    for size in sizes:
+        out.append(data_section(value[position : position + size]))
+        position += size
+    return b"".join(out)
