@@ -11,7 +11,8 @@ comes. The same program, `gridwire worker grid`, then makes transformer and feed
     kafka 2     two workers, which share the partitions
 
 Each round begins anew (a prefix, or a hub, of its own). Workers wait for the network model, which is sent when all run;
-the clock starts with the first commit, which tells the model in every partition. Everybody has the same cores: brokers, workers and this program.
+the clock starts with the first commit, which tells the model in every partition. Everybody has the same cores: brokers,
+workers and this program.
 The last line is JSON.
 """
 
