@@ -145,9 +145,9 @@ class Timed(LocalSource):
             type(self).begun_s, type(self).begun_cpu_s = time.perf_counter(), time.process_time()
         return super().poll(timeout_s, bytes_max)
 
-    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = ()) -> None:
+    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = (), note: str = "") -> None:
         begun_s = time.perf_counter()
-        super().commit(positions, outputs)
+        super().commit(positions, outputs, note)
         cls = type(self)
         cls.ended_s, cls.ended_cpu_s = time.perf_counter(), time.process_time()
         cls.hub_s += cls.ended_s - begun_s
@@ -180,8 +180,8 @@ def run_worker(data: Path, group: str, count: int, sums: dict[tuple[str, str], i
     }
 
 
-def _open(kind: type[Timed], data: Path, group: str, hubs: list[str], start: str) -> Timed:
-    return kind(data, group, hubs, start)
+def _open(kind: type[Timed], data: Path, group: str, hubs: list[str], follow: list[str]) -> Timed:
+    return kind(data, group, hubs, follow=follow)
 
 
 class Peer:

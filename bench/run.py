@@ -30,6 +30,8 @@ BENCHES: Final = (
     "growth",
     "columnar_read",
     "readings_pipeline",
+    "kafka_columnar",
+    "kafka_workers",
     "start_and_memory",
     "recovery",
 )

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from event_hubs import SESSION_S, EmbeddedHubs, KafkaHubs
+from gridwire.broker.kafka_address import KafkaAddress
+from gridwire.broker.kafka_source import KafkaSource
 from gridwire.broker.local import LocalSource
 from gridwire.broker.port import EventSource, Output, Position
 from gridwire.core import compression
 from gridwire.core.batch import Event, assemble
-from gridwire.core.errors import Corruption, FencedEpoch, Rebalanced, Unavailable, UnknownHub
+from gridwire.core.errors import Corruption, FencedEpoch, NotAuthenticated, Rebalanced, Unavailable, UnknownHub
+from kafka_cluster import PASSWORD, USER
 
 Hubs = EmbeddedHubs | KafkaHubs
 
@@ -342,3 +345,16 @@ def test_a_wrong_secret_is_shown_the_door(hub: EmbeddedHubs) -> None:
     endpoint.write_text(endpoint.read_text().replace('"secret":"', '"secret":"0'))
     with pytest.raises(Unavailable):
         LocalSource(hub.directory, "w", ["in"])
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_a_cluster_behind_tls_and_sign_in(kafka: Any, kafka_hubs: KafkaHubs, mechanism: str) -> None:
+    signed = {"sasl": mechanism, "user": USER, "ca": str(kafka.ca), "prefix": kafka_hubs.address.prefix}
+    address = KafkaAddress.parse(f"kafka://{kafka.secure}", password=PASSWORD, **signed)
+    kafka_hubs.append("in", 0, *[b"%05d" % n + bytes(10_000) for n in range(100)])
+    source = KafkaSource(address, "w", ["in"], session_s=SESSION_S)
+    assert [value[:5] for _, _, value in read(source, 100) if value] == [b"%05d" % n for n in range(100)]
+    commit(source, {("in", 0): 100})
+    source.close()
+    with pytest.raises(NotAuthenticated):
+        KafkaSource(KafkaAddress.parse(f"kafka://{kafka.secure}", password="wrong", **signed), "w", ["in"])

@@ -26,7 +26,7 @@ import pytest
 import structlog
 from deltalake import DeltaTable
 
-from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.capture import decoders
 from gridwire.capture.avro import AvroWriter
 from gridwire.capture.delta import TableWriter, Upkeep
@@ -57,6 +57,14 @@ class DirectorySource:
         self._root = root
         self._positions: dict[Place, int] = {(HUB, p): 0 for p in range(PARTITIONS)}
 
+    whole_hubs = True
+
+    def assigned(self) -> dict[Place, int]:
+        return dict.fromkeys(self._positions, 0)
+
+    def committed(self) -> dict[Place, Position]:
+        return {(HUB, int(p)): Position(offset) for p, offset in committed_positions(self._root).items()}
+
     def hub_id(self, hub: str) -> UUID:
         return HUB_ID
 
@@ -81,7 +89,7 @@ class DirectorySource:
             self._positions[hub, partition] = decoded.next_offset
         return found
 
-    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = ()) -> None:
+    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = (), note: str = "") -> None:
         committed = committed_positions(self._root) | {str(p): offset for (_, p), offset in positions.items()}
         scratch = self._root / "committed.tmp"
         scratch.write_text(json.dumps(committed))

@@ -28,6 +28,7 @@ from gridwire.core.batch import Event
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import FencedEpoch, Unavailable, UnknownHub
 from gridwire.grid import network
+from gridwire.grid.lane import check_lanes
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network_log import NetworkLog
 from gridwire.grid.worker import WorkerSettings, run
@@ -538,3 +539,16 @@ def test_no_reading_of_a_backlog_is_too_old_because_of_another_partition(
         assert work(hub, Path(name), days=days) == "stopped"
     assert hub.events("quarantine") == []
     assert sums_told(hub) == expected_sums(readings)
+
+
+def test_partitions_are_not_shared_under_a_feeder_of_several_transformers() -> None:
+    check_lanes(model())
+    with pytest.raises(network.InvalidNetwork, match="--whole"):
+        check_lanes(
+            network.Network(
+                name="wide",
+                transformers=(network.Transformer(id="T0"), network.Transformer(id="T1")),
+                feeders=(network.Feeder(id="F"),),
+                usage_points=tuple(network.UsagePoint(id=t, transformer=t, feeder="F") for t in ("T0", "T1")),
+            )
+        )

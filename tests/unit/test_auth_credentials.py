@@ -290,3 +290,29 @@ def test_any_text_as_token_is_refused(text: str) -> None:
     key_set = bearer.parse_key_set({"keys": [_PUBLIC]})
     with pytest.raises(NotAuthenticated):
         bearer.verify(_part(b'{"alg":"RS256"}') + f".{text}.AA", key_set, RULES, 1)
+
+
+@pytest.mark.parametrize("mechanism", list(scram.HASHES))
+def test_scram_client_and_server_agree_or_both_refuse(mechanism: str) -> None:
+    verifier = scram.make_verifier(mechanism, "pencil", b"s" * 16)
+    for password, name in (("pencil", "us,er="), ("pen", "user")):
+        client = scram.ScramClient(mechanism, name, password, "abcdef")
+        first = scram.parse_client_first(client.first)
+        assert first.user == name
+        server = scram.ScramServer(mechanism, first, [verifier], "ghi")
+        message = client.final(server.server_first)
+        if password == "pencil":
+            client.check(server.finish(message)[1])
+            with pytest.raises(NotAuthenticated):
+                client.check(b"v=" + b"A" * 44)
+        else:
+            with pytest.raises(NotAuthenticated):
+                server.finish(message)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"\xff", b"r=abc", b"r=other,s=AA==,i=4096", b"r=abcx,s=AA==,i=1", b"r=abcx,s=AA==,i=9e9"]
+)
+def test_scram_client_refuses_a_strange_server(answer: bytes) -> None:
+    with pytest.raises(NotAuthenticated):
+        scram.ScramClient("SCRAM-SHA-256", "user", "pencil", "abc").final(answer)

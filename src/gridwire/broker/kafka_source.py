@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -39,6 +40,9 @@ from gridwire.log.transactions import Aborted
 
 ANSWER_S: Final = 30.0
 """What a call to the cluster may take; a broker that dies is replaced well within."""
+
+HANG_S: Final = 40.0
+"""When a call that should have ended after `ANSWER_S` is taken for hung."""
 
 SESSION_S: Final = 10.0
 """A member that is silent for longer is taken for dead, and its places are given to others."""
@@ -425,11 +429,27 @@ class KafkaSource:
             for output in outputs:
                 self._produce(output)
             if offsets:
-                _patiently(lambda: self._producer.send_offsets_to_transaction(offsets, self._membership, ANSWER_S))
+                self._send_positions(offsets)
             _patiently(lambda: self._producer.commit_transaction(ANSWER_S))
         except KafkaException as error:
             self._undo(error.args[0])
         self._committed |= {place: Position(offset, note) for place, offset in positions.items()}
+
+    def _send_positions(self, offsets: list[TopicPartition]) -> None:
+        """Put positions into the transaction. Raises Unavailable.
+
+        The client may stay in this call for ever when the group's coordinator went away (librdkafka issue 5456: its
+        timeout is not looked at), so it is made beside us. A producer that hangs is left to its thread; the next source
+        of this process takes its transactional id over, which ends what it had open.
+        """
+        producer, membership = self._producer, self._membership
+        call = _Call(lambda: _patiently(lambda: producer.send_offsets_to_transaction(offsets, membership, ANSWER_S)))
+        call.start()
+        call.join(HANG_S)
+        if call.is_alive():
+            raise Unavailable(f"the coordinator of group {self.group!r} does not answer")
+        if call.problem is not None:
+            raise call.problem
 
     def _produce(self, output: Output) -> None:
         topic = self._address.topic(output.hub)
@@ -488,6 +508,21 @@ def _stretches(records: memoryview, aborted: Sequence[Aborted]) -> Iterator[tupl
         yield start, position, header.next_offset
         start = position + header.size
     yield start, len(records), 0
+
+
+class _Call(threading.Thread):
+    """A call of the client that may not return."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self.problem: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:
+            self.problem = error
 
 
 def _patiently(call: Callable[[], Any]) -> Any:

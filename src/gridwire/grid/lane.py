@@ -11,6 +11,7 @@ transformer, and of its feeder, therefore share a partition where several worker
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -18,6 +19,7 @@ import structlog
 
 from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.grid.loads import LoadsPipeline, LoadsSettings, rows_between
+from gridwire.grid.network import InvalidNetwork, Network
 from gridwire.grid.network_log import CurrentNetwork
 from gridwire.grid.snapshots import Snapshot, SnapshotStore
 
@@ -177,6 +179,23 @@ class Lane:
             log.warning("snapshot not written", reason=str(error))
             return False
         return True
+
+
+def check_lanes(network: Network) -> None:
+    """Whether partitions of readings can be shared out under this model.
+
+    Raises:
+        InvalidNetwork: a feeder feeds several transformers, whose readings may lie in different partitions.
+    """
+    above: dict[str, set[str]] = defaultdict(set)
+    for unit in network.usage_points:
+        above[unit.feeder].add(unit.transformer)
+    wide = next((feeder for feeder, transformers in above.items() if len(transformers) > 1), None)
+    if wide is not None:
+        raise InvalidNetwork(
+            f"feeder {wide!r} lies above several transformers, whose readings several workers would share: "
+            "run the grid workers with --whole (one works, the others stand by)"
+        )
 
 
 def _agree(positions: Mapping[Place, int], committed: Mapping[Place, Position]) -> bool:

@@ -37,7 +37,7 @@ from gridwire.broker.port import ColumnBatch, EventSource, Place
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.core.errors import FencedEpoch, OffsetOutOfRange, Rebalanced, StorageFailed, Unavailable, UnknownHub
 from gridwire.grid.facts import FEEDERS_HUB, TRANSFORMERS_HUB
-from gridwire.grid.lane import Lane
+from gridwire.grid.lane import Lane, check_lanes
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network import NETWORK_HUB
 from gridwire.grid.network_log import NetworkLog
@@ -259,6 +259,8 @@ class LoadsWorker:
         self._commit_all(source)  # what a lost connection left over, before time goes into rebuilding
         current = self._networks.current
         assert current is not None
+        if not source.whole_hubs:
+            check_lanes(current.network)
         fresh = [
             Lane(name, places, current, self.settings.loads, SnapshotStore(self._directory, name), hub_id)
             for name, places in wanted.items()
