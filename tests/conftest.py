@@ -17,10 +17,13 @@ import pytest
 import uvloop
 from hypothesis import settings
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.membership import Membership
 from gridwire.core.clock import SystemClock
 from gridwire.heads.http.server import HttpHead
+from kafka_cluster import kafka, kafka_three  # noqa: F401 - fixtures
 
 T = TypeVar("T")
 
