@@ -16,7 +16,7 @@ from gridwire.core.errors import Unavailable, UnknownHub
 from gridwire.core.limits import MIB
 from gridwire.move.checksum import chained
 from gridwire.move.journal import Journal, Run, Step, place_name
-from gridwire.move.side import Side
+from gridwire.move.side import Side, arrived
 from gridwire.move.writer import Aborted, Writer
 
 EVENTS_MAX: Final = 20_000
@@ -99,7 +99,7 @@ class Copier:
         deadline_s = time.monotonic() + TRANSACTION_S
         silent_s = time.monotonic() + SILENCE_S
         while left and not load.full and (not load.events or time.monotonic() < deadline_s):
-            found = consumer.consume(2_000, 0.2)
+            found = arrived(consumer, 2_000, 0.2)
             if time.monotonic() > silent_s and not load.events and not found:
                 raise Unavailable(f"{self._source} sends no events although there are more")
             for message in found:

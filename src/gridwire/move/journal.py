@@ -2,7 +2,8 @@
 
     step/<source>/<hub>/<partition>      Step: what one transaction copied, and the sums up to it
     checked/<source>/<hub>/<partition>   Checked: up to where the destination was read back and found the same
-    hub/<source>/<hub>                   Started: which hub of that name this is
+    hub/<source>/<hub>                   Started: which hub of that name it is, here and there; what stands before it
+                                         in the journal is of hubs that are gone
     group/<source>/<group>/<hub>/<part>  Placed: a position that was given to a group
 
 A transaction holds events and their step, so both are there or neither: a mover that was killed goes on where the
@@ -11,7 +12,7 @@ journal ends. The steps are also the map from old offsets to new ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,7 @@ from gridwire.broker.port import Place
 from gridwire.core.errors import Unavailable
 from gridwire.core.limits import MIB
 from gridwire.move.checksum import EMPTY
-from gridwire.move.side import ANSWER_S, JOURNAL, Side
+from gridwire.move.side import ANSWER_S, JOURNAL, Side, arrived
 
 CONFIGS: Final = {"retention.ms": "-1", "cleanup.policy": "delete", "max.message.bytes": str(8 * MIB)}
 
@@ -50,9 +51,10 @@ class Checked(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """A hub that is moved, by its id at the source."""
+    """A hub that is moved, by its ids at the source and at the destination."""
 
     id: str
+    target: str
 
 
 class Placed(msgspec.Struct, frozen=True, array_like=True):
@@ -87,6 +89,9 @@ class Journal:
     def _take(self, kind: str, name: str, value: bytes) -> None:
         if kind == "hub":
             self.hubs[name] = msgspec.msgpack.decode(value, type=Started)
+            for known in (self.ends, self.checked):
+                for place in [place for place in known if place[0] == name]:
+                    del known[place]
         elif kind == "step":
             step = msgspec.msgpack.decode(value, type=Step)
             self.ends[_place(name)] = Step(step.following, step.events, step.sum)
@@ -96,11 +101,14 @@ class Journal:
             group, place = _group(name)
             self.placed.setdefault((group, place), set()).add(msgspec.msgpack.decode(value, type=Placed).offset)
 
-    def steps(self) -> Iterator[tuple[Place, Step]]:
-        """Every step there is now, in order."""
+    def steps(self, hubs: Collection[str]) -> Iterator[tuple[Place, Step]]:
+        """Every step of some hubs there is now, in order."""
+        present: set[str] = set()
         for kind, name, value in self._records():
-            if kind == "step":
-                yield _place(name), msgspec.msgpack.decode(value, type=Step)
+            if kind == "hub" and name in hubs and msgspec.msgpack.decode(value, type=Started) == self.hubs[name]:
+                present.add(name)
+            elif kind == "step" and (place := _place(name))[0] in present:
+                yield place, msgspec.msgpack.decode(value, type=Step)
 
     def _records(self) -> Iterator[tuple[str, str, bytes]]:
         """(kind, rest of the key, value) of this source's records, to the end as it is now."""
@@ -113,7 +121,7 @@ class Journal:
             consumer.assign([self._target.partition(place, bounds.start)])
             offset = bounds.start
             while offset < bounds.end:
-                found = consumer.consume(500, ANSWER_S)
+                found = arrived(consumer, 500, ANSWER_S)
                 if not found:
                     raise Unavailable(f"the journal of the move cannot be read at {self._target}")
                 for message in found:

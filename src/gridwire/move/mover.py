@@ -12,7 +12,7 @@ A second run copies what came since and does 3 to 5 again. A mover that was kill
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,8 @@ import msgspec
 
 from gridwire.broker.port import Bounds, Place, Position
 from gridwire.core.errors import GridwireError, InvalidSetting, UnknownHub
+from gridwire.core.limits import MIB
+from gridwire.core.settings import HUB_SETTINGS
 from gridwire.move.copy import Copier
 from gridwire.move.journal import Journal, Placed, Started, group_name
 from gridwire.move.positions import by_place, translated
@@ -37,6 +39,15 @@ WHILE_MOVING: Final = {
 
 OLD_AND_NEW: Final = "message.timestamp.after.max.ms"
 """Kafka refuses events from the future; those that the source has were accepted there."""
+
+
+KAFKA_BOUNDS: Final = {"segment.bytes": (MIB, 2**31 - 1)}
+"""What Apache Kafka takes (4.0 and later); ours is wider here."""
+
+OUR_BOUNDS: Final = {
+    row.kafka: (row.least, row.most) for row in HUB_SETTINGS if not row.choices and row.name != "compact_dirty_percent"
+}
+"""What an embedded hub takes of whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +135,7 @@ class Mover:
         self._phase = "copy"
         positions = {group: self._source.positions(group) for group in self._source.groups()}
         hubs = self.copy()
-        self.verify()
+        self.verify(hubs)
         captures = self.settle(hubs)
         return Result(self._partitions(hubs), self.place(positions, hubs), captures)
 
@@ -149,27 +160,25 @@ class Mover:
     def _prepare(self, hub: str, shape: Shape) -> None:
         known = self.journal.hubs.get(hub)
         there = self._target.shape(hub)
-        if known is None:
+        extra = {} if self._target_is_ours else {OLD_AND_NEW: str(2**63 - 1)}
+        ours = known is not None and there is not None and there.id == known.target
+        if ours and known is not None and known.id != shape.id:
+            raise GridwireError(
+                f"hub {hub!r} was deleted at the source and made again since its move began: "
+                "delete it at the destination and start again"
+            )
+        if not ours:
             self._check_free(hub, shape, there)
-            self._note("hub", hub, Started(shape.id))
-        elif known.id != shape.id:
-            raise GridwireError(
-                f"hub {hub!r} was deleted at the source and made again since its move began: delete it and hub "
-                f"{JOURNAL!r} at the destination and start again"
-            )
-        elif there is None and any(step.events for (name, _), step in self.journal.ends.items() if name == hub):
-            raise GridwireError(
-                f"hub {hub!r} was deleted at the destination after events had been moved to it: "
-                f"delete hub {JOURNAL!r} there as well and start again"
-            )
-        extra: dict[str, str | None] = {} if self._target_is_ours else {OLD_AND_NEW: str(2**63 - 1)}
         if there is None:
             configs = self._final(hub) | WHILE_MOVING | extra
-            self._target.create(hub, shape.partitions, {name: value for name, value in configs.items() if value})
-            return
-        if there.partitions < shape.partitions:
-            self._target.grow(hub, shape.partitions)
-        self._target.set_configs(hub, WHILE_MOVING | extra)
+            self._target.create(hub, shape.partitions, configs)
+            there = self._target.shape(hub)
+        else:
+            if there.partitions < shape.partitions:
+                self._target.grow(hub, shape.partitions)
+            self._target.set_configs(hub, WHILE_MOVING | extra)
+        if not ours and there is not None:
+            self._note("hub", hub, Started(shape.id, there.id))
 
     def _check_free(self, hub: str, shape: Shape, there: Shape | None) -> None:
         if there is None:
@@ -186,10 +195,14 @@ class Mover:
                 "keys would change their partition; delete it there"
             )
 
-    def _final(self, hub: str) -> dict[str, str | None]:
-        """Topic configs a hub has in the end: the source's."""
+    def _final(self, hub: str) -> dict[str, str]:
+        """Topic configs a hub has in the end: the source's, as near as the destination takes them."""
         configs = self._source.configs([hub])[hub]
-        return {name: value for name, value in configs.items() if name != CAPTURE or self._target_is_ours}
+        known = {name: value for name, value in configs.items() if name != CAPTURE or self._target_is_ours}
+        for name, (least, most) in (OUR_BOUNDS if self._target_is_ours else KAFKA_BOUNDS).items():
+            if name in known:
+                known[name] = str(min(max(int(known[name]), least), most))
+        return known
 
     def _note(self, kind: str, name: str, record: msgspec.Struct) -> None:
         with self._writer.transaction() as producer:
@@ -220,16 +233,18 @@ class Mover:
     def _tell(self) -> None:
         self._report(Progress(self._phase, self._copied() - self._began, self._goal))
 
-    def verify(self) -> None:
+    def verify(self, hubs: Collection[str]) -> None:
         """Read back what was copied. Raises ChecksumMismatch."""
-        before = sum(each.events for each in self.journal.checked.values())
-        goal = self._copied() - before
+        before = self._checked(hubs)
+        goal = sum(step.events for (hub, _), step in self.journal.ends.items() if hub in hubs) - before
 
         def tell(events: int) -> None:
-            done = sum(each.events for each in self.journal.checked.values()) - before
-            self._report(Progress("verify", done + events, goal))
+            self._report(Progress("verify", self._checked(hubs) - before + events, goal))
 
-        verify(self._target, self.journal, self._writer, tell)
+        verify(self._target, self.journal, self._writer, hubs, tell)
+
+    def _checked(self, hubs: Collection[str]) -> int:
+        return sum(each.events for (hub, _), each in self.journal.checked.items() if hub in hubs)
 
     def _partitions(self, hubs: Mapping[str, Shape]) -> list[MovedPartition]:
         rows = []
@@ -244,8 +259,8 @@ class Mover:
     def settle(self, hubs: Mapping[str, Shape]) -> dict[str, str]:
         """Give the hubs the settings of the source; returns captures that the destination has no topic config for."""
         for hub in hubs:
-            extra = {} if self._target_is_ours else {OLD_AND_NEW: None}
-            self._target.set_configs(hub, self._final(hub) | extra)
+            extra: dict[str, str | None] = {} if self._target_is_ours else {OLD_AND_NEW: None}
+            self._target.set_configs(hub, {**self._final(hub), **extra})
             self._prepared.pop(hub, None)
         if self._target_is_ours:
             return {}
@@ -261,7 +276,7 @@ class Mover:
             for group, rows in positions.items()
         }
         wanted = by_place((place, each.offset) for rows in moved.values() for place, each in rows.items())
-        found = translated(self.journal.steps(), wanted, self._target.bounds(wanted))
+        found = translated(self.journal.steps(hubs), wanted, self._target.bounds(wanted))
         rows: list[MovedPosition] = []
         for group, old in sorted(moved.items()):
             new = {place: Position(found[place, each.offset], each.metadata) for place, each in old.items()}

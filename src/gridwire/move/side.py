@@ -71,7 +71,7 @@ class Side:
         settings = {
             "group.id": self.address.group(JOURNAL), "enable.auto.commit": False, "enable.auto.offset.store": False,
             "isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest",
-            "fetch.message.max.bytes": 8_000_000, "queued.max.messages.kbytes": 64 * 1024,
+            "fetch.wait.max.ms": 50, "fetch.message.max.bytes": 8_000_000, "queued.max.messages.kbytes": 64 * 1024,
         }  # fmt: skip
         return Consumer(self._client(**{name.replace("_", "."): value for name, value in settings.items()}))
 
@@ -268,6 +268,12 @@ class Side:
             return call()
         except KafkaException as error:
             raise _translated(error.args[0], str(self)) from None
+
+
+def arrived(consumer: Any, count: int, timeout_s: float) -> list[Any]:
+    """Up to `count` messages as soon as there is one; `consume` alone waits for all of them."""
+    first = consumer.poll(timeout_s)
+    return [] if first is None else [first, *consumer.consume(count, 0)]
 
 
 def _movable(hub: str) -> bool:

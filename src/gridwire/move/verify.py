@@ -8,7 +8,7 @@ How far this came is in the journal too, so that a second run reads only what is
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from gridwire.core.errors import GridwireError, Unavailable
 from gridwire.move.checksum import chained
 from gridwire.move.copy import event_time
 from gridwire.move.journal import Checked, Journal, Step, place_name
-from gridwire.move.side import ANSWER_S, Side
+from gridwire.move.side import ANSWER_S, Side, arrived
 from gridwire.move.writer import Writer
 
 STEPS_MAX: Final = 500
@@ -83,15 +83,17 @@ class _Expected:
         hub, partition = self.place
         first, (_, last, count) = step.runs[0], step.runs[-1]
         raise ChecksumMismatch(
-            f"partition {partition} of hub {hub!r}: events {first[0]} to {step.following - 1} of the source are not the "
-            f"same at the destination (offsets {first[1]} to {last + count - 1}): do not switch over; "
-            "delete the hub at the destination together with hub 'gridwire.move' and move it again"
+            f"partition {partition} of hub {hub!r}: events {first[0]} to {step.following - 1} of the source are not "
+            f"the same at the destination (offsets {first[1]} to {last + count - 1}): do not switch over; "
+            "delete the hub at the destination and move it again"
         )
 
 
-def verify(target: Side, journal: Journal, writer: Writer, report: Callable[[int], None]) -> None:
-    """Compare everything that was copied and not compared yet. Raises ChecksumMismatch, Unavailable."""
-    for window in _windows(journal):
+def verify(
+    target: Side, journal: Journal, writer: Writer, hubs: Collection[str], report: Callable[[int], None]
+) -> None:
+    """Compare everything of some hubs that was copied and not compared yet. Raises ChecksumMismatch, Unavailable."""
+    for window in _windows(journal, hubs):
         _compare(target, window, report)
         found = {each.place: Checked(each.events, each.sum) for each in window}
         with writer.transaction() as producer:
@@ -101,10 +103,10 @@ def verify(target: Side, journal: Journal, writer: Writer, report: Callable[[int
             journal.applied("checked", place_name(place), checked)
 
 
-def _windows(journal: Journal) -> Iterator[list[_Expected]]:
+def _windows(journal: Journal, hubs: Collection[str]) -> Iterator[list[_Expected]]:
     window: dict[Place, _Expected] = {}
     steps = runs = 0
-    for place, step in journal.steps():
+    for place, step in journal.steps(hubs):
         if step.events <= journal.checked.get(place, Checked()).events:
             continue
         if place not in window:
@@ -129,7 +131,7 @@ def _compare(target: Side, window: list[_Expected], report: Callable[[int], None
             each.begin()
         consumer.assign([target.partition(each.place, each.steps[0].runs[0][1]) for each in window])
         while waiting:
-            found = consumer.consume(2_000, ANSWER_S)
+            found = arrived(consumer, 2_000, ANSWER_S)
             if not found:
                 raise Unavailable(f"{target} sends nothing although there should be more")
             for message in found:
