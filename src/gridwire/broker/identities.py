@@ -40,7 +40,7 @@ from gridwire.auth.plain import ConnectionString, NameAndKey
 from gridwire.auth.quota import Bucket
 from gridwire.broker.acls import Acls
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import pack
+from gridwire.broker.control import Changes, pack
 from gridwire.broker.issuer_keys import IssuerKeys, KeyAddress
 from gridwire.broker.port import Journal
 from gridwire.broker.quotas import Quotas
@@ -115,8 +115,11 @@ class Identities:
 
     def __init__(self, broker: Journal, directory: Path, clock: Clock, issuer: TokenIssuer | None = None) -> None:
         self.generation = 0
+        self.secret = b""
+        """What lies in the key file, once opened."""
         self.audit = Audit(broker, clock)
-        self._broker = broker
+        self.journal = broker
+        """Where they are kept."""
         self._directory = directory
         self._clock = clock
         self._issuer = issuer
@@ -137,22 +140,16 @@ class Identities:
         Raises:
             GridwireError: the key file is missing or another one.
         """
-        records = dict(self._broker.kept(_POLICY))
+        records = dict(self.journal.kept(_POLICY))
         path = self._directory / KEY_FILE
         if not path.exists() or path.stat().st_size == 0:
             if records:
                 raise GridwireError(f"{path} is missing, and the policies' keys do not open without it: restore it")
             _write_secret(path, secrets.token_bytes(KEY_BYTES))
-        secret = path.read_bytes()
-        self._sealer = Sealer(secret)
-        self._decoy = secret
-        for name, value in records.items():
-            self._take_policy(name, msgspec.msgpack.decode(value, type=PolicyRecord))
-        self.users.open()
-        self._quotas.open()
-        self.acls.open()
-        for name, value in self._broker.kept(_CERTIFICATE):
-            self._certificates[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=CertificateRecord)
+        self.secret = path.read_bytes()
+        self._sealer = Sealer(self.secret)
+        self._decoy = self.secret
+        self._read()
         await self.audit.open()
         if self._policies:
             return None
@@ -161,6 +158,24 @@ class Identities:
         text = str(ConnectionString("sb://localhost/", ROOT_POLICY, made["primary_key"]))
         _write_secret(file, text.encode() + b"\n")
         return file
+
+    def _read(self) -> None:
+        """Take what the journal has."""
+        for name, value in self.journal.kept(_POLICY):
+            self._take_policy(name, msgspec.msgpack.decode(value, type=PolicyRecord))
+        self.users.open()
+        self._quotas.open()
+        self.acls.open()
+        for name, value in self.journal.kept(_CERTIFICATE):
+            self._certificates[urllib.parse.unquote(name)] = msgspec.msgpack.decode(value, type=CertificateRecord)
+
+    async def replace(self, changes: Changes) -> None:
+        """Write entries as the journal keeps them, and take them: who signed in with what they replace is out."""
+        async with self._lock:
+            await self.journal.change(changes)
+            self._read()
+            self._usage.clear()
+            self._changed()
 
     async def close(self) -> None:
         """Stop what runs in the background."""
@@ -213,7 +228,7 @@ class Identities:
             known = self._policy(name)
             if not any(_rules_all(other.policy) for other in self._policies.values() if other is not known):
                 raise InvalidSetting(f"{name!r} is the last policy with Manage on the namespace: make another first")
-            await self._broker.change({_POLICY + name: None})
+            await self.journal.change({_POLICY + name: None})
             del self._policies[name]
             self.generation += 1
         self.audit.record(who, "policy.delete", name)
@@ -226,7 +241,7 @@ class Identities:
         async with self._lock:
             record = CertificateRecord(list(policies)) if policies else None
             key = _CERTIFICATE + urllib.parse.quote(subject, safe="")
-            await self._broker.change({key: pack(record) if record else None})
+            await self.journal.change({key: pack(record) if record else None})
             if record is None:
                 self._certificates.pop(subject, None)
             else:
@@ -285,7 +300,7 @@ class Identities:
             await asyncio.to_thread(scram_records, keys),
             quota.bytes_in_s, quota.bytes_out_s, quota.connections, created_ms,
         )  # fmt: skip
-        await self._broker.change({_POLICY + name: pack(record)})
+        await self.journal.change({_POLICY + name: pack(record)})
         self._take_policy(name, record)
         self._usage.pop(name, None)
         self.generation += 1
