@@ -53,10 +53,12 @@ class Copier:
         self._journal = journal
         self._writer = writer
         self._report = report
+        self._passed: dict[Place, int] = {}
+        """Ends that were seen beyond the last event: markers of transactions need not be looked at again."""
 
     def position(self, place: Place, bounds: Bounds) -> int:
         """Where to read on; what retention took meanwhile is passed over."""
-        return max(self._journal.end(place).following, bounds.start)
+        return max(self._journal.end(place).following, self._passed.get(place, 0), bounds.start)
 
     def copy(self, bounds: Mapping[Place, Bounds], stop: Callable[[], bool]) -> None:
         """Copy until every partition is at its `end`, or `stop` says so. Raises Unavailable, UnknownHub."""
@@ -83,19 +85,22 @@ class Copier:
             while left and not stop():
                 with self._writer.transaction() as producer:
                     load = _Load(self._source, self._target, self._journal, producer)
-                    self._fill(load, consumer, bounds, left)
+                    passed = self._fill(load, consumer, bounds, left)
                     self._writer.flush()
                     steps = load.steps()
                     for place, step in steps.items():
                         self._journal.write(producer, "step", place_name(place), step)
                 for place, step in steps.items():
                     self._journal.applied("step", place_name(place), step)
-                self._report()
+                self._passed |= passed
+                if load.events:
+                    self._report()
         finally:
             consumer.close()
 
-    def _fill(self, load: _Load, consumer: Any, bounds: Mapping[Place, Bounds], left: set[Place]) -> None:
+    def _fill(self, load: _Load, consumer: Any, bounds: Mapping[Place, Bounds], left: set[Place]) -> dict[Place, int]:
         """Read into the transaction until it is full, a while has passed, or every partition is at its end."""
+        passed: dict[Place, int] = {}
         deadline_s = time.monotonic() + TRANSACTION_S
         silent_s = time.monotonic() + SILENCE_S
         while left and not load.full and (not load.events or time.monotonic() < deadline_s):
@@ -109,9 +114,11 @@ class Copier:
                     continue
                 if message.error() is None:
                     load.add(place, message)
+                passed[place] = following
                 if following >= bounds[place].end:
                     left.discard(place)
                     consumer.incremental_unassign([self._source.partition(place)])
+        return passed
 
     def _following(self, message: Any) -> int | None:
         """Offset to read on at after a message or the end of a partition; None for trouble that passes."""

@@ -114,6 +114,7 @@ class Mover:
         self._writer = Writer(target, f"{JOURNAL}.{name}")
         self.journal = Journal(target, name)
         self._target_is_ours = CAPTURE in target.configs([JOURNAL])[JOURNAL]
+        self._copier = Copier(source, target, self.journal, self._writer, self._tell)
         self._prepared: dict[str, Shape] = {}
         self._phase = "copy"
         self._began = self._copied()
@@ -216,10 +217,9 @@ class Mover:
         hubs = self.plan()
         bounds = self._source.bounds(places_of(hubs))
         self._check_source(bounds)
-        copier = Copier(self._source, self._target, self.journal, self._writer, self._tell)
-        left = sum(max(0, each.end - copier.position(place, each)) for place, each in bounds.items())
+        left = sum(max(0, each.end - self._copier.position(place, each)) for place, each in bounds.items())
         self._goal = self._copied() - self._began + left
-        copier.copy(bounds, stop)
+        self._copier.copy(bounds, stop)
         return hubs
 
     def _check_source(self, bounds: Mapping[Place, Bounds]) -> None:
