@@ -52,7 +52,7 @@ class Side:
         try:
             import confluent_kafka.admin
         except ImportError:
-            raise GridwireError("moving needs the Kafka client: pip install confluent-kafka") from None
+            raise GridwireError("moving needs the Kafka client: pip install 'gridwire[kafka]'") from None
         self.address = address
         self._api: Any = confluent_kafka.admin
         self._admin = self._api.AdminClient(self._client())
