@@ -122,13 +122,19 @@ def test_keys_of_policies_go_on_working(start_hub: Any, tmp_path: Path) -> None:
     create = ["policy", "create", "meters", "--rights", "send", "--hub", "readings", "-o", "json"]
     made = json.loads(old.cli(*create, "--connection-string", root).stdout)
     old.cli("hub", "create", "readings", "--connection-string", root)
+    definition = tmp_path / "reading.json"
+    for text in ({"type": "object"}, {"type": "object", "properties": {"kw": {"type": "number"}}}):
+        definition.write_text(json.dumps(text))
+        if "properties" not in text:
+            old.cli("schema", "create-group", "meters", "--format", "json", "--connection-string", root)
+        old.cli("schema", "register", "meters", "reading", str(definition), "--connection-string", root)
     old.stop()
     new = start_hub("--durability", "os", "--no-workers", "--auth", data=tmp_path / "new")
     own = (new.data / "root.connection-string").read_text().strip()
     arguments = ["--from", str(old.data), "--to", new.http]
     process = started(*arguments, GRIDWIRE_TO_CONNECTION_STRING=own)
     told = finished(process)
-    assert told["identities"]["policy"] == 2 and told["notes"] == []
+    assert told["beside"]["policy"] == 2 and told["beside"]["schema"] == 2 and told["notes"] == []
     for which in ("primary_key", "secondary_key"):
         key = f"Endpoint=sb://x/;SharedAccessKeyName=meters;SharedAccessKey={made[which]}"
         new.cli("send", "readings", "--connection-string", key, text="1\n")
