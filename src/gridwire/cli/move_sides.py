@@ -178,7 +178,7 @@ def _served(directory: Path) -> Iterator[Side]:
     from gridwire import app, config
     from gridwire.broker.identities import KEY_FILE, Identities
 
-    flags = {"data": str(directory), "kafka_port": "0", "http_port": "0", "workers": False, "auth": False}
+    flags = {"data": str(directory), "kafka_port": "0", "http_port": "0", "amqp_port": "off", "workers": False, "auth": False}
     hub = app.Hub(config.load(flags, environment={}))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="hub", daemon=True)
