@@ -231,7 +231,8 @@ def test_the_unit_starts_a_hub_and_stops_it(tmp_path: Path) -> None:
     values = dict(rows)
     command = values["ExecStart"].replace("/var/lib/gridwire", str(tmp_path / "data")).split()
     assert command[0] == "/opt/gridwire/bin/gridwire"
-    command = [sys.executable, "-m", "gridwire", *command[1:], "--kafka-port", "0", "--http-port", "0", "--amqp-port", "0"]
+    ports = ["--kafka-port", "0", "--http-port", "0", "--amqp-port", "0"]
+    command = [sys.executable, "-m", "gridwire", *command[1:], *ports]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

@@ -82,11 +82,12 @@ def _beside_events(here: Side, there: Side, result: Result, identities: bool) ->
         counts["schema"] = moved_schemas(here.client, there.client)
     elif here.client is not None and here.client.get("/v1/schemagroups")["groups"]:
         notes.append("schemas were not moved: the registry is gridwire's, give a gateway (--to.gateway)")
-    for hub, table in sorted(result.captures.items()):
+    for hub, settings in sorted(result.ours.items()):
         if there.client is not None:
-            there.client.patch(hub_path(hub), {"settings": {"capture": table}})
+            there.client.patch(hub_path(hub), {"settings": settings})
         else:
-            notes.append(f"hub {hub}: capture={table} was not moved, Kafka has no such config: give a --to.gateway")
+            shown = ", ".join(f"{name}={value}" for name, value in settings.items())
+            notes.append(f"hub {hub}: {shown} was not moved, Kafka has no such config: give a --to.gateway")
     if identities and here.door is not None:
         if there.door is not None:  # last: the destination's own root key may be another one afterwards
             counts |= there.door.take(here.door.export(there.door.recipient()))

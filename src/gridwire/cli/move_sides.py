@@ -178,7 +178,10 @@ def _served(directory: Path) -> Iterator[Side]:
     from gridwire import app, config
     from gridwire.broker.identities import KEY_FILE, Identities
 
-    flags = {"data": str(directory), "kafka_port": "0", "http_port": "0", "amqp_port": "off", "workers": False, "auth": False}
+    flags = {  # whatever a settings file says: on loopback, for this process
+        "data": str(directory), "host": "127.0.0.1", "kafka_port": "0", "http_port": "0", "amqp_port": "off",
+        "workers": False, "auth": False, "tls_cert": "", "tls_key": "", "entities": "",
+    }  # fmt: skip
     hub = app.Hub(config.load(flags, environment={}))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="hub", daemon=True)

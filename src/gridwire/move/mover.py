@@ -25,7 +25,7 @@ from gridwire.core.settings import HUB_SETTINGS
 from gridwire.move.copy import Copier
 from gridwire.move.journal import Journal, Placed, Started, group_name
 from gridwire.move.positions import by_place, translated
-from gridwire.move.side import CAPTURE, JOURNAL, Shape, Side
+from gridwire.move.side import JOURNAL, OURS, Shape, Side
 from gridwire.move.verify import verify
 from gridwire.move.writer import Writer
 
@@ -84,11 +84,11 @@ class MovedPosition:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What is the same now. `captures`: settings of hubs that only a gateway of the destination can take."""
+    """What is the same now. `ours`: settings of hubs that only a gateway of the destination can take."""
 
     partitions: Sequence[MovedPartition]
     positions: Sequence[MovedPosition]
-    captures: Mapping[str, str]
+    ours: Mapping[str, Mapping[str, str]]
 
 
 class Mover:
@@ -113,7 +113,7 @@ class Mover:
         name = source.id + (f":{source.address.prefix}" if source.address.prefix else "")
         self._writer = Writer(target, f"{JOURNAL}.{name}")
         self.journal = Journal(target, name)
-        self._target_is_ours = CAPTURE in target.configs([JOURNAL])[JOURNAL]
+        self._target_is_ours = bool(OURS.keys() & target.configs([JOURNAL])[JOURNAL].keys())
         self._copier = Copier(source, target, self.journal, self._writer, self._tell)
         self._prepared: dict[str, Shape] = {}
         self._phase = "copy"
@@ -137,8 +137,8 @@ class Mover:
         positions = {group: self._source.positions(group) for group in self._source.groups()}
         hubs = self.copy()
         self.verify(hubs)
-        captures = self.settle(hubs)
-        return Result(self._partitions(hubs), self.place(positions, hubs), captures)
+        ours = self.settle(hubs)
+        return Result(self._partitions(hubs), self.place(positions, hubs), ours)
 
     def _copied(self) -> int:
         return sum(step.events for step in self.journal.ends.values())
@@ -199,7 +199,7 @@ class Mover:
     def _final(self, hub: str) -> dict[str, str]:
         """Topic configs a hub has in the end: the source's, as near as the destination takes them."""
         configs = self._source.configs([hub])[hub]
-        known = {name: value for name, value in configs.items() if name != CAPTURE or self._target_is_ours}
+        known = {name: value for name, value in configs.items() if name not in OURS or self._target_is_ours}
         for name, (least, most) in (OUR_BOUNDS if self._target_is_ours else KAFKA_BOUNDS).items():
             if name in known:
                 known[name] = str(min(max(int(known[name]), least), most))
@@ -256,16 +256,20 @@ class Mover:
 
     # -- settings and positions -----------------------------------------------------------------------------------
 
-    def settle(self, hubs: Mapping[str, Shape]) -> dict[str, str]:
-        """Give the hubs the settings of the source; returns captures that the destination has no topic config for."""
+    def settle(self, hubs: Mapping[str, Shape]) -> dict[str, dict[str, str]]:
+        """Give the hubs the settings of the source; returns those that the destination has no topic config for."""
         for hub in hubs:
             extra: dict[str, str | None] = {} if self._target_is_ours else {OLD_AND_NEW: None}
             self._target.set_configs(hub, {**self._final(hub), **extra})
             self._prepared.pop(hub, None)
         if self._target_is_ours:
             return {}
-        configs = self._source.configs(hubs)
-        return {hub: each[CAPTURE] for hub, each in configs.items() if each.get(CAPTURE, "off") != "off"}
+        found = {}
+        for hub, configs in self._source.configs(hubs).items():
+            ours = {OURS[name]: value for name, value in configs.items() if name in OURS and value != "off"}
+            if ours:
+                found[hub] = ours
+        return found
 
     def place(
         self, positions: Mapping[str, Mapping[Place, Position]], hubs: Mapping[str, Shape]

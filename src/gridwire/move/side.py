@@ -1,7 +1,7 @@
 """One side of a move: whatever speaks Kafka's protocol, be it a cluster or gridwire's embedded hub.
 
 Hubs are topics, positions are Kafka's; so one mover serves both directions. What only gridwire knows of a hub
-(`capture`) is a topic config of the embedded hub and goes over HTTP to a gateway, see `gridwire.cli.move`.
+(`OURS`) is a topic config of the embedded hub and goes over HTTP to a gateway, see `gridwire.cli.move`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gridwire.core.settings import HUB_SETTINGS
 ANSWER_S: Final = 60.0
 """How long a side may take to answer; a cluster that lost a broker elects a new one well within it."""
 
-CAPTURE: Final = "gridwire.capture"
-"""The topic config that only an embedded hub has."""
+OURS: Final = {row.kafka: row.name for row in HUB_SETTINGS if row.kafka.startswith("gridwire.")}
+"""Topic configs that only an embedded hub has, and what they are called as settings."""
 
 INTERNAL_PREFIX: Final = "__"
 JOURNAL: Final = "gridwire.move"
