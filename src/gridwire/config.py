@@ -86,7 +86,10 @@ SETTINGS: Final = (
     Row("insecure_i_understand", False, "switch", "on or off", "listen on any address although nothing asks who calls"),
 )
 
-ELSEWHERE: Final = ("GRIDWIRE_URL", "GRIDWIRE_CONFIG", "GRIDWIRE_CONNECTION_STRING", "GRIDWIRE_CA_FILE")
+ELSEWHERE: Final = (
+    "GRIDWIRE_URL", "GRIDWIRE_CONFIG", "GRIDWIRE_CONNECTION_STRING", "GRIDWIRE_CA_FILE",
+    "GRIDWIRE_FROM_CONNECTION_STRING", "GRIDWIRE_TO_CONNECTION_STRING",
+)  # fmt: skip
 """Environment variables of the command line that are no settings of the hub. `GRIDWIRE_TEST_*` belongs to the tests."""
 
 _ROWS: Final = {row.name: row for row in SETTINGS}

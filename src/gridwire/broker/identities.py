@@ -41,7 +41,7 @@ from gridwire.auth.plain import ConnectionString, NameAndKey
 from gridwire.auth.quota import Bucket
 from gridwire.broker.acls import Acls
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import follow, pack
+from gridwire.broker.control import Changes, follow, pack
 from gridwire.broker.issuer_keys import IssuerKeys, KeyAddress
 from gridwire.broker.port import Journal
 from gridwire.broker.quotas import Quotas
@@ -126,8 +126,11 @@ class Identities:
         key_file: Path | None = None,
     ) -> None:
         self.generation = 0
+        self.secret = b""
+        """What lies in the key file, once opened."""
         self.audit = Audit(broker, clock)
-        self._broker = broker
+        self.journal = broker
+        """Where they are kept."""
         self._directory = directory
         self._key_file = key_file or directory / KEY_FILE
         self._clock = clock
@@ -154,23 +157,23 @@ class Identities:
         Raises:
             GridwireError: the key file is missing or another one.
         """
-        await self._broker.catch_up()
+        await self.journal.catch_up()
         path = self._key_file
         if not path.exists() or path.stat().st_size == 0:
-            if any(self._broker.kept(_POLICY)):
+            if any(self.journal.kept(_POLICY)):
                 raise GridwireError(
                     f"{path} is missing, and the policies' keys do not open without it: "
                     "restore it, or copy it from another gateway"
                 )
             _write_secret(path, secrets.token_bytes(KEY_BYTES))
-        secret = path.read_bytes()
-        self._sealer = Sealer(secret)
-        self._decoy = secret
-        follow(self._broker, _POLICY, self._take_policy)
+        self.secret = path.read_bytes()
+        self._sealer = Sealer(self.secret)
+        self._decoy = self.secret
+        follow(self.journal, _POLICY, self._take_policy)
         self.users.open()
         self._quotas.open()
         self.acls.open()
-        follow(self._broker, _CERTIFICATE, self._take_certificate)
+        follow(self.journal, _CERTIFICATE, self._take_certificate)
         first = await self.audit.open()
         if not first and not self._policies:
             await self._await_policies()
@@ -187,6 +190,13 @@ class Identities:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_START_S):
                 await self._policy_seen.wait()
+
+    async def replace(self, changes: Changes) -> None:
+        """Write entries as the journal keeps them: who signed in with what they replace is out."""
+        async with self._lock:
+            await self.journal.change(changes)
+            self._usage.clear()
+            self._changed()
 
     async def close(self) -> None:
         """Stop what runs in the background."""
@@ -253,7 +263,7 @@ class Identities:
             known = self._policy(name)
             if not any(_rules_all(other.policy) for other in self._policies.values() if other is not known):
                 raise InvalidSetting(f"{name!r} is the last policy with Manage on the namespace: make another first")
-            await self._broker.change({_POLICY + name: None})
+            await self.journal.change({_POLICY + name: None})
         self.audit.record(who, "policy.delete", name)
 
     async def set_certificate(self, who: str, subject: str, policies: Sequence[str]) -> None:
@@ -264,7 +274,7 @@ class Identities:
         async with self._lock:
             record = CertificateRecord(list(policies)) if policies else None
             key = _CERTIFICATE + urllib.parse.quote(subject, safe="")
-            await self._broker.change({key: pack(record) if record else None})
+            await self.journal.change({key: pack(record) if record else None})
         self.audit.record(who, "certificate.set", subject, policies=list(policies))
 
     def quotas(self) -> dict[str, Quota]:
@@ -316,7 +326,7 @@ class Identities:
             await asyncio.to_thread(scram_records, keys),
             quota.bytes_in_s, quota.bytes_out_s, quota.connections, created_ms,
         )  # fmt: skip
-        await self._broker.change({_POLICY + name: pack(record)})
+        await self.journal.change({_POLICY + name: pack(record)})
         return self._policy(name)
 
     # -- sign-in ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "group": "gridwire.cli.groups:group",
     "policy": "gridwire.cli.policy:policy",
     "schema": "gridwire.cli.schemas:schema",
+    "move": "gridwire.cli.move:move",
     "ingest": "gridwire.cli.grid:ingest",
     "network": "gridwire.cli.grid:network",
     "sql": "gridwire.cli.lake:sql",

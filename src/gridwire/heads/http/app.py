@@ -109,6 +109,9 @@ class App:
             Route("users", "/v1/users", {"POST": self._set_user}),
             Route("user", "/v1/users/{user}", {"DELETE": self._delete_user}),
             Route("certificates", "/v1/certificates", {"POST": self._set_certificate}),
+            Route("identities", "/v1/identities/recipient", {"GET": self._recipient}),
+            Route("identities", "/v1/identities/export", {"POST": self._export_identities}),
+            Route("identities", "/v1/identities/import", {"POST": self._import_identities}),
             Route("live", "/v1/live", {"GET": self._live_stream}),
             Route("status", "/v1/status", {"GET": self._status}),
             Route("metrics", "/metrics", {"GET": self._metrics}),
@@ -354,6 +357,17 @@ class App:
     async def _set_certificate(self, call: Call) -> Answer:
         policies, who = self._rules(call)
         return json_answer(await policies.set_certificate(who, await self._body(call)))
+
+    async def _recipient(self, call: Call) -> Answer:
+        return json_answer(self._rules(call)[0].recipient())
+
+    async def _export_identities(self, call: Call) -> Answer:
+        policies, who = self._rules(call)
+        return json_answer(await policies.export(who, await self._body(call)))
+
+    async def _import_identities(self, call: Call) -> Answer:
+        policies, who = self._rules(call)
+        return json_answer(await policies.take(who, await self._body(call)))
 
     async def _status(self, call: Call) -> Answer:
         return json_answer(self._overview.status())

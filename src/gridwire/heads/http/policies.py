@@ -8,6 +8,7 @@ import msgspec
 
 from gridwire.auth.model import Quota
 from gridwire.broker.identities import Identities
+from gridwire.broker.identity_move import IdentityMove
 from gridwire.heads.http.request import parse_json
 
 
@@ -44,11 +45,24 @@ class SetCertificate(msgspec.Struct, forbid_unknown_fields=True):
     policies: list[str]
 
 
+class ExportIdentities(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/identities/export: the public key of the hub it is for (Base64)."""
+
+    recipient: bytes
+
+
+class ImportIdentities(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/identities/import (Base64)."""
+
+    sealed: bytes
+
+
 class Policies:
     """What the addresses do; results are plain values for JSON. `who`: whoever asked."""
 
     def __init__(self, access: Identities) -> None:
         self._access = access
+        self._move = IdentityMove(access)
 
     def list(self) -> dict[str, Any]:
         """Everything known, without secrets."""
@@ -84,3 +98,15 @@ class Policies:
         wanted = parse_json(body, SetCertificate)
         await self._access.set_certificate(who, wanted.subject, wanted.policies)
         return {"subject": wanted.subject, "policies": wanted.policies}
+
+    def recipient(self) -> dict[str, Any]:
+        """The public key that identities for this hub are sealed with."""
+        return {"recipient": self._move.recipient()}
+
+    async def export(self, who: str, body: bytes) -> dict[str, Any]:
+        """Everything known, keys included, for one other hub only."""
+        return {"sealed": await self._move.export(who, parse_json(body, ExportIdentities).recipient)}
+
+    async def take(self, who: str, body: bytes) -> dict[str, int]:
+        """Add what another hub exported for this one."""
+        return await self._move.take(who, parse_json(body, ImportIdentities).sealed)

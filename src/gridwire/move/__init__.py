@@ -1,0 +1,1 @@
+"""Moving hubs, settings and positions between an embedded hub and a Kafka cluster, in either direction."""
