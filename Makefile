@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BROKER ?= embedded
+DEMO_embedded = $(BIN)/gridwire demo
+DEMO_kafka = $(BIN)/python scripts/demo_on_kafka.py
 
 .PHONY: setup demo test check bench soak docs web clean browser
 
@@ -12,8 +15,8 @@ $(STAMP): pyproject.toml
 	$(PYTHON) scripts/setup_venv.py $(VENV)
 	touch $(STAMP)
 
-demo: setup ## a hub with a live demo utility, until Ctrl-C; data is kept in gridwire-demo
-	$(BIN)/gridwire demo
+demo: setup ## a hub with a live demo utility, until Ctrl-C; BROKER=kafka has its log on an Apache Kafka that it starts
+	$(DEMO_$(BROKER))
 
 browser: setup ## a browser and kcat for the tests, where the system's package manager can be used
 	$(BIN)/python scripts/setup_test_tools.py

@@ -85,6 +85,7 @@ class Hub:
         self.directory = Path(settings.data).absolute()
         self.clock = SystemClock()
         self.supervisor = Supervisor()
+        self.local: LocalServer | None = None
         self.kafka: KafkaHead | None = None
         self.amqp: AmqpHead | None = None
         self.http: HttpHead | None = None
@@ -160,7 +161,8 @@ class Hub:
             self.root_key_file = await self.access.open()
 
     async def _start_heads(self) -> None:
-        await self.local.start()
+        if self.local is not None:
+            await self.local.start()
         await self._start_kafka()
         await self._start_amqp()
         await self._start_http()
@@ -234,10 +236,10 @@ class Hub:
         )
 
     def _counters(self) -> dict[str, Callable[[], Mapping[str, int]]]:
-        counters: dict[str, Callable[[], Mapping[str, int]]] = {
-            "log": self.broker.counters,
-            "grid": lambda: self.local.reports.get(GRID_GROUP, {}),
-        }
+        counters: dict[str, Callable[[], Mapping[str, int]]] = {"log": self.broker.counters}
+        if self.local is not None:  # workers of a cluster tell their own log
+            reports = self.local.reports
+            counters["grid"] = lambda: reports.get(GRID_GROUP, {})
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
         if self.amqp is not None:
@@ -270,7 +272,8 @@ class Hub:
                 await head.stop()
 
     async def _close_broker(self) -> None:
-        await self.local.stop()
+        if self.local is not None:
+            await self.local.stop()
         await self._embedded.close()
 
     def endpoints(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from gridwire import config
 from gridwire.cli.output import print_fields, say
 from gridwire.core.errors import GridwireError
 
@@ -38,6 +39,7 @@ def demo(
     kafka_port: str = "9092",
     amqp_port: str = "5672",
     http_port: str = "8700",
+    broker: str = config.EMBEDDED,
 ) -> int:
     """Start a hub with a live demo utility: real load profiles on a real network, real meter frames.
 
@@ -51,6 +53,7 @@ def demo(
         kafka_port: port of the Kafka head; 0 picks a free one.
         amqp_port: port of the AMQP head; 0 picks a free one.
         http_port: port of the HTTP head and the page; 0 picks a free one.
+        broker: kafka://host:9092,... puts the log on that cluster, whose own port then is the Kafka port.
     """
     from gridwire.demo import utility
 
@@ -59,18 +62,19 @@ def demo(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with _hub(data, (kafka_port, amqp_port, http_port), stop) as hub:
+    ports = {"--kafka-port": kafka_port, "--amqp-port": amqp_port, "--http-port": http_port}
+    with _hub(data, [word for pair in ports.items() for word in pair] + ["--broker", broker], stop) as hub:
         _introduce(hub, data, built)
         return _run(hub, data, built, seconds, pace, stop)
 
 
 @contextmanager
-def _hub(data: Path, ports: tuple[str, str, str], stop: threading.Event) -> Iterator[RunningHub]:
+def _hub(data: Path, flags: list[str], stop: threading.Event) -> Iterator[RunningHub]:
     """A hub in its own process and process group, so that Ctrl-C reaches us first and it can drain."""
     data.mkdir(parents=True, exist_ok=True)
     log_path = data / "hub.log"
     with log_path.open("ab") as log:
-        process = _start(data, ports, log)
+        process = _start(data, flags, log)
         try:
             yield _wait_ready(process, log_path)
         finally:
@@ -83,11 +87,8 @@ def _hub(data: Path, ports: tuple[str, str, str], stop: threading.Event) -> Iter
                 process.wait()
 
 
-def _start(data: Path, ports: tuple[str, str, str], log: IO[bytes]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "gridwire", "up", "--data", str(data)]
-    for flag, port in zip(("--kafka-port", "--amqp-port", "--http-port"), ports, strict=True):
-        command += [flag, port]
-    command += ["--lake-flush", "3"]
+def _start(data: Path, flags: list[str], log: IO[bytes]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "gridwire", "up", "--data", str(data), "--lake-flush", "3", *flags]
     group: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -100,11 +101,12 @@ def _wait_ready(process: subprocess.Popen[str], log_path: Path) -> RunningHub:
     timer = threading.Timer(_START_S, process.kill)
     timer.start()
     try:
-        lines = [process.stdout.readline().strip() for _ in range(4)]
+        first = process.stdout.readline().strip()
+        lines = [process.stdout.readline().strip() for _ in range(3)]
     finally:
         timer.cancel()
-    endpoints = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
-    if lines[0] != "ready" or set(endpoints) != {"kafka", "amqp", "http"}:
+    endpoints = dict(line.split(" ", 1) for line in lines if " " in line)
+    if first != "ready" or set(endpoints) != {"kafka", "amqp", "http"}:
         process.wait(_STOP_S)
         reason = log_path.read_text(errors="replace").strip().splitlines()[-1:]
         raise GridwireError(f"the hub did not start: {reason[0] if reason else 'see ' + str(log_path)}")
@@ -122,7 +124,7 @@ def _introduce(hub: RunningHub, data: Path, built: Any) -> None:
             "http": f"{hub.http}/v1",
             "metrics": f"{hub.http}/metrics",
             "data": str(data),
-            "durability": "fsync: an acknowledged event is on disk",
+            "durability": _durability(hub),
             "sign-in": "off (loopback only)",
             "utility": f"{len(network.usage_points)} usage points, {len(network.feeders)} feeders, "
             f"{len(network.transformers)} transformers (SimBench, ODbL 1.0)",
@@ -136,6 +138,14 @@ def _introduce(hub: RunningHub, data: Path, built: Any) -> None:
         '"select transformer, max(load_kw) peak_kw from grid_transformers group by 1 order by 2 desc"'
     )
     say("\nthe first start compiles its kernels: live loads appear within a minute. Ctrl-C stops, data is kept.\n")
+
+
+def _durability(hub: RunningHub) -> str:
+    """What an acknowledgement means here, as the hub says."""
+    import httpx
+
+    told = httpx.get(f"{hub.http}/v1/status", timeout=_START_S, trust_env=False).raise_for_status().json()["durability"]
+    return "fsync: an acknowledged event is on disk" if told == "fsync" else str(told)
 
 
 def _run(hub: RunningHub, data: Path, built: Any, seconds: float | None, pace: float, stop: threading.Event) -> int:
