@@ -150,8 +150,8 @@ class KafkaBroker:
     @property
     def durability(self) -> str:
         """What an acknowledgement means for the hub that is kept least safely."""
-        replicas, insync = self._least_safety()
-        return f"acks=all, replication {replicas}, min.insync {insync}"
+        told = (str(number) if number > 0 else "as the cluster says" for number in self._least_safety())
+        return "acks=all, replication {}, min.insync {}".format(*told)
 
     def _least_safety(self) -> tuple[int, int]:
         found = [self._hubs.safety(hub.name) for hub in self.hubs() if not hub.internal]
