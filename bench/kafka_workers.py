@@ -149,7 +149,7 @@ def on_kafka(server: Kafka, points: int, intervals: int, workers: int) -> float:
         made.result(60)
     count = send(server.kafka, prefix, points, intervals)
     with support.scratch("workers") as directory:
-        options = ["--broker", f"kafka://{server.kafka}", "--prefix", prefix, "--data"]
+        options = ["--broker", f"kafka://{server.kafka}", "--broker-prefix", prefix, "--data"]
         commands = [[*options, str(directory / str(number))] for number in range(workers)]
         return rate(server.kafka, prefix, points, count, commands, directory)
 

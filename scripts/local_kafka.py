@@ -144,7 +144,7 @@ class Node:
                 pass_fds=(tells,), env={**os.environ, "GUARD_TELLS": str(tells)}, start_new_session=True,
             )  # fmt: skip
         os.close(tells)
-        with open(told, "rb") as lines:
+        with os.fdopen(told, "rb") as lines:
             self.pid = int(lines.readline())
 
     def kill(self) -> None:

@@ -164,7 +164,11 @@ class HttpHub:
     """
 
     def __init__(
-        self, directory: Path, durability: str, options: dict[str, Any], kafka: KafkaStore | None = None  # noqa: F811
+        self,
+        directory: Path,
+        durability: str,
+        options: dict[str, Any],
+        kafka: KafkaStore | None = None,  # noqa: F811
     ) -> None:
         self.directory = directory
         self._kafka = kafka

@@ -75,7 +75,8 @@ def test_hubs_are_created_listed_changed_and_deleted(store: Store) -> None:
                 await broker.add_partitions("a", 4)
             await broker.append("a", 4, batch(b"x"))
             assert (await broker.alter_hub("a", {"retention_bytes": "77"})).settings.retention_bytes == 77
-            assert (await broker.alter_hub("a", {"capture": "events"})).settings.capture == "events"
+            altered = await broker.alter_hub("a", {"capture": "events", "capture_avro": "on"})
+            assert (altered.settings.capture, altered.settings.capture_avro) == ("events", "on")
             await broker.delete_hub("b")
             with pytest.raises(UnknownHub):
                 broker.hub("b")

@@ -89,6 +89,16 @@ def test_a_prefix_keeps_everybody_elses_things_apart(kafka: KafkaCluster, kafka_
     asyncio.run(scenario())
 
 
+def test_durable_is_what_the_loss_of_a_broker_leaves(kafka_store: KafkaStore) -> None:
+    async def scenario() -> None:
+        async with kafka_store.opened() as broker:
+            await broker.create_hub("a")
+            assert not broker.durable("a")  # one broker has it: its disk is the only one
+            assert broker.durability == "acks=all, replication 1, min.insync 1"
+
+    asyncio.run(scenario())
+
+
 def test_the_control_topic_is_no_hub(kafka_store: KafkaStore) -> None:
     async def scenario() -> None:
         async with opened(kafka_store) as broker:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gridwire.cli.checks import word_of
+from gridwire.cli.checks import cluster_findings, word_of
 from gridwire.log.disk import Mount, mount_of
 
 TABLE = """\
@@ -57,3 +57,25 @@ def test_the_innermost_mount_counts(tmp_path: Path) -> None:
 
 def test_a_system_that_does_not_say(tmp_path: Path) -> None:
     assert mount_of(tmp_path, tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("replication", "min_insync", "verdict", "says"),
+    [(3, 2, "ok", "in 2 of 3 brokers"), (3, 1, "warn", "one broker's memory"), (1, 1, "warn", "one broker's memory"),
+     (2, 2, "warn", "stops writing")],
+)  # fmt: skip
+def test_what_an_acknowledgement_of_a_cluster_is_worth(
+    replication: int, min_insync: int, verdict: str, says: str
+) -> None:
+    broker = {"brokers": 3, "address": "kafka://a:1", "trouble": None, "replication": replication}
+    status = {"broker": broker | {"min_insync": min_insync}, "endpoints": {"kafka": "a:1"}}
+    cluster, ack, rights = cluster_findings(status)
+    assert (cluster.verdict, ack.verdict, rights.verdict) == ("ok", verdict, "ok")
+    assert says in f"{ack.found} {ack.advice}"
+    assert "Kafka's own for Kafka clients, at a:1" in rights.found
+
+
+def test_a_cluster_in_trouble_is_bad() -> None:
+    broker = {"brokers": 3, "address": "kafka://a:1", "trouble": "cannot be reached", "replication": 3, "min_insync": 2}
+    found = next(cluster_findings({"broker": broker, "endpoints": {"kafka": "a:1"}}))
+    assert (found.verdict, found.advice) == ("bad", "cannot be reached")

@@ -46,7 +46,7 @@ log = structlog.get_logger("gridwire.kafka")
 class HubNote(msgspec.Struct, frozen=True):
     """What gridwire knows of a hub that Kafka does not."""
 
-    capture: str = "off"
+    settings: dict[str, str] = msgspec.field(default_factory=dict)
     created_ms: int = 0
 
 

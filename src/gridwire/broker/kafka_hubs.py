@@ -1,6 +1,6 @@
 """Topics of a Kafka cluster as hubs: list, create, change, delete, and what their settings are.
 
-Settings are topic configs; what Kafka has no config for (`capture`, the time of creation) is a note in the control
+Settings are topic configs; what Kafka has no config for (capture, the time of creation) is a note in the control
 topic. A hub that gridwire makes gets the configs somebody asked for and the batch size that our heads need; the rest is
 the cluster's own default, for that is its operator's will.
 """
@@ -25,7 +25,14 @@ from gridwire.broker.port import HubInfo
 from gridwire.core.clock import Clock
 from gridwire.core.errors import HubExists, InvalidName, InvalidSetting, Unavailable, UnknownHub
 from gridwire.core.limits import PARTITIONS_PER_HUB_MAX, check_name
-from gridwire.core.settings import HUB_SETTINGS, HubSettings, from_topic_config, to_topic_config, with_changes
+from gridwire.core.settings import (
+    HUB_SETTINGS,
+    NOT_KAFKAS,
+    HubSettings,
+    from_topic_config,
+    to_topic_config,
+    with_changes,
+)
 
 CONFIGS_S: Final = 60.0
 """How old a hub's settings may get where somebody changes them with Kafka's own tools."""
@@ -45,7 +52,8 @@ ALREADY_EXISTS: Final = 36
 UNKNOWN_TOPIC: Final = 3
 NO_CHANGE: Final = 37
 
-_ROWS: Final = {row.kafka: row for row in HUB_SETTINGS if row.name != "capture"}
+_ROWS: Final = {row.kafka: row for row in HUB_SETTINGS if not row.kafka.startswith(NOT_KAFKAS)}
+_OWN: Final = tuple(row.name for row in HUB_SETTINGS if row.kafka.startswith(NOT_KAFKAS))
 _BY_NAME: Final = {row.name: row for row in _ROWS.values()}
 
 log = structlog.get_logger("gridwire.kafka")
@@ -172,7 +180,9 @@ class KafkaHubs:
     def _info(self, name: str, topic: Topic, known: _Configs) -> HubInfo:
         raw = self._control.get(f"{HUB}{topic.id}")
         note = HubNote() if raw is None else msgspec.msgpack.decode(raw, type=HubNote)
-        settings = msgspec.structs.replace(known.settings, capture=note.capture)
+        settings = msgspec.structs.replace(
+            known.settings, **{name: note.settings[name] for name in _OWN if name in note.settings}
+        )
         internal = name.startswith("__")
         return HubInfo(name, topic.id, len(topic.partitions), settings, internal, note.created_ms)
 
@@ -208,7 +218,7 @@ class KafkaHubs:
                 raise HubExists(f"hub {name!r} exists already")
             topic = self._address.topic(name)
             row = await self.make_topic(topic, count, configs)
-            note = HubNote(wanted.capture, self._clock.now_ms())
+            note = _note(wanted, self._clock.now_ms())
             await self._control.change({f"{HUB}{row['TopicId']}": pack(note)})
             await self._until(lambda: name in self._infos and self._led(topic), f"hub {name!r}")
         log.info("hub created", hub=name, partitions=count)
@@ -251,7 +261,7 @@ class KafkaHubs:
             if ours:
                 configs = {row.kafka: to_topic_config(row, getattr(wanted, row.name)) for row in ours}
                 await self._set_configs(topic, configs)
-            note = HubNote(wanted.capture, info.created_ms)
+            note = _note(wanted, info.created_ms)
             await self._control.change({f"{HUB}{info.id}": pack(note)})
 
             def visible() -> bool:
@@ -294,7 +304,7 @@ class KafkaHubs:
                     raise failure(row["ErrorCode"], f"partitions of topic {topic!r}", row["ErrorMessage"])
 
             await self._client.trying(attempt)
-            note = HubNote(info.settings.capture, info.created_ms)
+            note = _note(info.settings, info.created_ms)
             await self._control.change({f"{HUB}{info.id}": pack(note)})  # tells the other gateways
             await self._until(
                 lambda: name in self._infos and self._infos[name].partitions == total and self._led(topic),
@@ -340,3 +350,7 @@ def _partition_count(count: int) -> int:
     if not 1 <= count <= PARTITIONS_PER_HUB_MAX:
         raise InvalidSetting(f"a hub has 1 to {PARTITIONS_PER_HUB_MAX} partitions, not {count}")
     return count
+
+
+def _note(settings: HubSettings, created_ms: int) -> HubNote:
+    return HubNote({name: getattr(settings, name) for name in _OWN}, created_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,11 @@ from gridwire.cli.client import HubClient
 from gridwire.cli.output import Common, print_json, print_table, say, size_text
 from gridwire.core.errors import GridwireError, Unavailable
 from gridwire.log import disk
+
+KAFKA: Final = "kafka"
+REPLICAS_LEAST: Final = 3
+INSYNC_LEAST: Final = 2
+"""With three copies and two in sync one broker may fail: nothing is lost, and writing goes on."""
 
 _FREE_BYTES_LEAST: Final = 2 * 1024**3
 _SYNC_SAMPLES: Final = 100
@@ -41,7 +46,11 @@ def doctor(*, data: Path = Path("gridwire-data"), common: Common = Common()) -> 
     Args:
         data: the data directory.
     """
-    findings = [*_disk_findings(data), *_hub_findings(common.client())]
+    client = common.client()
+    status = _status(client)
+    on_kafka = status is not None and status["broker"]["kind"] == KAFKA
+    findings = [] if on_kafka else [*_disk_findings(data)]  # a gateway keeps nothing on its disk
+    findings += _hub_findings(client, status)
     if common.json:
         print_json([{name: getattr(f, name) for name in ("verdict", "what", "found", "advice")} for f in findings])
     else:
@@ -109,31 +118,26 @@ def _sync_times_ms(where: Path) -> list[float]:
         path.unlink(missing_ok=True)
 
 
-def _hub_findings(client: HubClient) -> Iterator[Finding]:
+def _status(client: HubClient) -> dict[str, Any] | None:
     try:
-        status = client.get("/v1/status")
+        found: dict[str, Any] = client.get("/v1/status")
     except Unavailable:
+        return None
+    return found
+
+
+def _hub_findings(client: HubClient, status: dict[str, Any] | None) -> Iterator[Finding]:
+    if status is None:
         yield Finding(
             "warn", "hub", f"none answers at {client.url}", "start one with `gridwire up`, or name it with --url"
         )
         return
     yield Finding("ok" if status["ready"] else "bad", "hub", f"version {status['version']} at {client.url}")
-    meaning = {"fsync": "on disk", "os": "in the operating system's memory"}.get(
-        status["durability"], f"on disk within {status['durability'].partition(':')[2]} ms"
-    )
-    kept = status["durability"] == "fsync"
-    yield Finding(
-        "ok" if kept else "warn", "ack means", meaning, "" if kept else "a power cut loses acknowledged events"
-    )
-    yield Finding("warn", "sign-in", status["auth"], "anybody who reaches the ports can read and write")
-    for worker in status["workers"]:
-        fine = worker["state"] == "running"
-        yield Finding(
-            "ok" if fine else "bad",
-            "worker",
-            f"{worker['name']} {worker['state']}, {worker['restarts']} restarts",
-            "" if fine else "look at the hub's log",
-        )
+    yield from cluster_findings(status) if status["broker"]["kind"] == KAFKA else _embedded_findings(status)
+    yield _sign_in(status["auth"])
+    yield from _worker_findings(status)
+    if not status["ready"]:
+        return
     for group in client.get("/v1/groups")["groups"]:
         behind = (group["lag_seconds"] or 0) > 60
         yield Finding(
@@ -141,6 +145,60 @@ def _hub_findings(client: HubClient) -> Iterator[Finding]:
             "lag",
             f"{group['group']}: {group['lag_events']:,} events",
             "add readers or look why they are slow" if behind else "",
+        )
+
+
+def cluster_findings(status: Mapping[str, Any]) -> Iterator[Finding]:
+    """What an acknowledgement means on the Kafka cluster behind a gateway, and whose rules hold where."""
+    broker = status["broker"]
+    trouble = broker["trouble"]
+    yield Finding(
+        "bad" if trouble else "ok", "cluster", f"{broker['brokers']} brokers at {broker['address']}", trouble or ""
+    )
+    replicas, insync = broker["replication"], broker["min_insync"]
+    advice = ""
+    if insync < INSYNC_LEAST:
+        advice = "an acknowledged event may be in one broker's memory only: set min.insync.replicas to 2"
+    elif replicas < REPLICAS_LEAST:
+        advice = "one broker down stops writing, for min.insync leaves no room: use replication factor 3"
+    yield Finding(
+        "warn" if advice else "ok",
+        "ack means",
+        f"in {insync} of {replicas} brokers at least (acks=all; the weakest hub counts)",
+        advice,
+    )
+    yield Finding(
+        "ok",
+        "rights",
+        f"gridwire's on its heads; Kafka's own for Kafka clients, at {status['endpoints']['kafka']}",
+    )
+
+
+def _sign_in(auth: str) -> Finding:
+    on = auth == "on"
+    return Finding(
+        "ok" if on else "warn", "sign-in", auth, "" if on else "anybody who reaches the ports can read and write"
+    )
+
+
+def _embedded_findings(status: Mapping[str, Any]) -> Iterator[Finding]:
+    meaning = {"fsync": "on disk", "os": "in the operating system's memory"}.get(
+        status["durability"], f"on disk within {status['durability'].partition(':')[2]} ms"
+    )
+    kept = status["durability"] == "fsync"
+    yield Finding(
+        "ok" if kept else "warn", "ack means", meaning, "" if kept else "a power cut loses acknowledged events"
+    )
+
+
+def _worker_findings(status: Mapping[str, Any]) -> Iterator[Finding]:
+    for worker in status["workers"]:
+        fine = worker["state"] == "running"
+        yield Finding(
+            "ok" if fine else "bad",
+            "worker",
+            f"{worker['name']} {worker['state']}, {worker['restarts']} restarts",
+            "" if fine else "look at the hub's log",
         )
 
 

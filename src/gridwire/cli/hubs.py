@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from gridwire.cli.client import hub_path
 from gridwire.cli.durations import duration_ms, duration_text, size_bytes
-from gridwire.cli.output import Common, print_fields, print_json, print_table, say, size_text
+from gridwire.cli.output import Common, print_fields, print_json, print_table, say, size_text, typed
 
 hub = App(name="hub", help="Create, list, show, change and delete hubs.")
 
@@ -150,7 +150,7 @@ def delete(name: str, *, yes: Annotated[bool, Parameter(negative="")] = False, c
         name: the hub.
         yes: do not ask.
     """
-    if not yes and input(f"delete hub {name} and all its events? Type its name: ") != name:
+    if not yes and typed(f"delete hub {name} and all its events? Type its name: ") != name:
         say("not deleted")
         return
     common.client().delete(hub_path(name))

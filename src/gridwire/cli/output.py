@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from gridwire.cli.client import HubClient
+from gridwire.core.errors import GridwireError
 
 
 @Parameter(name="*")
@@ -34,6 +35,14 @@ class Common:
     def json(self) -> bool:
         """Whether to print JSON."""
         return self.output == "json"
+
+
+def typed(question: str) -> str:
+    """What a person answers. Raises GridwireError where nobody can be asked."""
+    try:
+        return input(question)
+    except EOFError:
+        raise GridwireError("nobody is there to answer: say --yes if you mean it") from None
 
 
 def print_json(value: Any) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from cyclopts import App, Parameter
 
-from gridwire.cli.output import Common, print_json, print_table, say
+from gridwire.cli.output import Common, print_json, print_table, say, typed
 from gridwire.core.errors import GridwireError
 
 schema = App(name="schema", help="The schema registry: groups, and the versions of their schemas.")
@@ -134,7 +134,7 @@ def delete(
         name: the schema.
         yes: do not ask.
     """
-    if not yes and input(f"delete schema {name} and all its versions? Type its name: ") != name:
+    if not yes and typed(f"delete schema {name} and all its versions? Type its name: ") != name:
         say("not deleted")
         return
     common.client().delete(_path(group, name))

@@ -43,6 +43,9 @@ class SettingRow:
     choices: tuple[str, ...] = ()
 
 
+NOT_KAFKAS: Final = "gridwire."
+"""What the names of configs begin with that no Kafka broker knows."""
+
 HUB_SETTINGS: Final = (
     SettingRow("retention_ms", "retention.ms", "keep events this many milliseconds; -1 keeps them for ever", UNLIMITED),
     SettingRow("retention_bytes", "retention.bytes", "keep this many bytes per partition; -1 is unlimited", UNLIMITED),

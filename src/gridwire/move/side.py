@@ -15,12 +15,12 @@ from typing import Any, Final
 from gridwire.broker.kafka_address import KafkaAddress
 from gridwire.broker.port import Bounds, Place, Position
 from gridwire.core.errors import GridwireError, InvalidSetting, NotAllowed, Unavailable
-from gridwire.core.settings import HUB_SETTINGS
+from gridwire.core.settings import HUB_SETTINGS, NOT_KAFKAS
 
 ANSWER_S: Final = 60.0
 """How long a side may take to answer; a cluster that lost a broker elects a new one well within it."""
 
-OURS: Final = {row.kafka: row.name for row in HUB_SETTINGS if row.kafka.startswith("gridwire.")}
+OURS: Final = {row.kafka: row.name for row in HUB_SETTINGS if row.kafka.startswith(NOT_KAFKAS)}
 """Topic configs that only an embedded hub has, and what they are called as settings."""
 
 INTERNAL_PREFIX: Final = "__"
