@@ -5,7 +5,7 @@ from typing import Final
 from http_on_kafka import take
 
 LEFT_OUT: Final = {
-    "test_group_members": "joins the hub's own groups; test_groups_of_kafka_clients_are_shown_and_protected has Kafka's",
+    "test_group_members": "needs the hub's own groups: test_groups_of_kafka_clients_are_shown_and_protected",
 }
 
 take("test_http_admin", LEFT_OUT, globals())

@@ -33,6 +33,10 @@ MESSAGE_BYTES_MAX: Final = 1_000_000_000
 _CONFIGS: Final = frozenset(row.kafka for row in HUB_SETTINGS)
 
 
+class LeaderMoved(Unavailable):
+    """Another broker leads the partition, or none at present: ask again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A hub as its side describes it. `id`: another one after it was deleted and made again."""
@@ -175,10 +179,20 @@ class Side:
         return {place: Bounds(starts[place], ends[place], ends[place]) for place in asked}
 
     def _offsets(self, places: Collection[Place], spec: Any) -> dict[Place, int]:
-        from confluent_kafka import IsolationLevel
-
         if not places:
             return {}
+        deadline_s = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                return self._offsets_now(places, spec)
+            except LeaderMoved as moved:  # a new topic's leaders are elected and told to brokers one after the other
+                if time.monotonic() > deadline_s:
+                    raise Unavailable(str(moved)) from None
+            time.sleep(0.1)
+
+    def _offsets_now(self, places: Collection[Place], spec: Any) -> dict[Place, int]:
+        from confluent_kafka import IsolationLevel
+
         wanted = {self.partition(place): spec for place in places}
         told = self._admin.list_offsets(
             wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
@@ -288,6 +302,9 @@ def _translated(error: Any, what: str) -> GridwireError:
         KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         KafkaError._AUTHENTICATION,
     )  # fmt: skip
+    moved = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.REPLICA_NOT_AVAILABLE)
+    if error.code() in moved:
+        return LeaderMoved(f"{what}: {error.str()}")
     invalid = (KafkaError.INVALID_CONFIG, KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.POLICY_VIOLATION)
     if error.code() in refused:
         return NotAllowed(f"{what}: {error.str()}")
