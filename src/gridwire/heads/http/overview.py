@@ -112,7 +112,7 @@ class Overview:
                 rows.append(await self._partition(place, positions[place], bounds))
             except (UnknownHub, UnknownPartition, OffsetOutOfRange):  # the hub is being deleted
                 continue
-        members = _members(view) + _worker_members(name, workers)
+        members = _members(view) or _worker_members(name, workers)  # on a cluster workers are members like any other
         state = str(view.state) if view is not None and view.members else "Stable" if members else "Empty"
         return {
             "group": name,
