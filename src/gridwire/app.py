@@ -530,7 +530,10 @@ def _sources(data: Path, broker: KafkaAddress | None, *, whole_hubs: bool) -> Ca
     """What opens a worker's subscriptions."""
     if broker is None:
         return partial(open_source, data)
-    from gridwire.broker.kafka_source import KafkaSource
+    try:
+        from gridwire.broker.kafka_source import KafkaSource
+    except ImportError:
+        raise GridwireError("a worker on a cluster needs the Kafka client: pip install 'gridwire[kafka]'") from None
 
     return partial(KafkaSource, broker, whole_hubs=whole_hubs)
 
