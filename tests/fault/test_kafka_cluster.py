@@ -115,7 +115,7 @@ class Workers:
 
     def __init__(self, cluster: KafkaCluster, prefix: str, directory: Path) -> None:
         self._command = [sys.executable, "-m", "gridwire", "worker"]
-        self._options = ["--broker", cluster.url, "--prefix", prefix]
+        self._options = ["--broker", cluster.url, "--broker-prefix", prefix]
         self._directory = directory
         self.lake = directory / "lake"
         self.running: list[subprocess.Popen[bytes]] = []
