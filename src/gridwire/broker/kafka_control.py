@@ -204,6 +204,8 @@ class KafkaControl:
         for listener in self.listeners:
             try:
                 listener(changes)
+            except GridwireError as error:
+                log.error("a change of the control state cannot be used here", reason=str(error), keys=sorted(changes))
             except Exception:  # one part that cannot use a change must not stop the others, nor those to come
                 log.exception("a change of the control state was not understood", keys=sorted(changes))
 
