@@ -173,7 +173,10 @@ class Broker(Protocol):
         ...
 
     async def wait(self, positions: Mapping[Place, int], timeout_s: float, *, committed: bool = False) -> None:
-        """Return when an event (a decided one) at or after one of the offsets is readable, or the time is up."""
+        """Return when an event (a decided one) at or after one of the offsets is readable, or the time is up.
+
+        Ends also when one of the hubs goes; then, or by the next call, it raises UnknownHub. Raises UnknownPartition.
+        """
         ...
 
     async def offset_at(self, hub: str, partition: int, timestamp_ms: int) -> tuple[int, int] | None:
