@@ -196,13 +196,14 @@ def test_an_event_is_the_same_in_kafka(hub: Any, name: str) -> None:
         client.send_event(typed, partition_id="0")
         client.send_event(AmqpAnnotatedMessage(sequence_body=[[1, "two"]]), partition_id="0")
     reader = ck.Consumer({"bootstrap.servers": hub.kafka, "group.id": "g", "auto.offset.reset": "earliest"})
-    reader.assign([ck.TopicPartition(name, 0, 0)])
+    topic = getattr(hub, "prefix", "") + name  # a gateway's has one
+    reader.assign([ck.TopicPartition(topic, 0, 0)])
     message = reader.poll(DEADLINE_S)
     reader.close()
     headers = dict(message.headers())
     assert (message.value(), headers["unit"], headers["content-type"]) == (b"\x00body", b"kW", b"application/x")
     writer = ck.Producer({"bootstrap.servers": hub.kafka})
-    writer.produce(name, b"from kafka", b"k", 0, headers={"colour": "red"})
+    writer.produce(topic, b"from kafka", b"k", 0, headers={"colour": "red"})
     assert writer.flush(DEADLINE_S) == 0
     taken = [each for _, each in Taken(consumer(hub, name), 4, partition_id="0", starting_position=ALL).all()]
     assert taken[0].properties == {b"unit": b"kW", b"number": 7}

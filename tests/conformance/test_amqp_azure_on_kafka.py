@@ -1,0 +1,9 @@
+"""The unmodified azure-eventhub SDK against a gateway, see `on_kafka`."""
+
+from typing import Final
+
+from on_kafka import take
+
+LEFT_OUT: Final[dict[str, str]] = {}
+
+take("conformance/test_amqp_azure", LEFT_OUT, globals())
