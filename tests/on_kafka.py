@@ -1,7 +1,7 @@
 """Tests of heads again, over a Kafka cluster: the very functions that run over the embedded broker.
 
-A test file calls `take` with a module of tests and what of it does not apply, and why. What that module starts is then a
-gateway: `http_hub`, a head over a broker in this process, or `start_hub` and `hub_process`, the real program.
+A test file calls `take` with a module of tests and what of it does not apply, and why. What that module starts is then
+a gateway: `http_hub`, a head over a broker in this process, or `start_hub` and `hub_process`, the real program.
 """
 
 from __future__ import annotations

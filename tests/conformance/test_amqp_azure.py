@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,8 @@ from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHu
 
 DEADLINE_S = 60.0
 ALL = "-1"
+SOON = {"load_balancing_interval": 0.5}
+"""The asyncio client looks at this interval whether it was closed."""
 
 
 def text(hub: Any, name: str = "anybody", key: str = "secret") -> str:
@@ -39,7 +43,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory, hub_process: Any) -> Iterator[
 @pytest.fixture
 def name(hub: Any) -> str:
     name = f"h-{uuid.uuid4().hex[:8]}"
-    hub.cli("hub", "create", name, "--partitions", "2")
+    body = json.dumps({"name": name, "partitions": 2}).encode()
+    request = urllib.request.Request(f"{hub.http}/v1/hubs", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+        assert answer.status == 201
     return name
 
 
@@ -176,7 +183,7 @@ def test_asyncio(hub: Any, name: str) -> None:
             if len(found) == 2:
                 enough.set()
 
-        client = AsyncConsumer.from_connection_string(text(hub), "$Default", eventhub_name=name)
+        client = AsyncConsumer.from_connection_string(text(hub), "$Default", eventhub_name=name, **SOON)
         receiving = asyncio.ensure_future(client.receive(on_event=on_event, starting_position=ALL))
         await asyncio.wait_for(enough.wait(), DEADLINE_S)
         await client.close()
@@ -314,7 +321,7 @@ def test_over_tls(secured: tuple[Any, str, Path], way: str) -> None:
             if not found.done():
                 found.set_result(event.body_as_str())
 
-        client = AsyncConsumer.from_connection_string(text, "$Default", **options)
+        client = AsyncConsumer.from_connection_string(text, "$Default", **options, **SOON)
         start = {"partition_id": "0", "starting_position": last, "starting_position_inclusive": True}
         receiving = asyncio.ensure_future(client.receive(on_event=on_event, **start))
         body = await asyncio.wait_for(found, DEADLINE_S)
