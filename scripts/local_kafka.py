@@ -87,6 +87,7 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000
 group.consumer.min.heartbeat.interval.ms=200
+group.consumer.heartbeat.interval.ms=500
 log.initial.task.delay.ms=500
 log.retention.check.interval.ms=500
 log.retention.ms=-1

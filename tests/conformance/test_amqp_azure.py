@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,8 @@ from azure.eventhub.exceptions import AuthenticationError, ConnectError, EventHu
 
 DEADLINE_S = 60.0
 ALL = "-1"
+SOON = {"load_balancing_interval": 0.5}
+"""The asyncio client looks at this interval whether it was closed."""
 
 
 def text(hub: Any, name: str = "anybody", key: str = "secret") -> str:
@@ -39,7 +43,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory, hub_process: Any) -> Iterator[
 @pytest.fixture
 def name(hub: Any) -> str:
     name = f"h-{uuid.uuid4().hex[:8]}"
-    hub.cli("hub", "create", name, "--partitions", "2")
+    body = json.dumps({"name": name, "partitions": 2}).encode()
+    request = urllib.request.Request(f"{hub.http}/v1/hubs", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+        assert answer.status == 201
     return name
 
 
@@ -176,7 +183,7 @@ def test_asyncio(hub: Any, name: str) -> None:
             if len(found) == 2:
                 enough.set()
 
-        client = AsyncConsumer.from_connection_string(text(hub), "$Default", eventhub_name=name)
+        client = AsyncConsumer.from_connection_string(text(hub), "$Default", eventhub_name=name, **SOON)
         receiving = asyncio.ensure_future(client.receive(on_event=on_event, starting_position=ALL))
         await asyncio.wait_for(enough.wait(), DEADLINE_S)
         await client.close()
@@ -196,13 +203,14 @@ def test_an_event_is_the_same_in_kafka(hub: Any, name: str) -> None:
         client.send_event(typed, partition_id="0")
         client.send_event(AmqpAnnotatedMessage(sequence_body=[[1, "two"]]), partition_id="0")
     reader = ck.Consumer({"bootstrap.servers": hub.kafka, "group.id": "g", "auto.offset.reset": "earliest"})
-    reader.assign([ck.TopicPartition(name, 0, 0)])
+    topic = getattr(hub, "prefix", "") + name  # a gateway's has one
+    reader.assign([ck.TopicPartition(topic, 0, 0)])
     message = reader.poll(DEADLINE_S)
     reader.close()
     headers = dict(message.headers())
     assert (message.value(), headers["unit"], headers["content-type"]) == (b"\x00body", b"kW", b"application/x")
     writer = ck.Producer({"bootstrap.servers": hub.kafka})
-    writer.produce(name, b"from kafka", b"k", 0, headers={"colour": "red"})
+    writer.produce(topic, b"from kafka", b"k", 0, headers={"colour": "red"})
     assert writer.flush(DEADLINE_S) == 0
     taken = [each for _, each in Taken(consumer(hub, name), 4, partition_id="0", starting_position=ALL).all()]
     assert taken[0].properties == {b"unit": b"kW", b"number": 7}
@@ -313,7 +321,7 @@ def test_over_tls(secured: tuple[Any, str, Path], way: str) -> None:
             if not found.done():
                 found.set_result(event.body_as_str())
 
-        client = AsyncConsumer.from_connection_string(text, "$Default", **options)
+        client = AsyncConsumer.from_connection_string(text, "$Default", **options, **SOON)
         start = {"partition_id": "0", "starting_position": last, "starting_position_inclusive": True}
         receiving = asyncio.ensure_future(client.receive(on_event=on_event, **start))
         body = await asyncio.wait_for(found, DEADLINE_S)

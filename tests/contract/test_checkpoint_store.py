@@ -201,6 +201,7 @@ def test_claims_and_their_age_survive_a_restart_and_a_deleted_hub_takes_its_own_
         [again] = held.held("g/1 ü", HUB)
         assert (again.partition, again.owner, again.etag, again.age_ms) == (1, "a", mine.etag, 5000)
         await broker.delete_hub("others")
+        clock.advance(claims.FORGOTTEN_MS / 1000)
         await held.claim("g", HUB, [Claim(0, "a")])
         assert len(list(broker.kept(claims.PREFIX))) == 2
         await broker.close()

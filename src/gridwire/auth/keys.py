@@ -70,5 +70,6 @@ class Sealer:
             return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place.encode()).decode()
         except (InvalidTag, ValueError):
             raise GridwireError(
-                f"{place} does not open with the key file of the data directory: restore that file from your backup"
+                f"{place} does not open with the key file of the data directory: restore that file from "
+                "your backup, or copy it from another gateway"
             ) from None

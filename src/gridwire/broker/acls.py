@@ -8,7 +8,6 @@ they outlive the user they name, and hold for whoever signs in under that name, 
 
 from __future__ import annotations
 
-import asyncio
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -27,7 +26,7 @@ from gridwire.auth.acl import (
     check,
 )
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import follow, pack
+from gridwire.broker.control import Changes, follow, pack
 from gridwire.broker.port import Journal
 from gridwire.core.errors import GridwireError, InvalidSetting
 
@@ -66,7 +65,6 @@ class Acls:
         self._bindings: dict[str, Binding] = {}
         self._by_principal: dict[str, tuple[Binding, ...]] | None = None
         """Made of the bindings when it is asked for."""
-        self._lock = asyncio.Lock()
 
     def open(self) -> None:
         """Read what is known, and follow it."""
@@ -93,28 +91,34 @@ class Acls:
 
     async def create(self, who: str, wanted: Sequence[Binding], peer: str = "") -> list[GridwireError | None]:
         """Add bindings, those that may be added at once; durable when it returns. One outcome each."""
-        async with self._lock:
-            outcomes: list[GridwireError | None] = []
-            fresh: dict[Binding, None] = {}
+        outcomes: list[GridwireError | None] = []
+        fresh: dict[Binding, None] = {}
+
+        def decide() -> Changes:
+            outcomes.clear()
+            fresh.clear()
             for binding in wanted:
                 known = _rest(binding) in self._bindings or binding in fresh
                 outcomes.append(None if known else self._refusal(binding, len(fresh)))
                 if not known and outcomes[-1] is None:
                     fresh[binding] = None
-            if fresh:
-                await self._journal.change({_PREFIX + _rest(each): pack(_record(each)) for each in fresh})
+            return {_PREFIX + _rest(each): pack(_record(each)) for each in fresh}
+
+        await self._journal.update(decide)
         for each in fresh:
             self._audit.record(who, "acl.create", each.principal, peer=peer, **_shown(each))
         return outcomes
 
     async def delete(self, who: str, filters: Sequence[Filter], peer: str = "") -> list[list[Binding]]:
         """Take away what filters mean, all at once; durable when it returns what each of them meant."""
-        async with self._lock:
-            found = [self.found(each) for each in filters]
-            gone = {each for some in found for each in some}
-            if gone:
-                await self._journal.change({_PREFIX + _rest(each): None for each in gone})
-        for each in sorted(gone):
+        found: list[list[Binding]] = []
+
+        def decide() -> Changes:
+            found[:] = (self.found(each) for each in filters)
+            return {_PREFIX + _rest(each): None for some in found for each in some}
+
+        await self._journal.update(decide)
+        for each in sorted({each for some in found for each in some}):
             self._audit.record(who, "acl.delete", each.principal, peer=peer, **_shown(each))
         return found
 

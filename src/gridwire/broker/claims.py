@@ -8,7 +8,6 @@ that of two who claim the same partition at once one loses. Positions are not he
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import urllib.parse
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from gridwire.broker.control import follow, pack
+from gridwire.broker.control import Changes, follow, pack
 from gridwire.broker.port import Journal
 from gridwire.core.clock import Clock
 from gridwire.core.errors import InvalidName, InvalidSetting, UnknownPartition
@@ -26,6 +25,9 @@ from gridwire.core.limits import NAME_MAX
 PREFIX: Final = "claim/"
 OWNER_CHARS_MAX: Final = 256
 """SDKs send a UUID; the journal keeps it."""
+
+FORGOTTEN_MS: Final = 3600 * 1000
+"""A claim that was not renewed for so long is nobody's: processors renew theirs every few seconds."""
 
 CLAIMS_MAX: Final = 100_000
 """Claims kept in memory and journal, over all groups."""
@@ -64,7 +66,6 @@ class Claims:
     def __init__(self, broker: Journal, clock: Clock) -> None:
         self._broker = broker
         self._clock = clock
-        self._lock = asyncio.Lock()
         self._known: dict[str, ClaimRecord] = {}
         follow(broker, PREFIX, self._take)
 
@@ -93,31 +94,41 @@ class Claims:
                 raise UnknownPartition(f"hub {hub!r} has partitions 0 to {partitions - 1}, not {claim.partition}")
             if len(claim.owner) > OWNER_CHARS_MAX:
                 raise InvalidSetting(f"an owner's name has at most {OWNER_CHARS_MAX} characters")
-        async with self._lock:
-            now_ms = self._clock.now_ms()
-            granted: dict[str, tuple[int, ClaimRecord]] = {}
+        now_ms = self._clock.now_ms()
+        granted: dict[str, tuple[int, ClaimRecord]] = {}
+
+        def decide() -> Changes:
+            granted.clear()
             for claim in wanted:
                 key = f"{where}{claim.partition}"
                 known = self._known.get(key)
                 if key not in granted and (None if known is None else known.etag) == claim.etag:
                     granted[key] = claim.partition, ClaimRecord(claim.owner, secrets.token_hex(8), now_ms)
-            await self._keep({key: record for key, (_, record) in granted.items()})
+            return self._changes({key: record for key, (_, record) in granted.items()})
+
+        await self._broker.update(decide)
         return [_shown(number, record, now_ms) for number, record in granted.values()]
 
-    async def _keep(self, records: dict[str, ClaimRecord]) -> None:
+    def _changes(self, records: dict[str, ClaimRecord]) -> Changes:
         fresh = sum(key not in self._known for key in records)
         gone = self._of_deleted_hubs() if fresh else []
         if fresh and len(self._known) - len(gone) + fresh > CLAIMS_MAX:
             raise InvalidSetting(f"there are {CLAIMS_MAX} claims already: forget groups that are not used any more")
         changes: dict[str, bytes | None] = {PREFIX + key: None for key in gone}
         changes.update({PREFIX + key: pack(record) for key, record in records.items()})
-        if changes:
-            await self._broker.change(changes)
+        return changes
 
     def _of_deleted_hubs(self) -> list[str]:
-        """Claims nobody can ever see again; looked for when one is made, not when one is renewed."""
+        """Claims nobody can ever see again; looked for when one is made, not when one is renewed.
+
+        Old ones only: a hub that another gateway has just made may not be known here yet.
+        """
         ids = {str(hub.id) for hub in self._broker.hubs()}
-        return [key for key in self._known if key.split("/")[1] not in ids]
+        before_ms = self._clock.now_ms() - FORGOTTEN_MS
+        return [
+            key for key, record in self._known.items()
+            if record.claimed_ms < before_ms and key.split("/")[1] not in ids
+        ]  # fmt: skip
 
     def _where(self, group: str, hub: str) -> tuple[str, int]:
         check_group(group)

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from gridwire.broker.port import Journal
-from gridwire.core.batch import Event, decode, encode, iter_headers
+from gridwire.core.batch import Event, Headers, decode, encode, iter_headers
 from gridwire.core.settings import HubSettings
 from gridwire.log.partition import PartitionLog
 
@@ -134,6 +134,6 @@ def follow(journal: Journal, prefix: str, take: Take) -> None:
     journal.on_change(changed)
 
 
-def change_batch(changes: Iterable[tuple[str, bytes | None]], now_ms: int) -> bytearray:
-    """A change set as one record batch."""
-    return encode([Event(value, key.encode(), timestamp=now_ms) for key, value in changes])
+def change_batch(changes: Iterable[tuple[str, bytes | None]], now_ms: int, headers: Headers = ()) -> bytearray:
+    """A change set as one record batch. `headers`: of each of its records."""
+    return encode([Event(value, key.encode(), headers, now_ms) for key, value in changes])

@@ -121,6 +121,7 @@ class EmbeddedBroker:
         self._outbox_number = 0
         self._maintenance: asyncio.Task[None] | None = None
         self._changing: set[asyncio.Future[Appended]] = set()
+        self._updating = asyncio.Lock()
         self._compacting: asyncio.Future[None] | None = None
         self._templates: Mapping[str, Mapping[str, Any]] = {}
         self._single_partition: frozenset[str] = frozenset()
@@ -828,6 +829,17 @@ class EmbeddedBroker:
     async def change(self, changes: Changes) -> None:
         """Write keyed changes to the control journal; durable when it returns. For parts with records of their own."""
         await self._change(changes)
+
+    async def update(self, decide: Callable[[], Changes]) -> bool:
+        """Write what `decide` makes of what is kept, as one step; see `Journal.update`."""
+        return await asyncio.shield(self._update(decide))  # who gives up must not let the next one in half-way
+
+    async def _update(self, decide: Callable[[], Changes]) -> bool:
+        async with self._updating:
+            changes = decide()
+            if changes:
+                await self._change(changes)
+            return bool(changes)
 
     def kept(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Journal entries below a prefix, the rest of the key first."""

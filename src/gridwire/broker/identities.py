@@ -13,12 +13,12 @@ wrong key.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -51,9 +51,6 @@ from gridwire.core.errors import GridwireError, InvalidSetting, NotAuthenticated
 
 KEY_FILE: Final = "secret.key"
 ROOT_FILE: Final = "root.connection-string"
-FIRST_START_S: Final = 10.0
-"""How long the first gateway of several has to make the root policy before another one does; it may have died."""
-
 NAME_CHARS_MAX: Final = 1024
 WRONG: Final = "name or key is wrong, or its time is up"
 
@@ -95,6 +92,16 @@ class _Known:
     @property
     def quota(self) -> Quota:
         return Quota(self.record.bytes_in_s, self.record.bytes_out_s, self.record.connections)
+
+    def with_quota(self, quota: Quota) -> Changes:
+        """What gives the policy another quota."""
+        record = msgspec.structs.replace(
+            self.record,
+            bytes_in_s=quota.bytes_in_s,
+            bytes_out_s=quota.bytes_out_s,
+            connections=quota.connections,
+        )
+        return {_POLICY + self.policy.name: pack(record)}
 
 
 @dataclass(slots=True)
@@ -138,10 +145,8 @@ class Identities:
         self._policies: dict[str, _Known] = {}
         self._certificates: dict[str, CertificateRecord] = {}
         self._usage: dict[str, Usage] = {}
-        self._lock = asyncio.Lock()
-        self._policy_seen = asyncio.Event()
         self._quotas = Quotas(broker, self._quota_changed)
-        self.users = Users(broker, self.audit, self._policies, self._lock, self._changed)
+        self.users = Users(broker, self.audit, self._policies, self._changed)
         self.acls = Acls(broker, self.audit, self._changed)
 
     def _changed(self) -> None:
@@ -174,29 +179,32 @@ class Identities:
         self._quotas.open()
         self.acls.open()
         follow(self.journal, _CERTIFICATE, self._take_certificate)
-        first = await self.audit.open()
-        if not first and not self._policies:
-            await self._await_policies()
-        if self._policies:
+        await self.audit.open()
+        return None if self._policies else await self._make_root()
+
+    async def _make_root(self) -> Path | None:
+        """The root policy, and the file with its keys; of several gateways that start at once, one makes it."""
+        policy, keys = Policy(ROOT_POLICY, Right.MANAGE), (new_key(), new_key())
+        record = await self._record(policy, keys, NO_QUOTA, self._clock.now_ms())
+
+        def decide() -> Changes:
+            return {} if any(self.journal.kept(_POLICY)) else {_POLICY + ROOT_POLICY: pack(record)}
+
+        if not await self.journal.update(decide):
+            for name, value in self.journal.kept(_POLICY):
+                self._take_policy(name, value)  # raises where the other gateway has another key file
             return None
-        made = await self.create_policy("first start", ROOT_POLICY, ["Manage"])
+        self.audit.record("first start", "policy.create", ROOT_POLICY, rights=right_names(policy.rights))
         file = self._directory / ROOT_FILE
-        text = str(ConnectionString("sb://localhost/", ROOT_POLICY, made["primary_key"]))
+        text = str(ConnectionString("sb://localhost/", ROOT_POLICY, keys[0]))
         _write_secret(file, text.encode() + b"\n")
         return file
 
-    async def _await_policies(self) -> None:
-        """Let another gateway, which starts for the first time at the same moment, make the root policy."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_START_S):
-                await self._policy_seen.wait()
-
-    async def replace(self, changes: Changes) -> None:
+    async def replace(self, decide: Callable[[], Changes]) -> None:
         """Write entries as the journal keeps them: who signed in with what they replace is out."""
-        async with self._lock:
-            await self.journal.change(changes)
-            self._usage.clear()
-            self._changed()
+        await self.journal.update(decide)
+        self._usage.clear()
+        self._changed()
 
     async def close(self) -> None:
         """Stop what runs in the background."""
@@ -220,7 +228,6 @@ class Identities:
         keys = (self._sealer.open(record.primary, f"{name}/primary"),
                 self._sealer.open(record.secondary, f"{name}/secondary"))  # fmt: skip
         self._policies[name] = _Known(Policy(name, Right(record.rights), record.hub, record.group), record, keys)
-        self._policy_seen.set()
 
     # -- administration -----------------------------------------------------------------------------------------
 
@@ -236,45 +243,52 @@ class Identities:
         policy = Policy(name, parse_rights(rights), hub, group)
         if min(quota.bytes_in_s, quota.bytes_out_s, quota.connections) < 0:
             raise InvalidSetting("a quota is 0 (none) or more")
-        async with self._lock:
+        keys = (new_key(), new_key())
+        record = await self._record(policy, keys, quota, self._clock.now_ms())
+
+        def decide() -> Changes:
             if name in self._policies:
                 raise InvalidSetting(f"policy {name!r} exists: rotate its keys or delete it")
             if self.users.get(name) is not None:
                 raise InvalidSetting(f"{name!r} is a user: choose another name")
-            known = await self._write_policy(policy, (new_key(), new_key()), quota, self._clock.now_ms())
+            return {_POLICY + name: pack(record)}
+
+        await self.journal.update(decide)
         self.audit.record(who, "policy.create", name, rights=right_names(policy.rights), hub=hub, group=group)
-        return _with_keys(known)
+        return _with_keys(_Known(policy, record, keys))
 
     async def rotate(self, who: str, name: str, key: str = "secondary") -> dict[str, Any]:
         """Make `primary` or `secondary` anew; who signed in with the old one is out. Raises InvalidSetting."""
         if key not in ("primary", "secondary"):
             raise InvalidSetting("a policy has a primary and a secondary key")
-        async with self._lock:
-            known = self._policy(name)
-            primary, secondary = known.keys
-            keys = (new_key(), secondary) if key == "primary" else (primary, new_key())
-            known = await self._write_policy(known.policy, keys, known.quota, known.record.created_ms)
+        fresh = new_key()
+        known = await self._with_keys(name, lambda keys: (fresh, keys[1]) if key == "primary" else (keys[0], fresh))
         self.audit.record(who, "policy.rotate", name, key=key)
         return _with_keys(known)
 
     async def delete_policy(self, who: str, name: str) -> None:
         """Forget a policy; who signed in with it is out. Raises InvalidSetting."""
-        async with self._lock:
+
+        def decide() -> Changes:
             known = self._policy(name)
             if not any(_rules_all(other.policy) for other in self._policies.values() if other is not known):
                 raise InvalidSetting(f"{name!r} is the last policy with Manage on the namespace: make another first")
-            await self.journal.change({_POLICY + name: None})
+            return {_POLICY + name: None}
+
+        await self.journal.update(decide)
         self.audit.record(who, "policy.delete", name)
 
     async def set_certificate(self, who: str, subject: str, policies: Sequence[str]) -> None:
         """Say whose policies a certificate of that CN or SAN carries; none forgets it. Raises InvalidSetting."""
         if not 1 <= len(subject) <= NAME_CHARS_MAX:
             raise InvalidSetting(f"a subject has 1 to {NAME_CHARS_MAX} characters")
-        self._check_policies(policies)
-        async with self._lock:
-            record = CertificateRecord(list(policies)) if policies else None
-            key = _CERTIFICATE + urllib.parse.quote(subject, safe="")
-            await self.journal.change({key: pack(record) if record else None})
+        record = CertificateRecord(list(policies)) if policies else None
+
+        def decide() -> Changes:
+            self._check_policies(policies)
+            return {_CERTIFICATE + urllib.parse.quote(subject, safe=""): pack(record) if record else None}
+
+        await self.journal.update(decide)
         self.audit.record(who, "certificate.set", subject, policies=list(policies))
 
     def quotas(self) -> dict[str, Quota]:
@@ -287,7 +301,10 @@ class Identities:
         only_check: bool = False,
     ) -> None:  # fmt: skip
         """Limit what a policy or anybody else of that name may use; None leaves it as it is. Raises InvalidSetting."""
-        async with self._lock:
+        quota = NO_QUOTA
+
+        def decide() -> Changes:
+            nonlocal quota
             self._quotas.check(name)
             known = self._policies.get(name)
             before = self._quotas.of(name) if known is None else known.quota
@@ -296,12 +313,12 @@ class Identities:
                 before.bytes_out_s if bytes_out_s is None else bytes_out_s,
                 before.connections,
             )
-            if only_check:
-                return
-            if known is None:
-                await self._quotas.put(name, quota)
-            else:
-                await self._write_policy(known.policy, known.keys, quota, known.record.created_ms)
+            return self._quotas.changes(name, quota) if known is None else known.with_quota(quota)
+
+        if only_check:
+            decide()
+            return
+        await self.journal.update(decide)
         self.audit.record(who, "quota.set", name, peer=peer, bytes_in_s=quota.bytes_in_s, bytes_out_s=quota.bytes_out_s)
 
     def certificates(self) -> list[dict[str, Any]]:
@@ -318,16 +335,28 @@ class Identities:
         for name in names:
             self._policy(name)
 
-    async def _write_policy(self, policy: Policy, keys: tuple[str, str], quota: Quota, created_ms: int) -> _Known:
+    async def _with_keys(self, name: str, change: Callable[[tuple[str, str]], tuple[str, str]]) -> _Known:
+        """Give a policy other keys. Raises InvalidSetting."""
+        await self.journal.catch_up()
+        while True:
+            known = self._policy(name)
+            keys = change(known.keys)
+            record = await self._record(known.policy, keys, known.quota, known.record.created_ms)
+            unless_changed = partial(self._unless_changed, known, {_POLICY + name: pack(record)})
+            if await self.journal.update(unless_changed):
+                return _Known(known.policy, record, keys)
+
+    def _unless_changed(self, known: _Known, changes: Changes) -> Changes:
+        return changes if self._policy(known.policy.name) is known else {}
+
+    async def _record(self, policy: Policy, keys: tuple[str, str], quota: Quota, created_ms: int) -> PolicyRecord:
         name = policy.name
-        record = PolicyRecord(
+        return PolicyRecord(
             policy.rights.value, policy.hub, policy.group,
             self._sealer.seal(keys[0], f"{name}/primary"), self._sealer.seal(keys[1], f"{name}/secondary"),
             await asyncio.to_thread(scram_records, keys),
             quota.bytes_in_s, quota.bytes_out_s, quota.connections, created_ms,
         )  # fmt: skip
-        await self.journal.change({_POLICY + name: pack(record)})
-        return self._policy(name)
 
     # -- sign-in ------------------------------------------------------------------------------------------------
 

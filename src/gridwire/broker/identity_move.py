@@ -71,7 +71,13 @@ class IdentityMove:
         for name, value in entries.items():
             kind, _, rest = name.partition("/")
             changes[PREFIX + name] = self._with_keys(rest, value, self._resealed) if kind == "policy" else value
-        await self._access.replace(changes)
+
+        def decide() -> Mapping[str, bytes | None]:
+            for name, value in entries.items():  # once more: somebody may have made a user of a policy's name
+                self._checked(name, value)
+            return changes
+
+        await self._access.replace(decide)
         self._access.audit.record(who, "identities.import", "", **counts)
         return counts
 

@@ -24,7 +24,15 @@ from gridwire.broker import kafka_wire as wire
 from gridwire.broker.control import Changes
 from gridwire.broker.kafka_address import CONTROL_TOPIC, KafkaAddress
 from gridwire.broker.kafka_append import APPEND_S, Appender, new_producer_id
-from gridwire.broker.kafka_client import PAUSE_LEAST_S, PAUSE_MOST_S, KafkaClient, Use, topics_of
+from gridwire.broker.kafka_client import (
+    EARLIEST,
+    LATEST,
+    MAX_TIMESTAMP,
+    PAUSE_LEAST_S,
+    PAUSE_MOST_S,
+    KafkaClient,
+    Use,
+)
 from gridwire.broker.kafka_control import CONFIGS, KafkaControl
 from gridwire.broker.kafka_errors import Again, failure
 from gridwire.broker.kafka_groups import KafkaGroups
@@ -45,9 +53,6 @@ from gridwire.core.errors import (
 )
 from gridwire.wire.kafka.compiler import Struct
 
-EARLIEST: Final = -2
-LATEST: Final = -1
-MAX_TIMESTAMP: Final = -3
 POLL_S: Final = 30.0
 """Longest a broker is asked to wait for events before it is asked again."""
 
@@ -257,27 +262,13 @@ class KafkaBroker:
         asked = []
         for node, led in by_leader.items():
             for timestamp, isolation in ((EARLIEST, 0), (LATEST, 0), (LATEST, 1)):
-                asked.append(self._list_offsets(node, led, timestamp, isolation))
+                asked.append(self.client.list_offsets(node, led, timestamp, isolation))
         answers = await asyncio.gather(*asked)
         found: dict[Place, Bounds] = {}
         for index in range(0, len(answers), 3):
             starts, ends, stables = answers[index : index + 3]
             for place, (start, _) in starts.items():
                 found[place] = Bounds(start, max(start, ends[place][0]), max(start, stables[place][0]))
-        return found
-
-    async def _list_offsets(
-        self, node: int, places: Sequence[Place], timestamp: int, isolation: int = 0
-    ) -> dict[Place, tuple[int, int]]:
-        """(offset, timestamp) of each place as one broker answers. Raises Again and the rest."""
-        rows = topics_of(places, lambda _, number: {"PartitionIndex": number, "Timestamp": timestamp})
-        told = await self.client.ask_node(node, wire.LIST_OFFSETS, {"IsolationLevel": isolation, "Topics": rows})
-        found = {}
-        for topic in told["Topics"]:
-            for part in topic["Partitions"]:
-                if part["ErrorCode"]:
-                    raise failure(part["ErrorCode"], f"bounds of {topic['Name']}/{part['PartitionIndex']}")
-                found[topic["Name"], part["PartitionIndex"]] = (part["Offset"], part["Timestamp"])
         return found
 
     async def offset_at(self, hub: str, partition: int, timestamp_ms: int) -> tuple[int, int] | None:
@@ -292,7 +283,7 @@ class KafkaBroker:
         place = (self._topic(hub, partition), partition)
 
         async def attempt() -> tuple[int, int]:
-            return (await self._list_offsets(self.client.leader(*place), [place], timestamp))[place]
+            return (await self.client.list_offsets(self.client.leader(*place), [place], timestamp))[place]
 
         found = await self.client.trying(attempt)
         return None if found[0] < 0 else found
@@ -395,7 +386,7 @@ class KafkaBroker:
     async def _started_later(self, topic: str, partition: int, places: Sequence[tuple[str, int, int]]) -> bool:
         """Whether retention passed the offset, so that there is more behind it; a pause where it is yet to come."""
         offset = next(offset for name, number, offset in places if (name, number) == (topic, partition))
-        found = await self._list_offsets(self.client.leader(topic, partition), [(topic, partition)], EARLIEST)
+        found = await self.client.list_offsets(self.client.leader(topic, partition), [(topic, partition)], EARLIEST)
         if found[topic, partition][0] > offset:
             return True
         await asyncio.sleep(PAUSE_MOST_S)
@@ -465,15 +456,17 @@ class KafkaBroker:
         """Write keyed changes to the control topic; known to this gateway when it returns, to the others at once."""
         await self._control.change(changes)
 
+    async def update(self, decide: Callable[[], Changes]) -> bool:
+        """Write what `decide` makes of what is kept, as one step among all gateways; see `Journal.update`."""
+        return await self._control.update(decide)
+
     def kept(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Control state below a prefix, the rest of the key first."""
         return self._control.kept(prefix)
 
     async def catch_up(self) -> None:
         """Return when every change is known here that was acknowledged anywhere before the call."""
-        place = (self.address.topic(CONTROL_TOPIC), 0)
-        bounds = (await self.client.trying(lambda: self._list_bounds([place])))[place]
-        await self._control.reach(bounds.end)
+        await self._control.catch_up()
 
     def on_change(self, listener: Callable[[Changes], None]) -> None:
         """Call `listener` with every change set from now on, whoever made it."""

@@ -39,7 +39,7 @@ APPEND_S: Final = 30.0
 ACKS: Final = -1
 """All replicas in sync, and at least min.insync of them."""
 
-WAITING_BYTES_MAX: Final = 256 * MIB
+WAITING_BYTES_MAX: Final = 64 * MIB
 """Batches in memory at once, over all partitions; above it appends fail, which heads pass on as "try again"."""
 
 REQUEST_BYTES_MAX: Final = 16 * MIB

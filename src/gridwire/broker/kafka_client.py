@@ -41,6 +41,11 @@ PROBE_S: Final = 0.5
 POLLS_MAX: Final = 256
 """Long polls at one broker at a time; each holds a connection, as a broker answers one request after the other."""
 
+EARLIEST: Final = -2
+LATEST: Final = -1
+MAX_TIMESTAMP: Final = -3
+"""Times with a meaning of their own, of `list_offsets`."""
+
 POLLS_KEPT: Final = 16
 """Connections for long polls that are kept for the next one."""
 
@@ -307,6 +312,20 @@ class KafkaClient:
             return body_back
 
         return await self.trying(attempt)
+
+    async def list_offsets(
+        self, node: int, places: Sequence[tuple[str, int]], timestamp: int, isolation: int = 0
+    ) -> dict[tuple[str, int], tuple[int, int]]:
+        """(offset, timestamp) of each place as one broker answers, asked once. Raises Again and the rest."""
+        rows = topics_of(places, lambda _, number: {"PartitionIndex": number, "Timestamp": timestamp})
+        told = await self.ask_node(node, wire.LIST_OFFSETS, {"IsolationLevel": isolation, "Topics": rows})
+        found = {}
+        for topic in told["Topics"]:
+            for part in topic["Partitions"]:
+                if part["ErrorCode"]:
+                    raise failure(part["ErrorCode"], f"bounds of {topic['Name']}/{part['PartitionIndex']}")
+                found[topic["Name"], part["PartitionIndex"]] = (part["Offset"], part["Timestamp"])
+        return found
 
     async def by_leader(self, places: Sequence[tuple[str, int]]) -> Mapping[int, list[tuple[str, int]]]:
         """Places by who leads them now; a place without a leader raises Again."""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -178,13 +179,16 @@ class KafkaHubs:
             self.on_changed()
 
     def _info(self, name: str, topic: Topic, known: _Configs) -> HubInfo:
-        raw = self._control.get(f"{HUB}{topic.id}")
-        note = HubNote() if raw is None else msgspec.msgpack.decode(raw, type=HubNote)
+        note = self._note(topic.id)
         settings = msgspec.structs.replace(
             known.settings, **{name: note.settings[name] for name in _OWN if name in note.settings}
         )
         internal = name.startswith("__")
         return HubInfo(name, topic.id, len(topic.partitions), settings, internal, note.created_ms)
+
+    def _note(self, topic_id: UUID) -> HubNote:
+        raw = self._control.get(f"{HUB}{topic_id}")
+        return HubNote() if raw is None else msgspec.msgpack.decode(raw, type=HubNote)
 
     async def _until(self, visible: Callable[[], bool], what: str) -> None:
         """Look at the cluster until it shows what was done. Raises Unavailable."""
@@ -218,7 +222,7 @@ class KafkaHubs:
                 raise HubExists(f"hub {name!r} exists already")
             topic = self._address.topic(name)
             row = await self.make_topic(topic, count, configs)
-            note = _note(wanted, self._clock.now_ms())
+            note = _note_of(wanted, self._clock.now_ms())
             await self._control.change({f"{HUB}{row['TopicId']}": pack(note)})
             await self._until(lambda: name in self._infos and self._led(topic), f"hub {name!r}")
         log.info("hub created", hub=name, partitions=count)
@@ -261,18 +265,28 @@ class KafkaHubs:
             if ours:
                 configs = {row.kafka: to_topic_config(row, getattr(wanted, row.name)) for row in ours}
                 await self._set_configs(topic, configs)
-            note = _note(wanted, info.created_ms)
-            await self._control.change({f"{HUB}{info.id}": pack(note)})
+            await self._write_note(info.id, {each: getattr(wanted, each) for each in settings if each in _OWN})
 
             def visible() -> bool:
                 self_info = self._infos.get(name)
-                shown = self_info is not None and self_info.settings == wanted
+                shown = self_info is not None and all(
+                    getattr(self_info.settings, each) == getattr(wanted, each) for each in settings
+                )
                 if not shown:
                     self._configs.pop(topic, None)
                 return shown
 
             await self._until(visible, f"the new settings of hub {name!r}")
         return self.get(name)
+
+    async def _write_note(self, topic_id: UUID, settings: Mapping[str, Any]) -> None:
+        """Keep settings of ours besides those that are kept; tells the other gateways to look."""
+
+        def decide() -> Changes:
+            note = self._note(topic_id)
+            return {f"{HUB}{topic_id}": pack(msgspec.structs.replace(note, settings={**note.settings, **settings}))}
+
+        await self._control.update(decide)
 
     async def _set_configs(self, topic: str, configs: Mapping[str, str]) -> None:
         rows = [{"Name": key, "ConfigOperation": SET, "Value": value} for key, value in configs.items()]
@@ -304,8 +318,7 @@ class KafkaHubs:
                     raise failure(row["ErrorCode"], f"partitions of topic {topic!r}", row["ErrorMessage"])
 
             await self._client.trying(attempt)
-            note = _note(info.settings, info.created_ms)
-            await self._control.change({f"{HUB}{info.id}": pack(note)})  # tells the other gateways
+            await self._write_note(info.id, {})  # tells the other gateways
             await self._until(
                 lambda: name in self._infos and self._infos[name].partitions == total and self._led(topic),
                 f"the new partitions of hub {name!r}",
@@ -352,5 +365,5 @@ def _partition_count(count: int) -> int:
     return count
 
 
-def _note(settings: HubSettings, created_ms: int) -> HubNote:
+def _note_of(settings: HubSettings, created_ms: int) -> HubNote:
     return HubNote({name: getattr(settings, name) for name in _OWN}, created_ms)

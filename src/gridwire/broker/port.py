@@ -173,7 +173,10 @@ class Broker(Protocol):
         ...
 
     async def wait(self, positions: Mapping[Place, int], timeout_s: float, *, committed: bool = False) -> None:
-        """Return when an event (a decided one) at or after one of the offsets is readable, or the time is up."""
+        """Return when an event (a decided one) at or after one of the offsets is readable, or the time is up.
+
+        Ends also when one of the hubs goes; then, or by the next call, it raises UnknownHub. Raises UnknownPartition.
+        """
         ...
 
     async def offset_at(self, hub: str, partition: int, timestamp_ms: int) -> tuple[int, int] | None:
@@ -248,7 +251,25 @@ class Journal(Broker, Protocol):
     """A broker that also keeps the records of other parts: policies, schemas, claims of partitions."""
 
     async def change(self, changes: Mapping[str, bytes | None]) -> None:
-        """Write keyed changes to the control journal, all or none; durable when it returns. Raises StorageFailed."""
+        """Write keyed changes to the control journal, all or none; durable when it returns. Raises StorageFailed.
+
+        For what does not depend on what is kept; else `update`.
+        """
+        ...
+
+    async def update(self, decide: Callable[[], Mapping[str, bytes | None]]) -> bool:
+        """Write what `decide` makes of what is kept, as one step: no change of anybody comes in between.
+
+        Args:
+            decide: reads what is kept, or what `on_change` made of it, and returns changes; none for nothing to do. It
+                may be called several times, before each time everything is told that was acknowledged anywhere.
+
+        Returns:
+            Whether there was something to write; it is durable then.
+
+        Raises:
+            What `decide` raises; nothing is written then. StorageFailed, Unavailable.
+        """
         ...
 
     def kept(self, prefix: str) -> Iterable[tuple[str, bytes]]:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from gridwire.auth.model import NO_QUOTA, Quota
-from gridwire.broker.control import follow, pack
+from gridwire.broker.control import Changes, follow, pack
 from gridwire.broker.port import Journal
 from gridwire.core.errors import InvalidSetting
 
@@ -68,8 +68,9 @@ class Quotas:
         if len(self._quotas) >= QUOTAS_MAX and name not in self._quotas:
             raise InvalidSetting(f"there are {QUOTAS_MAX} quotas already")
 
-    async def put(self, name: str, quota: Quota) -> None:
-        """Keep a quota, or forget it when nothing is limited; durable when it returns."""
+    @staticmethod
+    def changes(name: str, quota: Quota) -> Changes:
+        """What keeps a quota, or forgets it when nothing is limited."""
         gone = quota == NO_QUOTA
         record = QuotaRecord(quota.bytes_in_s, quota.bytes_out_s)
-        await self._journal.change({_PREFIX + urllib.parse.quote(name, safe=""): None if gone else pack(record)})
+        return {_PREFIX + urllib.parse.quote(name, safe=""): None if gone else pack(record)}

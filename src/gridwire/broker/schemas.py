@@ -92,7 +92,6 @@ class SchemaRegistry:
     def __init__(self, broker: Journal, clock: Clock) -> None:
         self._broker = broker
         self._clock = clock
-        self._lock = asyncio.Lock()
         self._groups: dict[str, _Group] = {}
         self._ids: dict[str, tuple[str, str, int]] = {}
         self._bytes = 0
@@ -111,8 +110,7 @@ class SchemaRegistry:
             self._groups[urllib.parse.unquote(key)] = _Group(record)
         for key, value in sorted(self._broker.kept(_SCHEMA)):
             group, name, _ = map(urllib.parse.unquote, key.split("/"))
-            if group in self._groups:  # else another gateway deleted the group at the same moment
-                self._take(group, name, msgspec.msgpack.decode(value, type=SchemaRecord))
+            self._take(group, name, msgspec.msgpack.decode(value, type=SchemaRecord))
 
     def _take(self, group: str, name: str, record: SchemaRecord) -> None:
         versions = self._groups[group].schemas.setdefault(name, [])
@@ -134,19 +132,25 @@ class SchemaRegistry:
         check_name(name, "schema group")
         if kind is Format.CUSTOM and compatibility is not Compatibility.NONE:
             raise InvalidSetting("schemas of format Custom cannot be compared: choose compatibility None")
-        async with self._lock:
+        record = GroupRecord(kind, compatibility, self._clock.now_ms())
+
+        def decide() -> Changes:
             if name in self._groups:
                 raise SchemaGroupExists(f"schema group {name!r} exists already")
-            record = GroupRecord(kind, compatibility, self._clock.now_ms())
-            await self._broker.change({_GROUP + _quote(name): pack(record)})
+            return {_GROUP + _quote(name): pack(record)}
+
+        await self._broker.update(decide)
         return SchemaGroup(name, kind, compatibility, record.created_ms, 0)
 
     async def delete_group(self, name: str) -> None:
         """Forget an empty group. Raises UnknownSchema, SchemaGroupExists."""
-        async with self._lock:
+
+        def decide() -> Changes:
             if self._group(name).schemas:
                 raise SchemaGroupExists(f"schema group {name!r} still has schemas: delete them first")
-            await self._broker.change({_GROUP + _quote(name): None})
+            return {_GROUP + _quote(name): None}
+
+        await self._broker.update(decide)
 
     def _group(self, name: str) -> _Group:
         found = self._groups.get(name)
@@ -197,30 +201,38 @@ class SchemaRegistry:
             MessageTooLarge. IncompatibleSchema: the version breaks what the group promises.
         """
         check_name(name, "schema")
+        await self._broker.catch_up()
         self._check(group, kind, definition)
-        async with self._lock:
-            found = self._group(group)
-            schema_id = await asyncio.to_thread(_id, group, name, kind, definition)
-            if schema_id in self._ids:
-                return self._shown(*self._ids[schema_id])
-            versions = found.schemas.get(name, [])
-            if len(versions) >= VERSIONS_MAX or self._bytes + len(definition) > REGISTRY_BYTES_MAX:
-                raise InvalidSetting(
-                    f"a schema has at most {VERSIONS_MAX} versions, and all of them {REGISTRY_BYTES_MAX} characters"
-                )
-            olds = {at + 1: record.definition for at, record in enumerate(versions)}
-            await asyncio.to_thread(_check_new, kind, found.record.compatibility, definition, olds)
-            record = SchemaRecord(schema_id, definition, self._clock.now_ms())
-            key = f"{_SCHEMA}{_quote(group)}/{_quote(name)}/{len(versions) + 1:06d}"
-            await self._broker.change({key: pack(record)})
-            return self._shown(*self._ids[schema_id])
+        schema_id = await asyncio.to_thread(_id, group, name, kind, definition)
+        record = SchemaRecord(schema_id, definition, self._clock.now_ms())
+        while schema_id not in self._ids:
+            olds = self._definitions(group, name)
+            rule = self._group(group).record.compatibility
+            await asyncio.to_thread(_check_new, kind, rule, definition, olds)
+            checked = partial(self._next_version, group, name, record, olds)  # of what is there when it is written
+            await self._broker.update(checked)
+        return self._shown(*self._ids[schema_id])
+
+    def _definitions(self, group: str, name: str) -> dict[int, str]:
+        """By version; none of a schema that is not there yet. Raises UnknownSchema: nor is the group."""
+        return {at + 1: each.definition for at, each in enumerate(self._group(group).schemas.get(name, ()))}
+
+    def _next_version(self, group: str, name: str, record: SchemaRecord, olds: dict[int, str]) -> Changes:
+        """Changes that add a version behind those it was checked against; none where there are others now."""
+        if record.id in self._ids or self._definitions(group, name) != olds:
+            return {}
+        if len(olds) >= VERSIONS_MAX or self._bytes + len(record.definition) > REGISTRY_BYTES_MAX:
+            raise InvalidSetting(
+                f"a schema has at most {VERSIONS_MAX} versions, and all of them {REGISTRY_BYTES_MAX} characters"
+            )
+        return {f"{_SCHEMA}{_quote(group)}/{_quote(name)}/{len(olds) + 1:06d}": pack(record)}
 
     async def delete(self, group: str, name: str) -> None:
         """Forget a schema with all its versions. Raises UnknownSchema."""
-        async with self._lock:
-            versions = self._versions(group, name)
-            prefix = f"{_SCHEMA}{_quote(group)}/{_quote(name)}/"
-            await self._broker.change({f"{prefix}{at + 1:06d}": None for at in range(len(versions))})
+        prefix = f"{_SCHEMA}{_quote(group)}/{_quote(name)}/"
+        await self._broker.update(
+            lambda: {f"{prefix}{at + 1:06d}": None for at in range(len(self._versions(group, name)))}
+        )
 
     def _check(self, group: str, kind: Format, definition: str) -> None:
         if len(definition) > model.SCHEMA_BYTES_MAX:

@@ -19,7 +19,7 @@ import msgspec
 
 from gridwire.auth import scram
 from gridwire.broker.audit import Audit
-from gridwire.broker.control import follow, pack
+from gridwire.broker.control import Changes, follow, pack
 from gridwire.broker.port import Journal
 from gridwire.core.errors import InvalidSetting
 from gridwire.core.limits import check_name
@@ -66,20 +66,18 @@ class UnknownCredential(InvalidSetting):
 
 
 class Users:
-    """See the module. `policies`: their names, which no user may take; `lock`: held while either changes."""
+    """See the module. `policies`: their names, which no user may take."""
 
     def __init__(
         self,
         journal: Journal,
         audit: Audit,
         policies: Container[str],
-        lock: asyncio.Lock,
         changed: Callable[[], None],
     ) -> None:
         self._journal = journal
         self._audit = audit
         self._policies = policies
-        self._lock = lock
         self._changed = changed
         self._records: dict[str, UserRecord] = {}
 
@@ -114,21 +112,25 @@ class Users:
         check_name(name, "user")
         if len(password) < PASSWORD_CHARS_MIN:
             raise InvalidSetting(f"a password has at least {PASSWORD_CHARS_MIN} characters")
-        for policy in policies:
-            if policy not in self._policies:
-                raise InvalidSetting(f"there is no policy {policy[:80]!r}: see `gridwire policy list`")
         made = await asyncio.to_thread(scram_records, (password,))
-        async with self._lock:
+
+        def decide() -> Changes:
+            self._check_policies(policies)
             self._check_name(name)
-            await self._put(name, UserRecord(list(policies), made))
+            return _entry(name, UserRecord(list(policies), made))
+
+        await self._journal.update(decide)
         self._audit.record(who, "user.set", name, policies=list(policies))
 
     async def delete(self, who: str, name: str) -> None:
         """Forget a user. Raises InvalidSetting."""
-        async with self._lock:
+
+        def decide() -> Changes:
             if name not in self._records:
                 raise InvalidSetting(f"there is no user {name!r}")
-            await self._put(name, None)
+            return _entry(name, None)
+
+        await self._journal.update(decide)
         self._audit.record(who, "user.delete", name)
 
     async def alter(self, who: str, name: str, alteration: Alteration, peer: str = "") -> None:
@@ -138,7 +140,8 @@ class Users:
             InvalidSetting: the name is a policy's, or what was sent is no salted password. UnknownCredential.
         """
         made = {each: None if sent is None else _record_of(each, sent) for each, sent in alteration.items()}
-        async with self._lock:
+
+        def decide() -> Changes:
             self._check_name(name)
             before = self._records.get(name)
             kept = {} if before is None else dict(before.scram)
@@ -147,7 +150,9 @@ class Users:
                     kept[mechanism] = record
                 elif kept.pop(mechanism, None) is None:
                     raise UnknownCredential(f"user {name[:80]!r} has no {mechanism} password")
-            await self._put(name, UserRecord([] if before is None else before.policies, kept) if kept else None)
+            return _entry(name, UserRecord([] if before is None else before.policies, kept) if kept else None)
+
+        await self._journal.update(decide)
         for mechanism, record in made.items():
             self._audit.record(who, "user.unset" if record is None else "user.set", name, scram=mechanism, peer=peer)
 
@@ -157,9 +162,14 @@ class Users:
         if name in self._policies:
             raise InvalidSetting(f"{name!r} is a policy: it signs in with its own keys")
 
-    async def _put(self, name: str, record: UserRecord | None) -> None:
-        key = _PREFIX + urllib.parse.quote(name, safe="")
-        await self._journal.change({key: None if record is None else pack(record)})
+    def _check_policies(self, names: Sequence[str]) -> None:
+        for policy in names:
+            if policy not in self._policies:
+                raise InvalidSetting(f"there is no policy {policy[:80]!r}: see `gridwire policy list`")
+
+
+def _entry(name: str, record: UserRecord | None) -> Changes:
+    return {_PREFIX + urllib.parse.quote(name, safe=""): None if record is None else pack(record)}
 
 
 def _record_of(mechanism: str, sent: SaltedPassword) -> ScramRecord:
