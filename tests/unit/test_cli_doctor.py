@@ -1,4 +1,4 @@
-"""What doctor makes of a disk."""
+"""What doctor makes of a disk, and of what a hub says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gridwire.cli.checks import word_of
+from gridwire.cli.checks import word_of, word_of_sign_in
 from gridwire.log.disk import Mount, mount_of
 
 TABLE = """\
@@ -57,3 +57,12 @@ def test_the_innermost_mount_counts(tmp_path: Path) -> None:
 
 def test_a_system_that_does_not_say(tmp_path: Path) -> None:
     assert mount_of(tmp_path, tmp_path / "nothing") is None
+
+
+def test_sign_in_is_warned_of_only_where_it_is_off() -> None:
+    on = word_of_sign_in("on")
+    assert (on.verdict, on.found, on.advice) == ("ok", "on", "")
+    for auth in ("off", "off (loopback only)"):
+        off = word_of_sign_in(auth)
+        assert (off.verdict, off.found) == ("warn", auth)
+        assert "read and write" in off.advice

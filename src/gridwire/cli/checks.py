@@ -90,6 +90,13 @@ def word_of(mount: disk.Mount | None, sync_ms: float) -> Finding:
     return Finding("ok", what, f"{found}{cache}, flushed by every sync")
 
 
+def word_of_sign_in(auth: str) -> Finding:
+    """What the hub's status says about sign-in: `on`, `off`, or `off (loopback only)`."""
+    if auth == "on":
+        return Finding("ok", "sign-in", auth)
+    return Finding("warn", "sign-in", auth, "anybody who reaches the ports can read and write; start with --auth")
+
+
 _ASK: Final = "see docs/reliability.md on how to try a power cut"
 
 
@@ -125,7 +132,7 @@ def _hub_findings(client: HubClient) -> Iterator[Finding]:
     yield Finding(
         "ok" if kept else "warn", "ack means", meaning, "" if kept else "a power cut loses acknowledged events"
     )
-    yield Finding("warn", "sign-in", status["auth"], "anybody who reaches the ports can read and write")
+    yield word_of_sign_in(status["auth"])
     for worker in status["workers"]:
         fine = worker["state"] == "running"
         yield Finding(
