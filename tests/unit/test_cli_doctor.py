@@ -1,4 +1,4 @@
-"""What doctor makes of a disk."""
+"""What doctor makes of a disk, and of what a hub says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gridwire.cli.checks import cluster_findings, word_of
+from gridwire.cli.checks import cluster_findings, word_of, word_of_sign_in
 from gridwire.log.disk import Mount, mount_of
 
 TABLE = """\
@@ -79,3 +79,12 @@ def test_a_cluster_in_trouble_is_bad() -> None:
     broker = {"brokers": 3, "address": "kafka://a:1", "trouble": "cannot be reached", "replication": 3, "min_insync": 2}
     found = next(cluster_findings({"broker": broker, "endpoints": {"kafka": "a:1"}}))
     assert (found.verdict, found.advice) == ("bad", "cannot be reached")
+
+
+def test_sign_in_is_warned_of_only_where_it_is_off() -> None:
+    on = word_of_sign_in("on")
+    assert (on.verdict, on.found, on.advice) == ("ok", "on", "")
+    for auth in ("off", "off (loopback only)"):
+        off = word_of_sign_in(auth)
+        assert (off.verdict, off.found) == ("warn", auth)
+        assert "read and write" in off.advice

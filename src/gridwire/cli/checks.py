@@ -99,6 +99,13 @@ def word_of(mount: disk.Mount | None, sync_ms: float) -> Finding:
     return Finding("ok", what, f"{found}{cache}, flushed by every sync")
 
 
+def word_of_sign_in(auth: str) -> Finding:
+    """What the hub's status says about sign-in: `on`, `off`, or `off (loopback only)`."""
+    if auth == "on":
+        return Finding("ok", "sign-in", auth)
+    return Finding("warn", "sign-in", auth, "anybody who reaches the ports can read and write; start with --auth")
+
+
 _ASK: Final = "see docs/reliability.md on how to try a power cut"
 
 
@@ -134,7 +141,7 @@ def _hub_findings(client: HubClient, status: dict[str, Any] | None) -> Iterator[
         return
     yield Finding("ok" if status["ready"] else "bad", "hub", f"version {status['version']} at {client.url}")
     yield from cluster_findings(status) if status["broker"]["kind"] == KAFKA else _embedded_findings(status)
-    yield _sign_in(status["auth"])
+    yield word_of_sign_in(status["auth"])
     yield from _worker_findings(status)
     if not status["ready"]:
         return
@@ -171,13 +178,6 @@ def cluster_findings(status: Mapping[str, Any]) -> Iterator[Finding]:
         "ok",
         "rights",
         f"gridwire's on its heads; Kafka's own for Kafka clients, at {status['endpoints']['kafka']}",
-    )
-
-
-def _sign_in(auth: str) -> Finding:
-    on = auth == "on"
-    return Finding(
-        "ok" if on else "warn", "sign-in", auth, "" if on else "anybody who reaches the ports can read and write"
     )
 
 
