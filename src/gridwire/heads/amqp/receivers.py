@@ -290,7 +290,7 @@ class Receiver:
         link = self._link
         if not link.alive or self._connection.writing_paused:
             return 0
-        room = min(link.credit, link.session.remote_window)
+        room = min(link.credit, link.session.room)
         return room if link.settled else min(room, UNSETTLED_MAX - len(self._unsettled))
 
     async def _pump(self) -> bool:

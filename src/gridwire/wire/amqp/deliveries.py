@@ -184,6 +184,8 @@ class EventWriter:
                 size = frame_max + 1
             if size > frame_max:
                 fast, delivery = self._slow(data, key_at, stop, offset, time_bytes, fast, delivery, failed)
+                if not fast:  # it took many frames, and may have used up the window
+                    room = min(room, written + 1 + session.room)
             elif settled:
                 width = len(digits)
                 ours = _FIXED_BYTES + 1 + width
@@ -210,8 +212,7 @@ class EventWriter:
         """Take note of so many frames of one delivery each; `delivery` is the id of the next."""
         link, session = self._link, self._link.session
         session.next_delivery_id = delivery
-        session.next_outgoing_id = (session.next_outgoing_id + frames) & MASK
-        session.remote_window = max(0, session.remote_window - frames)
+        session.sent(frames)
         link.delivery_count = (link.delivery_count + frames) & MASK
         link.credit = max(0, link.credit - frames)
 
