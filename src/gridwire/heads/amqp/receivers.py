@@ -8,7 +8,6 @@ accepted and rejected events are done, released and modified ones are sent again
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -49,8 +48,8 @@ class Lane:
         """Next to send."""
         self.again: deque[int] = deque()
         """Offsets to send again."""
-        self.open: dict[int, None] = {}
-        """Offsets sent whose outcome is not known, in order."""
+        self.open: dict[int, int] = {}
+        """Offsets sent whose outcome is not known, in order, and how many deliveries of each have failed."""
         self.committed = offset
         self._batches: Iterator[tuple[int, BatchHeader]] | None = None
         self._read: Read | None = None
@@ -196,6 +195,8 @@ class Receiver:
             lane, offset = found
             if isinstance(state, Released) or (isinstance(state, Modified) and not state.undeliverable_here):
                 lane.again.append(offset)
+                if isinstance(state, Modified) and state.delivery_failed:
+                    lane.open[offset] += 1
             elif state is not None or settled:
                 lane.open.pop(offset, None)
             else:
@@ -220,13 +221,18 @@ class Receiver:
         self.ended = True
         if self._partition >= 0:
             self.context.readers.leave_partition((self.hub.name, self.group, self._partition), self)
+        elif self._committing is not None and not self._committing.done():
+            self._committing.add_done_callback(self._leave_hub)  # whoever takes over begins at what it commits
         else:
-            self.context.readers.leave_hub(self.hub.name, self.group, self)
+            self._leave_hub()
         for lane in self.lanes.values():
             self.context.held_bytes -= lane.forget()
         for task in (self._task, self._waiter):
             if task is not None:
                 task.cancel()
+
+    def _leave_hub(self, _: object = None) -> None:
+        self.context.readers.leave_hub(self.hub.name, self.group, self)
 
     # -- sending
 
@@ -284,7 +290,7 @@ class Receiver:
         link = self._link
         if not link.alive or self._connection.writing_paused:
             return 0
-        room = min(link.credit, link.session.remote_window)
+        room = min(link.credit, link.session.room)
         return room if link.settled else min(room, UNSETTLED_MAX - len(self._unsettled))
 
     async def _pump(self) -> bool:
@@ -308,13 +314,13 @@ class Receiver:
         delivery_id = session.next_delivery_id
         offsets: list[int] = []
         try:
-            count = self.writer.write(cursor, first, room, offsets)
+            count = self.writer.write(cursor, first, room, offsets, lane.open.get(first, 0) if again else 0)
         except (InvalidBatch, MessageTooLarge, AmqpError) as error:
             raise Corruption(str(error), hub=lane.place[0], partition=lane.place[1]) from error
         if not self._link.settled:
             for step, offset in enumerate(offsets):
                 self._unsettled[(delivery_id + step) & 0xFFFFFFFF] = (lane, offset)
-                lane.open[offset] = None
+                lane.open.setdefault(offset, 0)
         if offsets and not again:
             lane.offset = offsets[-1] + 1
             if self._commits and self._link.settled:
@@ -403,9 +409,3 @@ class Receiver:
             for delivery_id, state in answers:
                 self._connection.engine.settled(self._link.session, delivery_id, delivery_id, state)
         self._connection.flush_soon()
-
-    async def finished(self) -> None:
-        """Wait until positions on their way are committed."""
-        if self._committing is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._committing

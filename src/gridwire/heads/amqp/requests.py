@@ -52,7 +52,7 @@ class Replies:
     def credited(self) -> None:
         """Send what waits."""
         link = self._link
-        while self._waiting and link.alive and link.credit > 0 and link.session.remote_window > 0:
+        while self._waiting and link.alive and link.credit > 0 and link.session.room > 0:
             tag = link.session.next_delivery_id.to_bytes(4, "big")
             self._connection.engine.send_transfer(link, self._waiting.popleft(), tag)
         if link.drain and link.credit and not self._waiting:

@@ -12,8 +12,8 @@ Whoever drives it may stop in the middle of `events` and go on later: frames tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar, cast
 
 from gridwire.wire.amqp import frames
 from gridwire.wire.amqp.errors import (
@@ -22,6 +22,7 @@ from gridwire.wire.amqp.errors import (
     HANDLE_IN_USE,
     INVALID_FIELD,
     LIMIT,
+    LINK_STOLEN,
     NOT_ALLOWED,
     UNATTACHED_HANDLE,
     AmqpError,
@@ -180,6 +181,7 @@ class Connection:
         self._reader = FrameReader()
         self._pending: list[Event] = []
         self._signed_in = False
+        self._by_name: dict[tuple[str, bool], Link] = {}
 
     # -- in
 
@@ -314,6 +316,7 @@ class Connection:
         if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             self.state = ConnectionState.CLOSED
             return
+        self.settle_accepted()
         error = Error(Symbol(condition), description) if condition else None
         if self.state in (ConnectionState.OPEN, ConnectionState.OPENED):
             if self.state is ConnectionState.OPEN:  # close may only follow open
@@ -350,10 +353,16 @@ class Connection:
 
     def _drop_links(self, session: Session) -> None:
         for link in session.by_handle.values():
-            self.links -= 1
+            self._forget(link)
             link.state = LinkState.DETACHED
             self._pending.append(Detached(link, False))
         session.by_handle.clear()
+
+    def _forget(self, link: Link) -> None:
+        self.links -= 1
+        link.session.forget(link)
+        if self._by_name.get((link.name, link.receives)) is link:
+            del self._by_name[link.name, link.receives]
 
     def _in_session(self, session: Session, body: Composite, found: Frame, payload: int) -> None:
         if isinstance(body, Transfer):
@@ -385,6 +394,10 @@ class Connection:
             raise SessionError(LIMIT, f"more than {LINKS_MAX} links on a connection, or a name that is too long")
         link = session.by_handle[attach.handle] = from_attach(session, attach)
         self.links += 1
+        other = self._by_name.get((link.name, link.receives))
+        if other is not None:
+            self.detach(other, LINK_STOLEN, "the link was attached again")
+        self._by_name[link.name, link.receives] = link
         self._pending.append(Attached(link))
 
     def accept(
@@ -401,8 +414,8 @@ class Connection:
         link.settled = settled if link.receives else attach.snd_settle_mode == SETTLED
         link.attach = None
         answer = self._answer(link, attach)
-        answer.source = source or attach.source or Source()
-        answer.target = cast(Target, attach.target) or Target()
+        answer.source = _as_kept(source or attach.source or Source())
+        answer.target = _as_kept(cast(Target, attach.target) or Target())
         answer.max_message_size = max_message_size or None
         answer.offered_capabilities = offered or None
         answer.properties = properties
@@ -418,10 +431,8 @@ class Connection:
         if link.state is not LinkState.ATTACHING or attach is None:
             return
         answer = self._answer(link, attach)
-        answer.source, answer.target = (attach.source, Target()) if link.receives else (Source(), None)
         if link.receives:
-            answer.source, answer.initial_delivery_count = None, 0
-            answer.target = cast(Target, attach.target)
+            answer.target, answer.initial_delivery_count = cast(Target, attach.target), 0
         else:
             answer.source = attach.source
         self._send(link.session.channel, answer)
@@ -438,6 +449,7 @@ class Connection:
             return
         link.move("detached by us")
         link.parts, link.first = [], None
+        link.session.forget(link)
         error = Error(Symbol(condition), description) if condition else None
         self._send(link.session.channel, Detach(link.handle, True, error))
         self._pending.append(Detached(link, True))
@@ -446,7 +458,7 @@ class Connection:
         link = session.by_handle.pop(detach.handle, None)
         if link is None:
             raise SessionError(UNATTACHED_HANDLE, f"handle {detach.handle} has no link")
-        self.links -= 1
+        self._forget(link)
         ended = link.state is LinkState.ENDING
         link.move("detached by peer")
         if not ended:
@@ -468,6 +480,9 @@ class Connection:
 
     def _flow(self, session: Session, flow: Flow) -> None:
         session.take_flow(flow)
+        while session.waiting and session.remote_window:
+            self.out.append(session.waiting.popleft())
+            session.sent(1)
         if flow.handle is None:
             if flow.echo:
                 self._send(session.channel, session.flow())
@@ -500,6 +515,8 @@ class Connection:
 
     def grant(self, link: Link, credit: int) -> None:
         """Let the peer send so many more."""
+        if not link.alive:
+            return
         link.credit = credit
         self._send(link.session.channel, link.session.flow(link))
 
@@ -511,22 +528,31 @@ class Connection:
 
     def settle(self, link: Link, delivery_id: int, state: State) -> None:
         """Tell the sender what became of one delivery."""
-        self._send(link.session.channel, Disposition(RECEIVER, delivery_id, delivery_id, True, state))
+        if self._speaks(link.session):
+            self._send(link.session.channel, Disposition(RECEIVER, delivery_id, delivery_id, True, state))
 
     def settle_accepted(self) -> None:
         """Tell of all that was accepted: ids in `settling` of each session, a range at a time."""
         for session in self.sessions.values():
-            if session.settling:
+            if session.settling and self._speaks(session):
                 for first, last in ranges(session.settling):
                     self._send(session.channel, Disposition(RECEIVER, first, last, True, Accepted(), False))
                 session.settling.clear()
 
+    def _speaks(self, session: Session) -> bool:
+        """Whether anything may still be said in a session."""
+        return self.state is ConnectionState.OPENED and not session.ending
+
     def settled(self, session: Session, first: int, last: int, state: State) -> None:
         """Tell a receiver that its outcome was taken."""
-        self._send(session.channel, Disposition(SENDER, first, last, True, state))
+        if self._speaks(session):
+            self._send(session.channel, Disposition(SENDER, first, last, True, state))
 
     def send_transfer(self, link: Link, payload: bytes, tag: bytes, *, message_format: int = 0) -> int:
-        """Send one message of any size; returns its delivery id. Takes credit and window without asking."""
+        """Send one message of any size; returns its delivery id. Takes credit without asking.
+
+        Frames the window has no room for wait for the peer's next flow: ask `Session.room` before the next message.
+        """
         session = link.session
         delivery_id = session.next_delivery_id
         session.next_delivery_id = (delivery_id + 1) & 0xFFFFFFFF
@@ -538,9 +564,13 @@ class Connection:
             room = self.peer_frame_bytes_max - frames.HEADER_BYTES - len(encode_composite(transfer))
             transfer.more = len(payload) - position > room
             piece = payload[position : position + room]
-            self.out.append(frame(session.channel, encode_composite(transfer) + piece))
-            session.next_outgoing_id = (session.next_outgoing_id + 1) & 0xFFFFFFFF
-            session.remote_window = max(0, session.remote_window - 1)
+            whole = frame(session.channel, encode_composite(transfer) + piece)
+            if session.room:
+                self.out.append(whole)
+                session.sent(1)
+            else:
+                session.waiting.append(whole)
+                session.waiting_link = link
             position += room
             if not transfer.more:
                 return delivery_id
@@ -550,3 +580,13 @@ class Connection:
 
     def _send_sasl(self, body: Composite) -> None:
         self.out.append(frame(0, encode_composite(body), 1))
+
+
+Terminus = TypeVar("Terminus", Source, Target)
+
+
+def _as_kept(terminus: Terminus) -> Terminus:
+    """A terminus as it is served: nothing of it outlives its link, whatever durability was asked for."""
+    if not terminus.durable and terminus.expiry_policy in (None, "session-end", "link-detach") and not terminus.timeout:
+        return terminus
+    return replace(terminus, durable=0, expiry_policy=Symbol("link-detach"), timeout=0)

@@ -112,11 +112,14 @@ class EventWriter:
         front = f">I{len(self._before_id)}sI{tagged}{len(after)}sBB"
         self._whole = struct.Struct(f"{front}{len(_SEQUENCE_KEY)}sq{len(_OFFSET_KEY)}sB")
 
-    def write(self, cursor: RecordCursor, first: int, room: int, offsets: list[int] | None = None) -> int:
+    def write(
+        self, cursor: RecordCursor, first: int, room: int, offsets: list[int] | None = None, failed: int = 0
+    ) -> int:
         """Write events from offset `first` on, at most `room`, at most a turn's bytes; returns how many.
 
         Args:
             offsets: gets the offset of each event written, in the order of their delivery ids.
+            failed: deliveries of them that failed before.
 
         Raises:
             InvalidBatch, AmqpError: the stored records are malformed.
@@ -124,11 +127,11 @@ class EventWriter:
         if self._lead is not self.lead:
             self._prepare()
         try:
-            return self._write(cursor, first, room, offsets)
+            return self._write(cursor, first, room, offsets, failed)
         except IndexError:
             raise InvalidBatch("the records end before their count") from None
 
-    def _write(self, cursor: RecordCursor, first: int, room: int, offsets: list[int] | None) -> int:
+    def _write(self, cursor: RecordCursor, first: int, room: int, offsets: list[int] | None, failed: int) -> int:
         """The loop itself: one function, because a call an event would cost as much as the event."""
         link, session, out = self._link, self._link.session, self._connection.out
         data, position, left = cursor.data, cursor.position, cursor.left
@@ -163,7 +166,9 @@ class EventWriter:
                 seen_delta = delta
                 time_bytes = _TIME_KEY + _I64.pack(base_time + delta if append_time is None else append_time)
             key_at = at
-            if data[at] == 1 and data[stop - 1] == 0 and not data[at + 1] & 1:  # no key; a value; no headers perhaps
+            if (
+                data[at] == 1 and data[stop - 1] == 0 and not data[at + 1] & 1 and not failed
+            ):  # no key; a value; no headers perhaps
                 length, at = data[at + 1], at + 2
                 if length < 0x80:
                     length >>= 1
@@ -178,7 +183,9 @@ class EventWriter:
             else:
                 size = frame_max + 1
             if size > frame_max:
-                fast, delivery = self._slow(data, key_at, stop, offset, time_bytes, fast, delivery)
+                fast, delivery = self._slow(data, key_at, stop, offset, time_bytes, fast, delivery, failed)
+                if not fast:  # it took many frames, and may have used up the window
+                    room = min(room, written + 1 + session.room)
             elif settled:
                 width = len(digits)
                 ours = _FIXED_BYTES + 1 + width
@@ -205,32 +212,37 @@ class EventWriter:
         """Take note of so many frames of one delivery each; `delivery` is the id of the next."""
         link, session = self._link, self._link.session
         session.next_delivery_id = delivery
-        session.next_outgoing_id = (session.next_outgoing_id + frames) & MASK
-        session.remote_window = max(0, session.remote_window - frames)
+        session.sent(frames)
         link.delivery_count = (link.delivery_count + frames) & MASK
         link.credit = max(0, link.credit - frames)
 
     def _slow(
-        self, data: bytes, at: int, stop: int, offset: int, time_bytes: bytes, fast: int, delivery: int
+        self, data: bytes, at: int, stop: int, offset: int, time_bytes: bytes, fast: int, delivery: int, failed: int
     ) -> tuple[int, int]:
         """Write an event with a key, headers or a large body; returns how far `fast` and `delivery` are then."""
-        payload = event_sections(data, at, stop, offset, time_bytes)
+        payload = event_sections(data, at, stop, offset, time_bytes, self.lead, failed)
         front = self._before_id + _U32.pack(delivery) + self._tag
         if not self._link.settled:
             front += _U32.pack(delivery)
-        front += self._mode + self.lead
+        front += self._mode
         size = 4 + len(front) + len(payload)
         if size <= self._connection.peer_frame_bytes_max:
             self._connection.out += (_U32.pack(size), front, payload)
             return fast + 1, (delivery + 1) & MASK
         self._count(fast, delivery)
         tag = b"" if self._link.settled else _U32.pack(delivery)
-        self._connection.send_transfer(self._link, self.lead + payload, tag)
+        self._connection.send_transfer(self._link, payload, tag)
         return 0, self._link.session.next_delivery_id
 
 
-def event_sections(data: bytes, at: int, stop: int, offset: int, time_bytes: bytes) -> bytes:
-    """The message of a record whose key's length lies at `at`. Raises InvalidBatch, AmqpError."""
+def event_sections(
+    data: bytes, at: int, stop: int, offset: int, time_bytes: bytes, lead: bytes = b"", failed: int = 0
+) -> bytes:
+    """The message of a record whose key's length lies at `at`. Raises InvalidBatch, AmqpError.
+
+    Args:
+        lead: delivery annotations. failed: deliveries that failed before.
+    """
     key, at = _field(data, at, stop)
     value, at = _field(data, at, stop)
     headers = data[at:stop]
@@ -244,7 +256,17 @@ def event_sections(data: bytes, at: int, stop: int, offset: int, time_bytes: byt
     else:
         head = b"\xd1" + _U32.pack(len(pairs) + 4) + _U32.pack(count)
     body = body_sections(value, sections.body)
-    return b"".join((_ANNOTATIONS, head, pairs, sections.before, body, sections.footer))
+    if sections.transport or failed:
+        lead = header_section(sections.transport, failed) + lead
+    return b"".join((lead, _ANNOTATIONS, head, pairs, sections.before, body, sections.footer))
+
+
+def header_section(fields: tuple[bytes, ...], failed: int) -> bytes:
+    """The header section: durable, priority and ttl as they came, and how often a delivery failed."""
+    fields = fields or (types.NULL,) * 3
+    if failed:
+        fields = (*fields, types.FALSE, types.uint(failed))
+    return types.described(0x70, types.list_(fields))
 
 
 def key_annotation(key: bytes | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -48,7 +49,7 @@ class Session:
 
     __slots__ = (
         "by_handle", "channel", "ending", "incoming", "next_delivery_id", "next_incoming_id", "next_outgoing_id",
-        "remote_window", "settling",
+        "remote_window", "settling", "waiting", "waiting_link",
     )  # fmt: skip
 
     def __init__(self, channel: int, next_incoming_id: int, remote_window: int) -> None:
@@ -64,6 +65,25 @@ class Session:
         self.settling: list[int] = []
         """Ids of deliveries that are accepted and not yet told."""
         self.ending = False
+        self.waiting: deque[bytes] = deque()
+        """Frames of one message that is larger than the window. Nobody else may send until they are gone."""
+        self.waiting_link: Link | None = None
+
+    @property
+    def room(self) -> int:
+        """Transfers that may be sent now."""
+        return 0 if self.waiting else self.remote_window
+
+    def sent(self, frames: int) -> None:
+        """So many transfers went out."""
+        self.next_outgoing_id = (self.next_outgoing_id + frames) & MASK
+        self.remote_window = max(0, self.remote_window - frames)
+
+    def forget(self, link: Link) -> None:
+        """A link is gone: what waits of it is not sent any more."""
+        if self.waiting_link is link:
+            self.waiting.clear()
+            self.waiting_link = None
 
     def flow(self, link: Link | None = None, *, drained: bool = False) -> Flow:
         """Where this session stands, and a link with it."""
@@ -159,9 +179,11 @@ class Link:
             raise self._too_large(end - start)
         return self._delivery(transfer, data, start, end, bool(transfer.settled))
 
-    def _delivery(self, transfer: Transfer, data: bytes, start: int, end: int, settled: bool) -> Delivery:
+    def _delivery(self, transfer: Transfer, data: bytes, start: int, end: int, settled: bool) -> Delivery | None:
         self.delivery_count = (self.delivery_count + 1) & MASK
         self.credit = max(0, self.credit - 1)
+        if transfer.resume:
+            return None  # part 2, 2.6.13: a resumed delivery that the receiver does not know is ignored; it knows none
         return Delivery(self.delivery_id, data, start, end, transfer.message_format or 0, settled)
 
     def _keep(self, piece: bytes) -> None:

@@ -58,7 +58,15 @@ PROPERTIES: Final[tuple[tuple[str, bytes, int], ...]] = (
 )
 """Fields of the properties section in order: name, header, type of a header whose type nobody said."""
 
+TRANSPORT: Final[tuple[tuple[str, bytes, int], ...]] = (
+    ("durable", b"amqp.durable", 0x56),
+    ("priority", b"amqp.priority", 0x50),
+    ("ttl", b"amqp.ttl", 0x70),
+)
+"""The same of the header section; what follows in it (first-acquirer, delivery-count) is of one delivery, not kept."""
+
 _PLACE: Final = {header: index for index, (_, header, _) in enumerate(PROPERTIES)}
+_TRANSPORT_PLACE: Final = {header: index for index, (_, header, _) in enumerate(TRANSPORT)}
 _RESERVED: Final = (b"amqp.", CLOUD_HEADER)
 
 HEAD_BYTES_CACHED: Final = 512
@@ -80,6 +88,7 @@ MAPPING: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("correlation", "properties.correlation-id", "header `correlation-id`", "header of the event"),
     ("message id", "properties.message-id", "header `message-id`", "header of the event"),
     ("other properties", "properties.NAME", "header `amqp.NAME`", "header of the event"),
+    ("durable, priority, ttl", "header section", "header `amqp.durable`, `amqp.priority`, `amqp.ttl`", "as Kafka"),
     ("CloudEvents attribute", "application property `cloudEvents:NAME`", "header `ce_NAME`", "`ce-NAME` or member"),
     ("property that is bytes", "application property (binary)", "header", "header of the event"),
     ("property of another type", "application property", "header: text; type in `amqp.types`", "header of the event"),
@@ -226,10 +235,12 @@ def _head(sections: bytes) -> Head:
     while position < end:
         code, at = section(sections, position, end)
         after = types.skip(sections, position, end)
-        if code == 0x72:
+        if code == 0x70:
+            _fields(found, sections, at, after, TRANSPORT)
+        elif code == 0x72:
             _annotations(found, sections, at, after)
         elif code == 0x73:
-            _properties(found, sections, at, after)
+            _fields(found, sections, at, after, PROPERTIES)
         elif code == 0x74:
             _application(found, sections, at, after)
         position = after
@@ -292,14 +303,18 @@ def _annotations(found: _Headers, buffer: bytes, position: int, end: int) -> Non
             found.add(ANNOTATION + key.encode(), code, value, BINARY)
 
 
-def _properties(found: _Headers, buffer: bytes, position: int, end: int) -> None:
+def _fields(found: _Headers, buffer: bytes, position: int, end: int, known: tuple[tuple[str, bytes, int], ...]) -> None:
+    """The fields of a properties or a header section."""
     count, position, stop = _items(buffer, position, end, (0xC0, 0xD0))
-    if count > len(PROPERTIES):
-        raise AmqpError(DECODE_ERROR, "the properties section has too many fields")
-    for _, name, usual in PROPERTIES[:count]:
+    if count > (5 if known is TRANSPORT else len(known)):
+        raise AmqpError(DECODE_ERROR, "a message section has too many fields")
+    for _, name, usual in known[:count]:
         code, value, position = plain(buffer, position, stop)
-        if value is not None:
+        if value is not None and not (name == _DURABLE and value == b"false"):
             found.add(name, code, value, usual)
+
+
+_DURABLE: Final = TRANSPORT[0][1]
 
 
 def _application(found: _Headers, buffer: bytes, position: int, end: int) -> None:
@@ -322,6 +337,8 @@ def _application(found: _Headers, buffer: bytes, position: int, end: int) -> Non
 class Sections:
     """What headers are in AMQP: encoded entries of message-annotations, whole sections, how to put the body."""
 
+    transport: tuple[bytes, ...]
+    """Encoded fields of the header section; empty when there are none."""
     annotations: int
     """Keys and values of `annotation_bytes`, counted together."""
     annotation_bytes: bytes
@@ -330,7 +347,7 @@ class Sections:
     footer: bytes
 
 
-NO_SECTIONS: Final = Sections(0, b"", b"", b"", b"")
+NO_SECTIONS: Final = Sections((), 0, b"", b"", b"", b"")
 
 
 def sections_of(headers: bytes) -> Sections:
@@ -373,6 +390,7 @@ def _sections(data: bytes) -> Sections:
     rest = [(name, value) for name, value in headers if name not in _APART]
     codes = _codes(apart.get(TYPES), len(rest))
     fields: list[bytes] = [types.NULL] * len(PROPERTIES)
+    transport: list[bytes] = []
     has_fields = False
     annotations: list[bytes] = []
     properties: list[tuple[bytes, bytes]] = []
@@ -382,6 +400,9 @@ def _sections(data: bytes) -> Sections:
         if place is not None:
             fields[place] = restored(PROPERTIES[place][2] if code is None else code, value)
             has_fields = True
+        elif (place := _TRANSPORT_PLACE.get(name)) is not None:
+            transport = transport or [types.NULL] * len(TRANSPORT)
+            transport[place] = restored(TRANSPORT[place][2] if code is None else code, value)
         elif name.startswith(ANNOTATION):
             key = types.symbol(_text(name[len(ANNOTATION) :]))
             annotations += (key, restored(BINARY if code is None else code, value))
@@ -393,7 +414,7 @@ def _sections(data: bytes) -> Sections:
     if properties:
         before += types.described(0x74, types.map_(properties))
     body, footer = apart.get(BODY, b""), apart.get(FOOTER, b"")
-    return Sections(len(annotations), b"".join(annotations), before, body, footer)
+    return Sections(tuple(transport), len(annotations), b"".join(annotations), before, body, footer)
 
 
 _sections_cached = lru_cache(HEADS_CACHED)(_sections)
