@@ -132,8 +132,15 @@ class KafkaAddress:
     # -- clients ------------------------------------------------------------------------------------------------
 
     def confluent(self) -> dict[str, Any]:
-        """Configuration of a confluent-kafka client; group, transactional id and the rest are the caller's."""
-        found: dict[str, Any] = {"bootstrap.servers": self.bootstrap, "security.protocol": self.protocol.lower()}
+        """Configuration of a confluent-kafka client; group, transactional id and the rest are the caller's.
+
+        A broker that is away is not forgotten: librdkafka would otherwise end what talks to it and yet go on waiting
+        for it as a group's coordinator (its issue 5511), in consumers and transactional producers alike.
+        """
+        found: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap, "security.protocol": self.protocol.lower(),
+            "metadata.recovery.strategy": "none",
+        }  # fmt: skip
         if self.sasl:
             found |= {"sasl.mechanism": self.sasl, "sasl.username": self.user, "sasl.password": self.password}
         files = {"ssl.ca.location": self.ca, "ssl.certificate.location": self.cert, "ssl.key.location": self.key}

@@ -194,6 +194,7 @@ class KafkaSink:
                 "partitioner": "murmur2",
                 "linger.ms": 5,
                 "message.timeout.ms": 0,
+                "metadata.recovery.strategy": "none",  # see `KafkaAddress.confluent`
                 "log_level": 0,
                 "error_cb": self._on_error,
             }
@@ -245,8 +246,9 @@ def newest_events(bootstrap: str, hub: str, per_partition: int, stop: threading.
         Unavailable: the hub does not answer.
     """
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "gridwire-demo", "enable.auto.commit": False, "log_level": 0}
-    )
+        {"bootstrap.servers": bootstrap, "group.id": "gridwire-demo", "enable.auto.commit": False, "log_level": 0,
+         "metadata.recovery.strategy": "none"}
+    )  # fmt: skip
     try:
         ends: dict[int, int] = {}
         places = []
