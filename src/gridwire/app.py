@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -53,8 +54,10 @@ if TYPE_CHECKING:
     from gridwire.broker.kafka_address import KafkaAddress
     from gridwire.broker.local import LocalSource
     from gridwire.broker.port import EventSource
+    from gridwire.grid.worker import WorkerSettings
 
 GRID_GROUP: Final = "grid.loads"
+GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 SETTLE_S: Final = 0.2
@@ -539,20 +542,36 @@ def _sources(data: Path, broker: KafkaAddress | None, *, whole_hubs: bool) -> Ca
 
 
 def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """One stage where a worker has whole hubs, two where partitions are shared; when one ends, all end."""
+    from gridwire.grid import worker
+
+    stages = {GRID_GROUP: worker.LOADS}
+    if options["broker"] is not None and not options["whole"]:
+        stages[GRID_FEEDERS_GROUP] = worker.FEEDERS
+    with ThreadPoolExecutor(len(stages)) as threads:
+        running = [
+            threads.submit(_grid_stage, data, stop, options, worker.WorkerSettings(group, stage))
+            for group, stage in stages.items()
+        ]
+        wait(running, return_when=FIRST_COMPLETED)
+        stop.set()
+    for each in running:
+        each.result()
+
+
+def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], settings: WorkerSettings) -> None:
     from gridwire.grid import worker
     from gridwire.grid.loads import LoadsSettings
 
-    broker = options["broker"]
-    settings = worker.WorkerSettings(group=GRID_GROUP, loads=LoadsSettings(days=options["window_days"]))
-    counters: dict[str, int] = {}
+    broker, counters = options["broker"], dict[str, int]()
     tell = _log_counters if broker else partial(_report, data)
-    threading.Thread(target=tell, args=(GRID_GROUP, counters, stop), daemon=True).start()
+    threading.Thread(target=tell, args=(settings.group, counters, stop), daemon=True).start()
     opener = _sources(data, broker, whole_hubs=options["whole"])
     outcome = worker.run(
         lambda group, hubs, follow: opener(group, hubs, follow=follow),
         data / "workers" / "grid",
         stop,
-        settings,
+        replace(settings, loads=LoadsSettings(days=options["window_days"])),
         metrics=counters,
     )
     if outcome == "fenced":

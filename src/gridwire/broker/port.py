@@ -313,6 +313,10 @@ class EventSource(Protocol):
         """Number of partitions. Raises UnknownHub."""
         ...
 
+    def create_hub(self, hub: str, partitions: int | None = None) -> None:
+        """Create a hub unless it exists."""
+        ...
+
     def hub_id(self, hub: str) -> UUID:
         """The id of a subscribed hub; another one after it was deleted and created again. Raises UnknownHub."""
         ...

@@ -10,6 +10,7 @@ QUARANTINE: Final = "quarantine"
 TRANSFORMERS: Final = "grid.transformers"
 FEEDERS: Final = "grid.feeders"
 NETWORK: Final = "grid.network"
+FEEDER_PARTS: Final = "grid.feeder-parts"
 
 _DAY_MS: Final = 24 * 3600 * 1000
 

@@ -2,7 +2,8 @@
 
 A lane is the whole hub where one worker reads all of it, and one partition where partitions are shared out: what a
 worker knows must be a function of its places alone, or a place could not move to another worker. The meters of a
-transformer, and of its feeder, therefore share a partition where several workers share the hub (docs/decisions/0022).
+transformer therefore share a partition where several workers share the hub; feeders above several transformers are
+summed in a second stage out of what each lane knows of them (docs/decisions/0022, 0025).
 
     start:    newest snapshot that is not ahead of the committed positions, or an empty state
     rebuild:  read on from there up to the committed positions WITHOUT publishing: state = what it was at that commit
@@ -11,15 +12,16 @@ transformer, and of its feeder, therefore share a partition where several worker
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import structlog
+from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch, Output, Place, Position
-from gridwire.grid.loads import LoadsPipeline, LoadsSettings, rows_between
-from gridwire.grid.network import InvalidNetwork, Network
+from gridwire.grid.loads import LoadsSettings, rows_between
+from gridwire.grid.network import Network
 from gridwire.grid.network_log import CurrentNetwork
 from gridwire.grid.snapshots import Snapshot, SnapshotStore
 
@@ -32,11 +34,85 @@ Pending = tuple[dict[Place, int], list[Output]]
 """A commit: positions and what comes with them."""
 
 
+class State(Protocol):
+    """What a lane's restatement goes through, row by row; see `gridwire.grid.state.LoadState`."""
+
+    def forget_changes(self) -> None:
+        """What changed was published before."""
+        ...
+
+    def used_rows(self) -> list[int]:
+        """Rows that hold anything."""
+        ...
+
+    def mark(self, row: int) -> None:
+        """Tell this row again."""
+        ...
+
+
+class Pipeline(Protocol):
+    """Events in, facts out, for one network model; see `gridwire.grid.loads.LoadsPipeline`."""
+
+    fingerprint: str
+
+    @property
+    def state(self) -> State:
+        """What is known."""
+        ...
+
+    def take(
+        self, batches: Sequence[ColumnBatch], publish: bool = True, behind: Collection[Place] = ()
+    ) -> dict[Place, int]:
+        """Apply batches; the offset of the first event of each place that has not been applied."""
+        ...
+
+    def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
+        """What to publish with the next commit."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """Everything counted, by name."""
+        ...
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """For a snapshot."""
+        ...
+
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over a snapshot. Raises ValueError or KeyError when it does not fit."""
+        ...
+
+
+class MakePipeline(Protocol):
+    """Makes a lane's pipeline. `part`: the one partition of a lane that has no other; None: it has the whole hub."""
+
+    def __call__(self, network: Network, settings: LoadsSettings, generation: int, part: int | None) -> Pipeline:
+        """An empty one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a worker does.
+
+    Args:
+        name: of its lanes. hub: what it reads. writes: hubs that must exist before it serves.
+        writes_shared: hubs that it writes only where partitions are shared out, and then makes itself.
+    """
+
+    name: str
+    hub: str
+    writes: tuple[str, ...]
+    make: MakePipeline
+    writes_shared: tuple[str, ...] = ()
+
+
 class Lane:
     """See the module. It does no I/O but for its snapshots.
 
     Args:
-        places: with the number of their assignment. note: what a commit says that told the facts of this model.
+        places: with the number of their assignment. whole: they are all of the hub.
+        note: what a commit says that told the facts of this model.
         identity: what a snapshot must have been made from.
     """
 
@@ -48,20 +124,28 @@ class Lane:
         settings: LoadsSettings,
         snapshots: SnapshotStore,
         hub_id: str,
+        stage: Stage,
+        *,
+        whole: bool,
     ) -> None:
         self.name = name
         self.places = dict(places)
         self.hub_id = hub_id
-        self.note = str(network.ordinal)
-        self.pipeline = LoadsPipeline(network.network, settings, network.ordinal)
+        self.note = str(network.ordinal) if whole else f"{network.ordinal} shared"  # sharing tells parts as well
+        self._network, self._settings = network, settings
+        self._make = stage.make
+        self._part = None if whole else next(number for _, number in places)
+        self.pipeline = self._empty()
         self.identity = f"{self.pipeline.fingerprint} {network.ordinal} {hub_id}"
         self.told = False
         self.applied: dict[Place, int] = {}
         self.committed: dict[Place, int] = {}
         self.pending: Pending | None = None
         self.backlog: dict[Place, int] = {}
-        self._network, self._settings = network, settings
         self._snapshots = snapshots
+
+    def _empty(self) -> Pipeline:
+        return self._make(self._network.network, self._settings, self._network.ordinal, self._part)
 
     # -- coming to life -----------------------------------------------------------------------------------------
 
@@ -77,7 +161,7 @@ class Lane:
             self.pipeline.from_arrays(snapshot.arrays)
         except (ValueError, KeyError, IndexError) as error:
             log.warning("snapshot passed over", reason=str(error))
-            self.pipeline = LoadsPipeline(self._network.network, self._settings, self._network.ordinal)
+            self.pipeline = self._empty()
             return False
         self.applied |= snapshot.positions
         return True
@@ -179,23 +263,6 @@ class Lane:
             log.warning("snapshot not written", reason=str(error))
             return False
         return True
-
-
-def check_lanes(network: Network) -> None:
-    """Whether partitions of readings can be shared out under this model.
-
-    Raises:
-        InvalidNetwork: a feeder feeds several transformers, whose readings may lie in different partitions.
-    """
-    above: dict[str, set[str]] = defaultdict(set)
-    for unit in network.usage_points:
-        above[unit.feeder].add(unit.transformer)
-    wide = next((feeder for feeder, transformers in above.items() if len(transformers) > 1), None)
-    if wide is not None:
-        raise InvalidNetwork(
-            f"feeder {wide!r} lies above several transformers, whose readings several workers would share: "
-            "run the grid workers with --whole (one works, the others stand by)"
-        )
 
 
 def _agree(positions: Mapping[Place, int], committed: Mapping[Place, Position]) -> bool:

@@ -31,6 +31,7 @@ from gridwire.core.batch import Event
 from gridwire.core.limits import MIB
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
 from gridwire.grid.network import Network, to_json
+from gridwire.grid.parts import PARTS_HUB, PartWriter
 from gridwire.grid.readings import QUARANTINE_HUB, ReadingColumns, Status, decode_readings
 from gridwire.grid.state import Facts, LoadState
 from gridwire.grid.validate import Measured, Reason, Rules, Validated, Validator
@@ -179,9 +180,13 @@ class LoadsPipeline:
 
     Args:
         generation: rises with every change of the model, see `state.GENERATION_STEP`.
+        part: the one partition whose readings these are; of feeders that have readings in others, parts are told
+            instead of facts. None: all readings come here.
     """
 
-    def __init__(self, network: Network, settings: LoadsSettings | None = None, generation: int = 0) -> None:
+    def __init__(
+        self, network: Network, settings: LoadsSettings | None = None, generation: int = 0, part: int | None = None
+    ) -> None:
         self.settings = settings or LoadsSettings()
         self.fingerprint = fingerprint(network, self.settings)
         index = network.index()
@@ -189,6 +194,7 @@ class LoadsPipeline:
         self._points = TextIndex(index.unit_ids)
         self._validator = Validator(index, self.settings.rules)
         self._writer = FactWriter(index)
+        self._parts = None if part is None else PartWriter(index, part, generation)
         self._quarantine = Quarantine(self.settings.quarantine_events_max, self.settings.quarantine_bytes_max)
         self.rejected = np.zeros(len(Reason), np.int64)
         self.not_summed = 0
@@ -277,8 +283,13 @@ class LoadsPipeline:
         """
         outputs: list[Output] = []
         for facts in self.state.collect():
+            if self._parts is not None and facts.kind == "feeder":
+                wide = self._parts.wide[facts.groups]
+                if wide.any():
+                    outputs += self._parts.outputs(facts.only(wide), now_ms, partitions(PARTS_HUB))
+                    facts = facts.only(~wide)
             self.totals["facts"] += len(facts)
-            outputs += self._fact_outputs(facts, now_ms, partitions(HUB_OF_KIND[facts.kind]))
+            outputs += fact_outputs(self._writer, facts, now_ms, partitions(HUB_OF_KIND[facts.kind]))
         rejected, kept, counted = self._quarantine.drain(now_ms, partitions(QUARANTINE_HUB))
         self.totals["quarantined"] += kept
         self.totals["quarantine_overflow"] += counted
@@ -303,14 +314,6 @@ class LoadsPipeline:
         self.rejected[:] = arrays["rejected"]
         self.not_summed = int(arrays["not_summed"][0])
 
-    def _fact_outputs(self, facts: Facts, now_ms: int, partitions: int) -> Iterator[Output]:
-        by_partition: list[list[Event]] = [[] for _ in range(partitions)]
-        for group, event in zip(facts.groups.tolist(), self._writer.events(facts, now_ms), strict=True):
-            by_partition[group % partitions].append(event)
-        for partition, events in enumerate(by_partition):
-            if events:
-                yield Output(HUB_OF_KIND[facts.kind], partition, events)
-
     def _measure(self, readings: ReadingColumns) -> Measured:
         reasons = _REASON_OF_STATUS[readings.status]
         lengths = readings.usage_point_lengths
@@ -326,6 +329,16 @@ class LoadsPipeline:
             scales=readings.scale,
             versions=readings.version,
         )
+
+
+def fact_outputs(writer: FactWriter, facts: Facts, now_ms: int, partitions: int) -> Iterator[Output]:
+    """Facts as what a commit publishes: those of a unit in one partition."""
+    by_partition: list[list[Event]] = [[] for _ in range(partitions)]
+    for group, event in zip(facts.groups.tolist(), writer.events(facts, now_ms), strict=True):
+        by_partition[group % partitions].append(event)
+    for partition, events in enumerate(by_partition):
+        if events:
+            yield Output(HUB_OF_KIND[facts.kind], partition, events)
 
 
 def rows_between(columns: EventColumns, first: int, end: int) -> EventColumns:

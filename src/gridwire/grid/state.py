@@ -14,7 +14,7 @@ Cells are milliwatt-hours. A slot is an interval: `ts_end` divided by the interv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -57,6 +57,11 @@ class Facts:
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def only(self, chosen: NDArray[np.bool_]) -> Facts:
+        """Some of them. **Shape**: `chosen[n]`."""
+        columns = (getattr(self, each.name)[chosen] for each in fields(self) if each.name != "kind")
+        return Facts(self.kind, *columns)
 
 
 class _Groups:

@@ -17,6 +17,9 @@ facts of that place have been told, so a crash in between only tells the same fa
 What the hubs must keep: `readings` longer than the window, or a rebuild without a snapshot misses what expired;
 `grid.network` for ever, or there is no model to start with.
 
+Where partitions are shared out, feeders above several transformers need a second stage: the same worker again, with
+`FEEDERS` in place of `LOADS`.
+
 When the hub goes away the worker keeps its state and connects again. Whether a commit that got no answer took place is
 then read from the committed positions; it is repeated if it did not.
 """
@@ -37,10 +40,12 @@ from gridwire.broker.port import ColumnBatch, EventSource, Place
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.core.errors import FencedEpoch, OffsetOutOfRange, Rebalanced, StorageFailed, Unavailable, UnknownHub
 from gridwire.grid.facts import FEEDERS_HUB, TRANSFORMERS_HUB
-from gridwire.grid.lane import Lane, check_lanes
-from gridwire.grid.loads import LoadsSettings
+from gridwire.grid.feeder_sums import FeederSums
+from gridwire.grid.lane import Lane, Stage
+from gridwire.grid.loads import LoadsPipeline, LoadsSettings
 from gridwire.grid.network import NETWORK_HUB
 from gridwire.grid.network_log import NetworkLog
+from gridwire.grid.parts import PARTS_HUB
 from gridwire.grid.readings import QUARANTINE_HUB, READINGS_HUB
 from gridwire.grid.snapshots import SnapshotStore
 
@@ -61,8 +66,13 @@ SNAPSHOT_SHARE: Final = 20
 NOBODYS: Final = -1
 """Number of the assignment of a lane whose connection is gone."""
 
-OUTPUT_HUBS: Final = (TRANSFORMERS_HUB, FEEDERS_HUB, QUARANTINE_HUB)
-"""Hubs the worker writes; they must exist before it serves."""
+LOADS: Final = Stage(
+    "loads", READINGS_HUB, (TRANSFORMERS_HUB, FEEDERS_HUB, QUARANTINE_HUB), LoadsPipeline, writes_shared=(PARTS_HUB,)
+)
+"""From readings to facts, and to parts of feeders that have readings in several partitions."""
+
+FEEDERS: Final = Stage("feeders", PARTS_HUB, (FEEDERS_HUB,), FeederSums)
+"""From parts of feeders to their facts; needed where partitions are shared out."""
 
 
 class SourceFactory(Protocol):
@@ -84,6 +94,7 @@ class WorkerSettings:
     """
 
     group: str = "grid.loads"
+    stage: Stage = LOADS
     commit_interval_ms: int = 250
     commit_readings: int = 1_000_000
     snapshot_s: float = 60.0
@@ -206,18 +217,30 @@ class LoadsWorker:
     def _session(self) -> None:
         """Connect, come to where the last commits left off, and work until stopped."""
         self._served = False
-        source = self._open(self.settings.group, [READINGS_HUB], [NETWORK_HUB])
+        source = self._open(self.settings.group, [self.settings.stage.hub], [NETWORK_HUB])
         self._drop([name for name, lane in self._lanes.items() if not lane.told])
         for lane in self._lanes.values():
             lane.places = dict.fromkeys(lane.places, NOBODYS)
         try:
-            self._partitions = {hub: source.partitions(hub) for hub in OUTPUT_HUBS}
+            self._partitions = self._written(source)
             for place in source.positions():
                 if place[0] == NETWORK_HUB:
                     source.seek(place, self._networks.position(place))
             self._serve(source)
         finally:
             source.close()
+
+    def _written(self, source: EventSource) -> dict[str, int]:
+        """Number of partitions of every hub that is written. Raises UnknownHub."""
+        stage = self.settings.stage
+        found = {hub: source.partitions(hub) for hub in stage.writes}
+        for hub in () if source.whole_hubs else stage.writes_shared:
+            try:
+                found[hub] = source.partitions(hub)
+            except UnknownHub:
+                source.create_hub(hub, found[FEEDERS_HUB])
+                found[hub] = source.partitions(hub)
+        return found
 
     def _serve(self, source: EventSource) -> None:
         self._snapshot_due_s = max(self._snapshot_due_s, self._clock.monotonic() + self.settings.snapshot_s)
@@ -240,9 +263,10 @@ class LoadsWorker:
 
     def _wanted(self, source: EventSource) -> dict[str, dict[Place, int]]:
         """The lanes of what is assigned: name -> places with the number of their assignment."""
+        name = self.settings.stage.name
         wanted: dict[str, dict[Place, int]] = defaultdict(dict)
         for place, number in source.assigned().items():
-            wanted["loads" if source.whole_hubs else f"loads-{place[1]}"][place] = number
+            wanted[name if source.whole_hubs else f"{name}-{place[1]}"][place] = number
         return wanted
 
     def _adopt(self, source: EventSource) -> None:
@@ -250,7 +274,7 @@ class LoadsWorker:
         wanted = self._wanted(source)
         if wanted == {name: lane.places for name, lane in self._lanes.items()}:
             return
-        hub_id, committed = str(source.hub_id(READINGS_HUB)), source.committed()
+        hub_id, committed = str(source.hub_id(self.settings.stage.hub)), source.committed()
         for name, lane in list(self._lanes.items()):
             if name not in wanted or not (lane.places == wanted[name] or lane.resume(wanted[name], committed, hub_id)):
                 log.info("lane dropped", lane=name)
@@ -259,13 +283,14 @@ class LoadsWorker:
         self._commit_all(source)  # what a lost connection left over, before time goes into rebuilding
         current = self._networks.current
         assert current is not None
-        if not source.whole_hubs:
-            check_lanes(current.network)
         fresh = [
-            Lane(name, places, current, self.settings.loads, SnapshotStore(self._directory, name), hub_id)
+            Lane(
+                name, places, current, self.settings.loads, SnapshotStore(self._directory, name), hub_id,
+                self.settings.stage, whole=source.whole_hubs,
+            )
             for name, places in wanted.items()
             if name not in self._lanes
-        ]
+        ]  # fmt: skip
         from_snapshot = [lane.name for lane in fresh if lane.load(committed)]
         if not self._rebuild(source, fresh):
             return
@@ -299,7 +324,7 @@ class LoadsWorker:
                 source.seek(place, offset)
         missing = {place for lane in lanes for place in lane.missing()}
         while missing:
-            batches = [batch for batch in source.poll(IDLE_S) if batch.hub == READINGS_HUB]
+            batches = [batch for batch in source.poll(IDLE_S) if batch.hub == self.settings.stage.hub]
             if self._stop.is_set() or source.assigned() != assigned:
                 return False
             for batch in batches:
@@ -379,7 +404,7 @@ class LoadsWorker:
         self._counts["commits"] += 1
         self._served = True
         self.metrics.update(self._counts)
-        self.metrics["lag_events"] = sum(lag for (hub, _), lag in source.lag().items() if hub == READINGS_HUB)
+        self.metrics["lag_events"] = sum(lag for (hub, _), lag in source.lag().items() if hub == self.settings.stage.hub)
         total: Counter[str] = Counter()
         for lane in self._lanes.values():
             total.update(lane.pipeline.counters())

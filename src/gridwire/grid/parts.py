@@ -1,0 +1,84 @@
+"""What one partition of readings knows of a feeder that lies above several transformers.
+
+Where several workers share the partitions, none of them sees all readings of such a feeder. Each tells its part, exact
+and whole as of now, and `gridwire.grid.feeder_sums` makes the feeder's facts of the parts:
+
+    {"feeder":"MV7","part":3,"model":12,"slot":1612801,"imported":93100000,"exported":0,"count":13,
+     "largest":4200000,"seen":14}
+
+`part` is the partition, `slot` the interval, energies are milliwatt-hours. Of several events of a part and slot the one
+that has seen most readings holds. All parts of a feeder are in one partition of their hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from gridwire.broker.port import Output
+from gridwire.core import hubs
+from gridwire.core.batch import Event
+from gridwire.grid.network import NetworkIndex
+from gridwire.grid.state import GENERATION_STEP, Facts
+
+PARTS_HUB: Final = hubs.FEEDER_PARTS
+"""The hub of parts."""
+
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**50)]  # a thousand of them still fit into int64
+
+
+class Part(msgspec.Struct, kw_only=True, frozen=True):
+    """See the module. `model`: ordinal of the network model. `seen`: readings accepted, repeats included."""
+
+    feeder: str
+    part: _Number
+    model: _Number
+    slot: _Number
+    imported: _Number
+    exported: _Number
+    count: _Number
+    largest: _Number
+    seen: _Number
+
+
+def wide_feeders(index: NetworkIndex) -> NDArray[np.bool_]:
+    """**Shape** `[n_feeders]`: whether usage points of several transformers hang on the feeder."""
+    lowest = np.full(len(index.feeder_ids), np.iinfo(np.int32).max, np.int32)
+    highest = np.full(len(index.feeder_ids), -1, np.int32)
+    np.minimum.at(lowest, index.feeder_of_unit, index.transformer_of_unit)
+    np.maximum.at(highest, index.feeder_of_unit, index.transformer_of_unit)
+    return highest > lowest
+
+
+class PartWriter:
+    """Writes one partition's parts under one network model."""
+
+    def __init__(self, index: NetworkIndex, part: int, model: int) -> None:
+        self.wide = wide_feeders(index)
+        self._ids = index.feeder_ids
+        self._part, self._model = part, model
+        self._encode = msgspec.json.Encoder().encode
+
+    def outputs(self, facts: Facts, now_ms: int, partitions: int) -> Iterator[Output]:
+        """Parts out of what is known of wide feeders."""
+        by_partition: list[list[Event]] = [[] for _ in range(partitions)]
+        for group, part in zip(facts.groups.tolist(), self._parts(facts), strict=True):
+            by_partition[group % partitions].append(Event(self._encode(part), part.feeder.encode(), (), now_ms))
+        for partition, events in enumerate(by_partition):
+            if events:
+                yield Output(PARTS_HUB, partition, events)
+
+    def _parts(self, facts: Facts) -> Iterator[Part]:
+        seen = facts.versions - self._model * GENERATION_STEP + 1
+        columns = (facts.groups, facts.slots, facts.imported, facts.exported, facts.counts, facts.largest, seen)
+        for group, slot, imported, exported, count, largest, times in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
+            yield Part(
+                feeder=self._ids[group], part=self._part, model=self._model, slot=slot, imported=imported,
+                exported=exported, count=count, largest=largest, seen=times,
+            )  # fmt: skip
