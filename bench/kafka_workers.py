@@ -106,7 +106,7 @@ def committed(consumer: Any, prefix: str) -> int:
 
 
 @contextlib.contextmanager
-def running(commands: list[list[str]], directory: Path) -> Iterator[None]:
+def running(commands: list[list[str]], directory: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     with (directory / "workers.log").open("ab") as log:
         base = [sys.executable, "-m", "gridwire", "worker", "grid"]
         workers = [
@@ -114,7 +114,7 @@ def running(commands: list[list[str]], directory: Path) -> Iterator[None]:
             for command in commands
         ]
     try:
-        yield
+        yield workers
     finally:
         for worker in workers:
             worker.kill()
@@ -124,12 +124,12 @@ def running(commands: list[list[str]], directory: Path) -> Iterator[None]:
 def rate(address: str, prefix: str, points: int, count: int, commands: list[list[str]], directory: Path) -> float:
     """Readings a second that one or more workers commit."""
     consumer = ck.Consumer({"bootstrap.servers": address, "group.id": prefix + GROUP})
-    with running(commands, directory):
+    with running(commands, directory) as workers:
         time.sleep(START_S)
         send_model(address, prefix, points)
         begun: tuple[int, float] | None = None
         deadline_s = time.perf_counter() + WAIT_S
-        while time.perf_counter() < deadline_s:
+        while time.perf_counter() < deadline_s and all(worker.poll() is None for worker in workers):
             now = committed(consumer, prefix)
             if begun is None and now >= 0:
                 begun = (now, time.perf_counter())
@@ -137,7 +137,7 @@ def rate(address: str, prefix: str, points: int, count: int, commands: list[list
                 consumer.close()
                 return (count - begun[0]) / (time.perf_counter() - begun[1])
             time.sleep(0.01)
-    raise SystemExit(f"not done: see {directory}/workers.log")
+    raise SystemExit(f"not done: {(directory / 'workers.log').read_text(errors='replace')[-2000:]}")
 
 
 def on_kafka(server: Kafka, points: int, intervals: int, workers: int) -> float:

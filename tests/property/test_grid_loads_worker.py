@@ -195,7 +195,10 @@ def work(
             directory,
             stop,
             WorkerSettings(
-                GROUPS[stage.name][0], stage, commit_readings=commit_readings, snapshot_s=snapshot_s,
+                GROUPS[stage.name][0],
+                stage,
+                commit_readings=commit_readings,
+                snapshot_s=snapshot_s,
                 loads=LoadsSettings(days=days),
             ),
             clock=clock,
@@ -708,7 +711,7 @@ def test_partitions_that_are_shared_from_now_on_tell_all_their_parts(tmp_path: P
 
 def test_nonsense_and_late_parts_are_counted_and_passed_over() -> None:
     state = FEEDERS.make(wide_model(), LoadsSettings(), 0, None)
-    at = {name: 0 for name in ("part", "model", "imported", "exported", "count", "largest")}
+    at = dict.fromkeys(("part", "model", "imported", "exported", "count", "largest"), 0)
     values = [
         b"nonsense", b'{"feeder":"F"}', json.dumps(at | {"feeder": "F", "slot": -1, "seen": 1}).encode(),
         json.dumps(at | {"feeder": "nobody", "slot": 9600, "seen": 1}).encode(),

@@ -134,12 +134,12 @@ class FeederState:
             return []
         day.changed[:] = False
         rows, at = np.unique(within, return_inverse=True)
-        of_column = np.fromiter((feeder for feeder, _ in self._columns), np.int64, len(self._columns))
-        parts = day.numbers[rows, : len(of_column)]
+        parts = day.numbers[rows]
         totals = np.zeros((len(rows), self._feeders, _FIELDS), np.int64)
-        np.add.at(totals, (slice(None), of_column), parts)
         largest = np.zeros((len(rows), self._feeders), np.int64)
-        np.maximum.at(largest, (slice(None), of_column), parts[:, :, _LARGEST])
+        for (feeder, _), column in self._columns.items():
+            totals[:, feeder] += parts[:, column]
+            np.maximum(largest[:, feeder], parts[:, column, _LARGEST], out=largest[:, feeder])
         sums = totals[at, feeders]
         imported, exported = sums[:, _IMPORTED], sums[:, _EXPORTED]
         day.loads[0, feeders, within] = imported - exported

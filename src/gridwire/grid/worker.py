@@ -404,7 +404,9 @@ class LoadsWorker:
         self._counts["commits"] += 1
         self._served = True
         self.metrics.update(self._counts)
-        self.metrics["lag_events"] = sum(lag for (hub, _), lag in source.lag().items() if hub == self.settings.stage.hub)
+        self.metrics["lag_events"] = sum(
+            lag for (hub, _), lag in source.lag().items() if hub == self.settings.stage.hub
+        )
         total: Counter[str] = Counter()
         for lane in self._lanes.values():
             total.update(lane.pipeline.counters())
