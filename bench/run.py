@@ -32,6 +32,7 @@ BENCHES: Final = (
     "readings_pipeline",
     "kafka_columnar",
     "kafka_workers",
+    "gateways",
     "start_and_memory",
     "recovery",
 )

@@ -259,14 +259,17 @@ class Server:
 
 
 class Hub(Server):
-    """`gridwire up` on free loopback ports; `kafka` and `http` are its addresses, `start_s` the time until `ready`.
+    """`gridwire up` on free loopback ports: addresses `kafka`, `http` and `amqp`; `start_s`: the time until `ready`.
+
+    Args:
+        amqp_port: `0` turns that head on.
 
     Raises:
         RuntimeError: it did not get ready; the message ends with what it logged.
     """
 
-    def __init__(self, directory: Path, *flags: str) -> None:
-        command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory / "data"), "--amqp-port", "off"]
+    def __init__(self, directory: Path, *flags: str, amqp_port: str = "off") -> None:
+        command = [sys.executable, "-m", "gridwire", "up", "--data", str(directory / "data"), "--amqp-port", amqp_port]
         command += ["--kafka-port", "0", "--http-port", "0", *flags]
         log = directory / "hub.log"
         begun_s = time.perf_counter()
@@ -277,11 +280,13 @@ class Hub(Server):
             if self.process.stdout.readline().strip() != "ready":
                 raise RuntimeError(f"the hub did not start: {log.read_text()[-2000:]}")
             self.start_s = time.perf_counter() - begun_s
-            addresses = dict(self.process.stdout.readline().split() for _ in range(2))
+            addresses: dict[str, str] = {}
+            while "http" not in addresses:
+                addresses.update([self.process.stdout.readline().split()])
         except BaseException:
             self.stop()
             raise
-        self.kafka, self.http = addresses["kafka"], addresses["http"]
+        self.kafka, self.http, self.amqp = addresses["kafka"], addresses["http"], addresses.get("amqp", "")
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """One call of the HTTP API with JSON both ways."""

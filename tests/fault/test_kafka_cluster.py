@@ -1,10 +1,13 @@
-"""Three real Kafka brokers, replication factor 3, min.insync 2, workers on them, and SIGKILL under load.
+"""Three real Kafka brokers, replication factor 3, min.insync 2, gateways and workers on them, and SIGKILL under load.
 
-Readings flow all the time (idempotent, `acks=all`). A leader dies, a grid worker, the capture worker that owns the
-table, then two brokers at once. At the end every acknowledged reading is in the hub once, in the lake once, and in the
-facts once: the version of a fact counts the readings that were applied, so it tells a lost one and a doubled one alike.
+Readings flow through every head all the time: Kafka directly, HTTP and AMQP through two gateways. A leader dies, a grid
+worker, the capture worker that owns the table, a gateway, then two brokers at once: no head acknowledges anything then.
+At the end every acknowledged reading is in the hub, every reading of the hub is there once, in the lake once, and in
+the facts once: the version of a fact counts the readings that were applied, so it tells a lost one and a doubled one
+alike. One feeder lies above all transformers, so its facts are those of the second stage.
 
-Negative control: the same crash with `acks=1` loses acknowledged events.
+`GRIDWIRE_TEST_CLUSTER_ROUNDS` is how often all that happens. Negative control: the same crash with `acks=1` loses
+acknowledged events.
 """
 
 from __future__ import annotations
@@ -14,11 +17,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,87 +29,57 @@ from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from deltalake import DeltaTable
 
+from cluster_load import QUIET, AmqpLoad, Clock, HttpLoad, KafkaLoad, Load
 from event_hubs import committed_values
 from gridwire.grid import network
-from kafka_cluster import KafkaCluster
+from kafka_cluster import KafkaCluster, free_port
 
+ROUNDS = int(os.environ.get("GRIDWIRE_TEST_CLUSTER_ROUNDS", "1"))
 WAIT_S = 150.0
+QUIET_S = 3.0
 PARTITIONS = 4
-POINTS = 24
-SEND_EVERY_S = 0.05
-QUIET: dict[str, Any] = {"error_cb": lambda _: None, "log_level": 0}
+POINTS = {"kafka": 24, "http": 8, "amqp": 8}
+WIDE = "MV"
+"""The feeder above all transformers."""
+
+WINDOW_DAYS = 60
+"""Longer than any head is held up: 60 days of quarter hours pass in ten minutes here."""
 
 TOPICS = {"readings": PARTITIONS, "grid.network": 1, "grid.transformers": 2, "grid.feeders": 2, "quarantine": 1}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900 * ROUNDS)]
 
 
-def until(condition: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
+def until(condition: Callable[[], bool], what: str, wait_s: float = WAIT_S, pause_s: float = 0.1) -> None:
     deadline = time.monotonic() + wait_s
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {wait_s} s"
-        time.sleep(0.1)
+        time.sleep(pause_s)
+
+
+def points(head: str) -> list[str]:
+    return [f"{head}-{n}" for n in range(POINTS[head])]
+
+
+def place(point: str) -> tuple[str, str]:
+    """(transformer, feeder) of a usage point; a transformer's meters share a partition."""
+    number = int(point.partition("-")[2])
+    return f"T{number % PARTITIONS}", WIDE if number // PARTITIONS % 2 else f"F{number % PARTITIONS}"
 
 
 def model() -> network.Network:
     numbers = range(PARTITIONS)
+    narrow = tuple(network.Feeder(id=f"F{n}", transformer=f"T{n}") for n in numbers)
     return network.Network(
         name="small",
         transformers=tuple(network.Transformer(id=f"T{n}") for n in numbers),
-        feeders=tuple(network.Feeder(id=f"F{n}", transformer=f"T{n}") for n in numbers),
+        feeders=(*narrow, network.Feeder(id=WIDE)),
         usage_points=tuple(
-            network.UsagePoint(id=f"U{n}", transformer=f"T{n % PARTITIONS}", feeder=f"F{n % PARTITIONS}")
-            for n in range(POINTS)
+            network.UsagePoint(id=point, transformer=place(point)[0], feeder=place(point)[1])
+            for head in POINTS
+            for point in points(head)
         ),
     )
-
-
-def quarter_text(quarter: int) -> str:
-    day, rest = divmod(quarter, 96)
-    month, day = divmod(day, 28)
-    return f"2016-{month + 1:02d}-{day + 1:02d}T{rest // 4:02d}:{rest % 4 * 15:02d}:00Z"
-
-
-class Load:
-    """Sends a quarter hour of every usage point again and again, until it is stopped; then all is acknowledged."""
-
-    def __init__(self, cluster: KafkaCluster, topic: str) -> None:
-        self.acked: list[bytes] = []
-        self.failed: list[KafkaError] = []
-        self._topic = topic
-        self._stop = threading.Event()
-        settings = {"enable.idempotence": True, "acks": "all", "delivery.timeout.ms": 600_000, "linger.ms": 5}
-        self._producer = Producer({"bootstrap.servers": cluster.bootstrap, **settings, **QUIET})
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        quarter = 0
-        while not self._stop.wait(SEND_EVERY_S):
-            quarter += 1
-            for point in range(POINTS):
-                reading = {
-                    "usage_point": f"U{point}", "ts_end": quarter_text(quarter), "interval_s": 900,
-                    "reading_type": "import_kwh", "value": (quarter * 7 + point) % 50 / 10,
-                }  # fmt: skip
-                value = json.dumps(reading).encode()
-                number = point % PARTITIONS  # a transformer's meters share a partition
-                self._producer.produce(self._topic, value, partition=number, on_delivery=self._told(value))
-            self._producer.poll(0)
-
-    def _told(self, value: bytes) -> Callable[[KafkaError | None, Any], None]:
-        return lambda error, _: self.acked.append(value) if error is None else self.failed.append(error)
-
-    def grows_by(self, count: int) -> None:
-        start = len(self.acked)
-        until(lambda: len(self.acked) >= start + count, "acknowledgements")
-
-    def end(self) -> list[bytes]:
-        self._stop.set()
-        self._thread.join(WAIT_S)
-        assert self._producer.flush(WAIT_S) == 0
-        assert self.failed == []
-        return self.acked
 
 
 class Workers:
@@ -131,10 +103,15 @@ class Workers:
         return process
 
     def grid(self) -> subprocess.Popen[bytes]:
-        return self.start("grid")
+        return self.start("grid", "--window-days", str(WINDOW_DAYS))
 
     def capture(self) -> subprocess.Popen[bytes]:
         return self.start("capture", "--lake", str(self.lake), "--flush-s", "1", "--table", "readings=readings")
+
+    def victims(self) -> list[subprocess.Popen[bytes]]:
+        """The grid worker and the capture worker that have been there longest: the one that has the table."""
+        alive = [process for process in self.running if process.poll() is None]
+        return [next(each for each in alive if name in each.args) for name in ("grid", "capture")]  # type: ignore[operator]
 
     def stop(self) -> None:
         for process in self.running:
@@ -180,65 +157,158 @@ def captured(lake: Path) -> Counter[tuple[int, int]]:
     return Counter(zip(rows["partition"].to_pylist(), rows["offset"].to_pylist(), strict=True))
 
 
-def facts(cluster: KafkaCluster, prefix: str) -> dict[tuple[str, str], tuple[float, int, int]]:
-    """(transformer, ts_end) -> (kWh, count, version) that holds; one version never says two things."""
+Fact = tuple[float, int, int]
+"""kWh, count, version."""
+
+
+def facts(cluster: KafkaCluster, prefix: str, unit: str) -> dict[tuple[str, str], Fact]:
+    """(unit, ts_end) -> the fact that holds; one version never says two things."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for partition in range(TOPICS["grid.transformers"]):
-        for value in committed_values(cluster.bootstrap, prefix + "grid.transformers", partition):
+    hub = f"grid.{unit}s"
+    for partition in range(TOPICS[hub]):
+        for value in committed_values(cluster.bootstrap, prefix + hub, partition):
             fact = json.loads(value or b"")
-            key = (fact["transformer"], fact["ts_end"])
+            key = (fact[unit], fact["ts_end"])
             known = found.get(key)
             assert known is None or fact["version"] > known["version"], f"told twice: {known} {fact}"
             found[key] = fact
     return {key: (fact["import_kwh"], fact["count"], fact["version"]) for key, fact in found.items()}
 
 
-def expected(acked: list[bytes]) -> dict[tuple[str, str], tuple[float, int, int]]:
+def expected(values: Iterable[bytes], unit: str) -> dict[tuple[str, str], Fact]:
     sums: dict[tuple[str, str], list[int]] = {}
-    for value in acked:
+    for value in values:
         reading = json.loads(value)
-        transformer = f"T{int(reading['usage_point'][1:]) % PARTITIONS}"
-        sums.setdefault((transformer, reading["ts_end"]), []).append(round(reading["value"] * 10))
-    return {key: (sum(values) / 10, len(values), len(values) - 1) for key, values in sums.items()}
+        id = place(reading["usage_point"])[unit == "feeder"]
+        sums.setdefault((id, reading["ts_end"]), []).append(round(reading["value"] * 10))
+    return {key: (sum(tenths) / 10, len(tenths), len(tenths) - 1) for key, tenths in sums.items()}
 
 
-def test_leader_workers_and_two_brokers_are_killed(kafka_three: KafkaCluster, prefix: str, workers: Workers) -> None:
-    load = Load(kafka_three, prefix + "readings")
-    first, _, owner = workers.grid(), workers.grid(), workers.capture()
-    until(lambda: len(captured(workers.lake)) > 0, "first rows of the lake")
-    workers.capture()
+class Gateways:
+    """Two of them, with addresses that they keep; they have no workers."""
 
-    leader = kafka_three.leader(prefix + "readings")
+    def __init__(self, hub_process: Any, cluster: KafkaCluster, prefix: str, directory: Path) -> None:
+        self._ports = [(str(free_port()), str(free_port())) for _ in range(2)]
+        self._directory = directory
+        self._flags = ["--broker", cluster.url, "--broker-prefix", prefix, "--no-workers"]
+        self._process = hub_process
+        self.running = [self._start(number) for number in range(2)]
+
+    def _start(self, number: int) -> Any:
+        http, amqp = self._ports[number]
+        data = self._directory / f"gateway{number}"
+        return self._process(data, *self._flags, "--amqp-port", amqp, http_port=http)
+
+    def restart(self, number: int) -> None:
+        self.running[number] = self._start(number)
+
+    def stop(self) -> None:
+        for gateway in self.running:
+            gateway.stop()
+
+
+@pytest.fixture
+def gateways(kafka_three: KafkaCluster, prefix: str, hub_process: Any, tmp_path: Path) -> Iterator[Gateways]:
+    found = Gateways(hub_process, kafka_three, prefix, tmp_path)
+    yield found
+    found.stop()
+
+
+def grow(loads: Iterable[Load], quarters: int = 20) -> None:
+    """Every head gets that much more acknowledged."""
+    wanted = [(load, len(load.acked) + quarters * PARTITIONS) for load in loads]
+
+    def grown() -> bool:
+        for load, _ in wanted:
+            assert load.problem is None, load.problem
+        return all(len(load.acked) >= count for load, count in wanted)
+
+    until(grown, "acknowledgements through every head")
+
+
+def falls_silent(loads: Iterable[Load]) -> bool:
+    """Whether no head acknowledges anything for a while."""
+    before = [len(load.acked) for load in loads]
+    time.sleep(QUIET_S)
+    return before == [len(load.acked) for load in loads]
+
+
+def kill_workers(workers: Workers, cluster: KafkaCluster, topic: str, loads: Sequence[Load]) -> None:
+    """The leader of a partition dies, then a grid worker and the one that captures; the others take over."""
+    leader = cluster.leader(topic)
     leader.kill()
-    load.grows_by(1000)
-    kill(first)
-    kill(owner)
+    grow(loads)
+    for process in workers.victims():
+        kill(process)
     known = len(captured(workers.lake))
     leader.start()
     workers.grid()
-    until(lambda: len(captured(workers.lake)) > known, "another worker takes the table over")
+    until(lambda: len(captured(workers.lake)) > known, "another worker takes the table over", pause_s=0.5)
+    workers.capture()
+    cluster.await_ready()
 
-    kafka_three.await_ready()
-    two = kafka_three.nodes[:2]
+
+def kill_gateway(gateways: Gateways, number: int, loads: Sequence[Load]) -> None:
+    """Its clients go to the other one."""
+    gateways.running[number].kill()
+    grow(loads)
+    gateways.restart(number)
+
+
+def kill_two_brokers(cluster: KafkaCluster, number: int, loads: Sequence[Load]) -> None:
+    """One broker of three cannot acknowledge, whatever the head."""
+    two = [node for node in cluster.nodes if node is not cluster.nodes[number]]
     for node in two:
         node.kill()
-    time.sleep(0.5)  # what was acknowledged before may still be on its way to the callback
-    silent = len(load.acked)
-    time.sleep(3.0)
-    assert len(load.acked) == silent, "one broker of three cannot acknowledge"
+    until(lambda: falls_silent(loads), "one broker of three does not acknowledge", pause_s=0)
     for node in two:
         node.start()
-    load.grows_by(1000)
-    acked = load.end()
+    grow(loads)
+    cluster.await_ready()
 
-    stored = [committed_values(kafka_three.bootstrap, prefix + "readings", p) for p in range(PARTITIONS)]
-    assert Counter(value for values in stored for value in values) == Counter(acked), "each once"
-    offsets = Counter((p, offset) for p, values in enumerate(stored) for offset in range(len(values)))
-    until(lambda: sum(captured(workers.lake).values()) >= len(acked), "the lake has all")
+
+def test_whatever_dies_under_load_from_every_head(
+    kafka_three: KafkaCluster, prefix: str, workers: Workers, gateways: Gateways, tell: Callable[..., None]
+) -> None:
+    clock, hub = Clock(), "readings"
+    kafka = KafkaLoad(clock, points("kafka"), PARTITIONS, kafka_three.bootstrap, prefix + hub)
+    http = HttpLoad(clock, points("http"), PARTITIONS, [each.http for each in gateways.running], hub)
+    amqp = AmqpLoad(clock, points("amqp"), PARTITIONS, [each.amqp for each in gateways.running], hub)
+    loads = [load.start() for load in (kafka, http, amqp)]
+    workers.grid(), workers.grid(), workers.capture()
+    until(lambda: len(captured(workers.lake)) > 0, "first rows of the lake", pause_s=0.5)
+    workers.capture()
+    for number in range(ROUNDS):
+        kill_workers(workers, kafka_three, prefix + hub, loads)
+        kill_gateway(gateways, number % 2, loads)
+        kill_two_brokers(kafka_three, number % 3, loads)
+    acked = [value for load in loads for value in load.end()]
+    unanswered = http.unanswered + amqp.unanswered
+    assert http.unanswered, "its gateway did not die"
+    assert amqp.unanswered, "its gateway did not die"
+
+    stored = [committed_values(kafka_three.bootstrap, prefix + hub, p) for p in range(PARTITIONS)]
+    values = [value or b"" for each in stored for value in each]
+    assert len(values) == len(set(values)), "each once"
+    lost = set(acked) - set(values)
+    tell("cluster under load", rounds=ROUNDS, acknowledged=len(acked), unanswered=unanswered, lost=len(lost))
+    assert not lost
+    assert len(values) <= len(acked) + unanswered
+    check_effects(kafka_three, prefix, workers, stored)
+
+
+def check_effects(
+    cluster: KafkaCluster, prefix: str, workers: Workers, stored: Sequence[Sequence[bytes | None]]
+) -> None:
+    """Each reading of the hub is in the lake once, and in the facts once."""
+    values = [value or b"" for each in stored for value in each]
+    offsets = Counter((p, offset) for p, each in enumerate(stored) for offset in range(len(each)))
+    until(lambda: sum(captured(workers.lake).values()) >= len(values), "the lake has all", pause_s=0.5)
     assert captured(workers.lake) == offsets
-    wanted = expected(acked)
-    until(lambda: facts(kafka_three, prefix) == wanted, "facts of every acknowledged reading, once")
-    assert committed_values(kafka_three.bootstrap, prefix + "quarantine", 0) == []
+    for unit in ("transformer", "feeder"):
+        wanted = expected(values, unit)
+        until(lambda unit=unit, wanted=wanted: facts(cluster, prefix, unit) == wanted, f"facts of {unit}s", pause_s=1)  # type: ignore[misc]
+    assert committed_values(cluster.bootstrap, prefix + "quarantine", 0) == []
 
 
 @pytest.mark.parametrize("acks", ["all", "1"])
