@@ -5,8 +5,8 @@
 
 The table's own positions decide where to read, on start and after every failure; the hub's committed position of the
 group merely follows. So it does not matter where between two arrows the process dies. A table has one writer: sources
-here hand out whole hubs. Workers of one group (`shared`) must reach the same lake: each commit to the hub names the lake
-it was for, and a worker that is to go on with a hub in another lake, which lacks what was captured, refuses.
+here hand out whole hubs. Workers of one group (`shared`) must reach the same lake: each commit to the hub names the
+lake it was for, and a worker that is to go on with a hub in another lake, which lacks what was captured, refuses.
 
     hub unreachable, storage refused  what was gathered is dropped, everything is opened anew and read again
     a newer owner of the group        raise FencedEpoch: this process must end
