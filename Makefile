@@ -37,7 +37,7 @@ bench: setup
 
 soak: setup browser ## hours of faults in under an hour; one line a part at the end, see docs/reliability.md
 	GRIDWIRE_TEST_KILL_CYCLES=1000 GRIDWIRE_TEST_POWER_CUTS=200 GRIDWIRE_TEST_BIT_FLIPS=100000 \
-	GRIDWIRE_TEST_STORM_ROUNDS=60 $(BIN)/python -m pytest -m "soak or not soak" --timeout 86400 tests/fault
+	GRIDWIRE_TEST_STORM_ROUNDS=60 GRIDWIRE_TEST_CLUSTER_ROUNDS=20 $(BIN)/python -m pytest -m "soak or not soak" --timeout 86400 tests/fault
 
 docs: setup
 	$(BIN)/python scripts/generate_docs.py

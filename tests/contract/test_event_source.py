@@ -358,3 +358,18 @@ def test_a_cluster_behind_tls_and_sign_in(kafka: Any, kafka_hubs: KafkaHubs, mec
     source.close()
     with pytest.raises(NotAuthenticated):
         KafkaSource(KafkaAddress.parse(f"kafka://{kafka.secure}", password="wrong", **signed), "w", ["in"])
+
+
+def test_a_worker_creates_the_hub_it_needs_once(hubs: Hubs) -> None:
+    source = hubs.open("w", ["in"])
+    source.create_hub("grid.feeder-parts", 3)
+    source.create_hub("grid.feeder-parts", 5)
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            assert source.partitions("grid.feeder-parts") == 3
+            break
+        except UnknownHub:  # not every broker has heard of it
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    source.close()

@@ -612,7 +612,7 @@ def without_peaks(facts: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[st
     return {key: {n: v for n, v in fact.items() if not n.startswith("peak")} for key, fact in facts.items()}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     wide_readings, st.lists(st.integers(1, 9), max_size=6), st.lists(st.integers(1, 9), max_size=6),
     st.integers(1, 6), st.booleans(), st.booleans(),

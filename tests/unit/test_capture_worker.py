@@ -15,7 +15,7 @@ from gridwire.capture.worker import Totals, run
 from gridwire.columnar.decode import decode
 from gridwire.core.batch import Event, encode
 from gridwire.core.clock import ManualClock
-from gridwire.core.errors import FencedEpoch, StorageFailed, Unavailable
+from gridwire.core.errors import FencedEpoch, InvalidSetting, StorageFailed, Unavailable
 
 
 class Hub:
@@ -26,6 +26,7 @@ class Hub:
         self.log: dict[Place, list[bytes]] = {(name, 0): [] for name in names}
         self.start: dict[Place, int] = {}
         self.committed: dict[Place, int] = {}
+        self.notes: dict[Place, str] = {}
         self.opened = 0
 
     def send(self, name: str, count: int, partition: int = 0) -> None:
@@ -60,7 +61,7 @@ class Source:
         return dict.fromkeys(self._positions, 0)
 
     def committed(self) -> dict[Place, Position]:
-        return {place: Position(offset) for place, offset in self._hub.committed.items()}
+        return {place: Position(at, self._hub.notes.get(place, "")) for place, at in self._hub.committed.items()}
 
     def positions(self) -> dict[Place, int]:
         return dict(self._positions)
@@ -88,6 +89,7 @@ class Source:
     def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = (), note: str = "") -> None:
         self._fail("commit")
         self._hub.committed |= positions
+        self._hub.notes |= dict.fromkeys(positions, note)
 
     def lag(self) -> dict[Place, int]:
         return {}
@@ -301,3 +303,38 @@ def test_a_hub_with_fewer_events_than_its_table_adds_no_row_twice(tmp_path: Path
 
     run(lambda: Behind(hub, fail), tmp_path, {"a": events}, stop, flush_s=0.0)
     assert [offset for _, offset, _ in captured(tmp_path, "a")] == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_workers_of_a_group_that_do_not_share_a_lake_refuse(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    hub = Hub("a")
+    hub.send("a", 3)
+    script(hub, here, nothing, shared=True)
+    hub.send("a", 1)
+    with pytest.raises(InvalidSetting, match=r"another lake: partition 0 up to 3 there, up to 0 here.*group reset"):
+        script(hub, there, nothing, shared=True)
+    assert not DeltaTable.is_deltatable(str(there / "a"))
+    script(hub, here, nothing, shared=True)  # the right one goes on
+    assert len(captured(here, "a")) == 4
+    hub.committed["a", 0], hub.notes["a", 0] = 0, ""  # what `gridwire group reset` does
+    script(hub, there, nothing, shared=True)
+    assert len(captured(there, "a")) == 4
+
+
+def test_a_lake_that_was_moved_with_what_it_has_is_gone_on_with(tmp_path: Path) -> None:
+    hub = Hub("a")
+    hub.send("a", 3)
+    script(hub, tmp_path, nothing, shared=True)
+    (tmp_path / ".gridwire-lake").unlink()
+    hub.send("a", 1)
+    script(hub, tmp_path, nothing, shared=True)
+    assert len(captured(tmp_path, "a")) == 4
+
+
+def test_negative_control_one_owner_of_a_hub_begins_a_new_lake(tmp_path: Path) -> None:
+    """On an embedded hub the lake is the hub's own, and deleting it is how it is made anew."""
+    hub = Hub("a")
+    hub.send("a", 3)
+    script(hub, tmp_path / "here", nothing)
+    script(hub, tmp_path / "there", nothing)
+    assert len(captured(tmp_path / "there", "a")) == 3

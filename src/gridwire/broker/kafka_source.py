@@ -36,6 +36,7 @@ from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.columnar.decode import Decoded, decode
 from gridwire.core import batch
 from gridwire.core.errors import LocalProtocolError, NotAllowed, Rebalanced, Unavailable, UnknownHub
+from gridwire.core.hubs import TEMPLATES
 from gridwire.log.transactions import Aborted
 
 ANSWER_S: Final = 30.0
@@ -304,9 +305,12 @@ class KafkaSource:
 
     def create_hub(self, hub: str, partitions: int | None = None, settings: Mapping[str, str] | None = None) -> None:
         """Create a topic unless it exists. `settings` are Kafka's own."""
-        topic = NewTopic(
-            self._address.topic(hub), partitions or -1, self._address.replication, config=dict(settings or {})
-        )
+        config = dict(settings or {})
+        if (kept_ms := TEMPLATES.get(hub, {}).get("retention_ms")) is not None:
+            config.setdefault("retention.ms", str(kept_ms))
+        if self._address.min_insync > 0:
+            config.setdefault("min.insync.replicas", str(self._address.min_insync))
+        topic = NewTopic(self._address.topic(hub), partitions or -1, self._address.replication, config=config)
         admin: Any = AdminClient(self._address.confluent())
         (answer,) = admin.create_topics([topic]).values()
         try:

@@ -11,9 +11,11 @@ and only that: more damage than a power cut can do raises `Corruption`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,7 @@ from gridwire.core.errors import Corruption, Unavailable
 
 LOG_DIRECTORY: Final = "_delta_log"
 LAST_CHECKPOINT: Final = "_last_checkpoint"
+IDENTITY_FILE: Final = ".gridwire-lake"
 TORN_COMMITS_MAX: Final = 2
 """Commits are synced one by one, only the two of a vacuum together; more torn ones are not a power cut's work."""
 
@@ -44,6 +47,22 @@ def lock(table: Path) -> int:
         os.close(descriptor)
         raise Unavailable(f"lake table {table.name!r} is being written by another process") from None
     return descriptor
+
+
+def identity(lake: Path) -> str:
+    """Which lake this is, whatever machine it is reached from; a lake without one is given one, once."""
+    name = lake / IDENTITY_FILE
+    lake.mkdir(parents=True, exist_ok=True)
+    if not name.exists():
+        fresh = uuid.uuid4().hex
+        draft = lake / f"{IDENTITY_FILE}.{fresh}.tmp"
+        draft.write_text(fresh)
+        sync_path(draft)
+        with contextlib.suppress(FileExistsError):  # another worker was faster: that is the identity
+            os.link(draft, name)
+        draft.unlink()
+        sync_path(lake)
+    return name.read_text()
 
 
 def sync_path(path: Path) -> None:

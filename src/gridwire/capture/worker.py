@@ -5,10 +5,12 @@
 
 The table's own positions decide where to read, on start and after every failure; the hub's committed position of the
 group merely follows. So it does not matter where between two arrows the process dies. A table has one writer: sources
-here hand out whole hubs.
+here hand out whole hubs. Workers of one group (`shared`) must reach the same lake: each commit to the hub names the
+lake it was for, and a worker that is to go on with a hub in another lake, which lacks what was captured, refuses.
 
     hub unreachable, storage refused  what was gathered is dropped, everything is opened anew and read again
     a newer owner of the group        raise FencedEpoch: this process must end
+    another lake than the group's     raise InvalidSetting: this process must end
     offsets deleted by retention      counted, logged, and noted in the commit as `gridwire.lost_events`
     hubs or partitions come and go    what was gathered is written, the tables are opened anew
     a hub went to another member      likewise; what the other one wrote first is seen by the table, and left out
@@ -29,9 +31,10 @@ import pyarrow as pa
 import structlog
 
 from gridwire.broker.port import ColumnBatch, EventSource, Place
+from gridwire.capture import durable
 from gridwire.capture.delta import After, TableWriter, Upkeep
 from gridwire.core.clock import Clock, SystemClock
-from gridwire.core.errors import FencedEpoch, Rebalanced, StorageFailed, Unavailable, UnknownHub
+from gridwire.core.errors import FencedEpoch, InvalidSetting, Rebalanced, StorageFailed, Unavailable, UnknownHub
 from gridwire.core.limits import MIB
 
 FLUSH_S: Final = 5.0
@@ -140,9 +143,11 @@ def run(
         shared: others work in this group; when one of them was faster at a table that is no reason to end.
 
     Raises:
-        FencedEpoch: a newer capture worker took over. Corruption: a table's log is damaged.
+        FencedEpoch: a newer capture worker took over. Corruption: a table's log is damaged. InvalidSetting: the group
+        captures into another lake.
     """
     totals = Totals()
+    lake = durable.identity(lake_root) if shared else ""
     log = structlog.get_logger("gridwire.capture")
     failures = 0
     retried = (*_RETRIED, FencedEpoch) if shared else _RETRIED
@@ -152,7 +157,7 @@ def run(
         open_writer = partial(_open_table, lake_root, upkeep=upkeep, clock=clock, after=after)
     while not stop.is_set():
         before = totals.commits
-        session = _Session(open_writer, tables, flush_s, flush_bytes, clock, after, totals, log)
+        session = _Session(open_writer, tables, flush_s, flush_bytes, clock, after, totals, log, lake)
         try:
             source = source or source_factory()
             session.open(source)
@@ -201,6 +206,7 @@ class _Session:
     after: After
     totals: Totals
     log: Any
+    lake: str = ""
     source: EventSource | None = None
     tables: dict[str, _Table] = field(default_factory=dict)
     places: dict[Place, tuple[UUID, int]] = field(default_factory=dict)
@@ -217,18 +223,30 @@ class _Session:
             if hub not in self.tables:
                 self.tables[hub] = self._open_table(hub, hub_id)
             position = self.tables[hub].writer.position(partition)
+            self._check_lake(hub, partition, position or 0)
             source.seek((hub, partition), position or 0)
             if position is not None:
                 captured[hub, partition] = position
         self._tell(captured)
         self.after("opened")
 
+    def _check_lake(self, hub: str, partition: int, position: int) -> None:
+        """Raise InvalidSetting when the hub was captured into another lake, and further."""
+        assert self.source is not None
+        known = self.source.committed().get((hub, partition))
+        if self.lake and known is not None and known.metadata not in ("", self.lake) and known.offset > position:
+            raise InvalidSetting(
+                f"hub {hub!r} is captured into another lake: partition {partition} up to {known.offset} there, up to "
+                f"{position} here. Let all capture workers reach one directory and name it with --lake; if that lake "
+                f"is gone for good, stop them and say `gridwire group reset {self.source.group} {hub} --to earliest`"
+            )
+
     def _tell(self, positions: dict[Place, int]) -> None:
         """Let the group's positions follow; whoever has the places by now does so as well."""
         assert self.source is not None
         try:
             if positions:
-                self.source.commit(positions)
+                self.source.commit(positions, note=self.lake)
         except Rebalanced as reason:
             self.log.info("positions are another member's to tell", reason=str(reason))
 

@@ -20,6 +20,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     QUARANTINE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
     TRANSFORMERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     FEEDERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
+    FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
 }
 """Settings by hub name."""

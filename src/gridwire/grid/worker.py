@@ -15,7 +15,10 @@ window is told again under the next generation of versions. The note on a commit
 facts of that place have been told, so a crash in between only tells the same facts again, byte for byte.
 
 What the hubs must keep: `readings` longer than the window, or a rebuild without a snapshot misses what expired;
-`grid.network` for ever, or there is no model to start with.
+`grid.network` for ever, or there is no model to start with; `grid.feeder-parts` as long as its stage keeps days.
+
+Where partitions are shared out, feeders above several transformers need a second stage: the same worker again, with
+`FEEDERS` in place of `LOADS`.
 
 Where partitions are shared out, feeders above several transformers need a second stage: the same worker again, with
 `FEEDERS` in place of `LOADS`.
