@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,35 @@ def test_doctor_and_status_say_what_holds_where(gateway: Callable[..., Any]) -> 
     status = hub.get("/v1/status")
     assert status["broker"]["kind"] == "kafka"
     assert status["durability"] == "acks=all, replication 1, min.insync 1"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_gateway_stays_small_and_brings_none_of_the_workers_libraries(gateway: Callable[..., Any]) -> None:
+    hub = gateway("one")
+    hub.cli("hub", "create", "meters", "--partitions", "2")
+    body = b"\n".join(b'{"meter":"m-%d","kw":3.2}' % number for number in range(20_000))
+    for _ in range(10):
+        request = urllib.request.Request(f"{hub.http}/v1/hubs/meters/events?key_field=meter", body)
+        request.add_header("content-type", "application/x-ndjson")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["count"] == 20_000
+    send_amqp(hub, "meters", ["x" * 1000] * 500)
+    maps = Path(f"/proc/{hub.process.pid}/maps").read_text()
+    assert "uvloop" in maps  # what is imported and compiled does show
+    assert not [name for name in ("numpy", "pyarrow", "numba", "confluent_kafka", "rdkafka") if name in maps]
+    status = Path(f"/proc/{hub.process.pid}/status").read_text()
+    assert int(status.partition("VmHWM:")[2].split()[0]) * 1024 < 150 * 10**6
+
+
+def test_the_entity_file_over_two_gateways(gateway: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "Config.json"
+    entity = {"Name": "eh1", "PartitionCount": "2", "ConsumerGroups": [{"Name": "cg1"}]}
+    namespace = {"Type": "EventHub", "Name": "emulatorns1", "Entities": [entity]}
+    file.write_text(json.dumps({"UserConfig": {"NamespaceConfig": [namespace]}}))
+    for name in ("one", "two"):  # at the second one everything is there
+        hub = gateway(name, "--entities", str(file))
+        assert [(row["name"], row["partitions"]) for row in hub.get("/v1/hubs")["hubs"]] == [("eh1", 2)]
+        assert "cg1" in [row["group"] for row in hub.get("/v1/groups")["groups"]]
 
 
 def test_no_cluster_there_is_one_sentence(gridwire_cli: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""TLS for every head: one context, whose certificate is read again when its files change, and the end of a connection."""
+"""TLS for every head: one context, whose certificate is read anew when its files change; the end of a connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLL_S: Final = 2.0
 """How often the files are looked at."""
 
 GOODBYE_S: Final = 0.5
-"""How long a peer may take to answer that a connection ends: enough for the farthest, and one that is idle never does."""
+"""How long a peer may take to answer that a connection ends: enough for the farthest; one that is idle never does."""
 
 log = structlog.get_logger("gridwire.tls")
 
