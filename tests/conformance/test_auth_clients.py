@@ -58,12 +58,12 @@ class Secured:
         made.private_key_pem.write_to_path(str(self.directory / "key.pem"))
         (self.directory / "cert.pem").write_bytes(b"".join(each.bytes() for each in made.cert_chain_pems))
 
-    def cli(self, *arguments: str, text: str | None = None) -> str:
+    def cli(self, *arguments: str, text: str | None = None, codes: tuple[int, ...] = (0,)) -> str:
         environment = {**os.environ, "GRIDWIRE_URL": self.hub.http, "GRIDWIRE_CA_FILE": str(self.ca_file),
                        "GRIDWIRE_CONNECTION_STRING": self.root}  # fmt: skip
         command = [sys.executable, "-m", "gridwire", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, input=text, timeout=60)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode in codes, done.stderr
         return done.stdout
 
     def config(self, name: str, mechanism: str = "PLAIN", password: str | None = None) -> dict[str, Any]:
@@ -124,6 +124,13 @@ def test_librdkafka_with_keys(secured: Secured, mechanism: str) -> None:
     assert send(secured.config("send", mechanism)) == ""
     assert "uthentication" in send(secured.config("send", mechanism, "wrong"))
     assert "uthoriz" in send(secured.config("listen", mechanism))
+
+
+def test_doctor_is_content_with_sign_in(secured: Secured) -> None:
+    shown = secured.cli("doctor", "--data", str(secured.hub.data), "-o", "json", codes=(0, 1))  # 1: the disk is bad
+    findings = json.loads(shown)
+    [found] = [finding for finding in findings if finding["what"] == "sign-in"]
+    assert (found["verdict"], found["found"], found["advice"]) == ("ok", "on", "")
 
 
 def test_librdkafka_with_a_connection_string(secured: Secured) -> None:

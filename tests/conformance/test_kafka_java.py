@@ -73,8 +73,19 @@ def jvm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jvm]:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, hub_process: Any) -> Iterator[Any]:
-    running = hub_process(tmp_path_factory.mktemp("kafka-java") / "data")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kafka-java") / "data"
+
+
+@pytest.fixture(scope="module")
+def compacted(data: Path, write_compacted: Any) -> Any:
+    """What the hub's compacted hubs hold."""
+    return write_compacted(data)
+
+
+@pytest.fixture(scope="module")
+def hub(data: Path, compacted: Any, hub_process: Any) -> Iterator[Any]:
+    running = hub_process(data)
     yield running
     running.stop()
 
@@ -109,6 +120,14 @@ def tools(jvm: Jvm, hub: Any) -> Tools:
 def test_every_codec_offsets_and_times(tools: Tools, topic: str) -> None:
     tools.create(topic, 1)
     tools.case("codecs", topic)
+
+
+@pytest.mark.parametrize("topic", ["gap", "emptied", "lz4"])
+def test_what_compaction_left_is_read_up_to_the_end(tools: Tools, topic: str, compacted: Any) -> None:
+    events, end = compacted[topic]
+    code, out, err = tools.jvm.run("Clients", "left", tools.hub.kafka, topic, str(end))
+    assert code == 0, err[-4000:]
+    assert out.splitlines() == [*(f"{offset} {value}" for offset, value in events), "passed"]
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

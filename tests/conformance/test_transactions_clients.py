@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
 import warnings
@@ -202,51 +201,3 @@ def test_kafka_python_transactions(address: str, topic: str) -> None:
     )  # fmt: skip
     assert [message.value for message in consumer] == [b"0", b"2"]
     consumer.close()
-
-
-def test_compacted_hubs_are_read_by_every_client(start_hub: Any) -> None:
-    """Empty batches and batches with gaps, as compaction leaves them."""
-    hub = start_hub("--durability", "os", http_port="off")
-    topic = make_topic(hub.kafka, cleanup_policy="compact", segment_bytes="65536", min_cleanable_dirty_ratio="0.01")
-    producer = ck.Producer({"bootstrap.servers": hub.kafka, "batch.num.messages": 7, "linger.ms": 1})
-    for number in range(3000):
-        producer.produce(topic, json.dumps({"n": number, "pad": "x" * 100}), key=b"%d" % (number % 11))
-        producer.poll(0)
-    producer.flush(DEADLINE_S)
-    hub.stop()
-    compact_offline(hub.data)
-    address = start_hub("--durability", "os", http_port="off", data=hub.data).kafka
-
-    def numbers(values: list[bytes | None]) -> list[int]:
-        return [json.loads(value)["n"] for value in values if value is not None]
-
-    by_confluent = numbers(ck_read(address, topic, 11))
-    assert len(by_confluent) < 1500
-    assert by_confluent[-11:] == list(range(2989, 3000))
-    consumer = kafka.KafkaConsumer(
-        topic, bootstrap_servers=address, auto_offset_reset="earliest", consumer_timeout_ms=3000
-    )
-    assert numbers([message.value for message in consumer]) == by_confluent
-    consumer.close()
-
-    async def by_aiokafka() -> list[int]:
-        reader = aiokafka.AIOKafkaConsumer(topic, bootstrap_servers=address, auto_offset_reset="earliest")
-        async with reader:
-            found = []
-            while len(found) < len(by_confluent):
-                found.append((await asyncio.wait_for(reader.getone(), DEADLINE_S)).value)
-            return numbers(found)
-
-    assert asyncio.run(by_aiokafka()) == by_confluent
-
-
-def compact_offline(data: Any) -> None:
-    """One maintenance round, without waiting for its time."""
-    from gridwire.broker.embedded import EmbeddedBroker
-
-    async def main() -> None:
-        broker = await EmbeddedBroker.open(data, "os")
-        await broker.maintain()
-        await broker.close()
-
-    asyncio.run(main())

@@ -12,6 +12,8 @@ from gridwire.core.batch import (
     check_produced,
     crc_matches,
     decode,
+    empty,
+    empty_until,
     encode,
     iter_headers,
     read_header,
@@ -43,6 +45,25 @@ def test_what_is_encoded_is_decoded(events: list[Event], codec: int, base: int) 
     ]
     assert [e.offset for e in found] == list(range(base, base + len(events)))
     assert check_produced(data)[0].max_timestamp == max(e.timestamp for e in events)
+
+
+def test_lz4_blocks_do_not_refer_to_each_other() -> None:
+    """Frame descriptor: bits 7-6 the version, 01; bit 5 independent blocks. Java's reader refuses all else."""
+    data = b"0123456789" * 30_000
+    frame = compression.compress(compression.LZ4, data)
+    assert frame[:4] == bytes.fromhex("04224d18")
+    assert frame[4] & 0b1110_0000 == 0b0110_0000
+    assert bytes(compression.decompress(compression.LZ4, frame)) == data
+
+
+def test_empty_batches_are_gone_through_up_to_the_first_event() -> None:
+    gone = bytes(empty(5, 10) + empty(15, 1))
+    event = bytes(encode([Event(b"a")], base_offset=16))
+    assert empty_until(gone) == 16
+    assert empty_until(memoryview(gone)[61:]) == 16
+    assert empty_until(b"") is None
+    assert empty_until(event) is None
+    assert empty_until(gone + event) is None
 
 
 def test_stamping_leaves_the_crc_alone() -> None:

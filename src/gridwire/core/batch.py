@@ -49,6 +49,7 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LENGTH = struct.Struct(">i")
 _ATTRIBUTES = struct.Struct(">h")
 _INT64 = struct.Struct(">q")
+_COUNT_AT: Final = 57
 _CRC = struct.Struct(">I")
 _PRODUCER = struct.Struct(">qhi")
 
@@ -243,6 +244,20 @@ def iter_headers(buffer: bytes | bytearray | memoryview) -> Iterator[tuple[int, 
             return
         yield position, read_header(buffer, position)
         position += size
+
+
+def empty_until(buffer: bytes | bytearray | memoryview) -> int | None:
+    """The offset behind whole stored batches none of which has a record; None if one has, or there is no batch.
+
+    Cheap where it matters: the first batch with a record ends the search.
+    """
+    position, last = 0, -1
+    while position + HEADER_BYTES <= len(buffer):
+        if _LENGTH.unpack_from(buffer, position + _COUNT_AT)[0]:
+            return None
+        last = position
+        position += _LENGTH.unpack_from(buffer, position + 8)[0] + LENGTH_END
+    return read_header(buffer, last).next_offset if last >= 0 else None
 
 
 def sound_headers(

@@ -24,11 +24,19 @@ NAMES: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
 
+
+def _independent_lz4(data: bytes) -> bytes:
+    """An LZ4 frame of independent blocks: Java's Kafka clients and brokers read no other."""
+    compressor = cramjam.lz4.Compressor(block_linked=False)
+    compressor.compress(data)
+    return bytes(compressor.finish())
+
+
 _COMPRESS: dict[int, Callable[[bytes], bytes]] = {
     NONE: lambda data: data,
     GZIP: lambda data: bytes(cramjam.gzip.compress(data)),
     SNAPPY: lambda data: bytes(cramjam.snappy.compress_raw(data)),
-    LZ4: lambda data: _independent_lz4(data),
+    LZ4: _independent_lz4,
     ZSTD: lambda data: bytes(cramjam.zstd.compress(data)),
 }
 _DECOMPRESS_INTO = {
@@ -36,13 +44,6 @@ _DECOMPRESS_INTO = {
     LZ4: cramjam.lz4.decompress_into,
     ZSTD: cramjam.zstd.decompress_into,
 }
-
-
-def _independent_lz4(data: bytes) -> bytes:
-    """An LZ4 frame of independent blocks: Java's Kafka clients and brokers read no other."""
-    compressor = cramjam.lz4.Compressor(block_linked=False)
-    compressor.compress(data)
-    return bytes(compressor.finish())
 
 
 def compress(codec: int, data: bytes) -> bytes:

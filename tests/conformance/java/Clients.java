@@ -43,6 +43,7 @@ public final class Clients {
         servers = arguments[1];
         switch (arguments[0]) {
             case "codecs" -> codecs(arguments[2]);
+            case "left" -> left(arguments[2], Long.parseLong(arguments[3]));
             case "group" -> group(arguments[2], arguments[3], arguments[4]);
             case "pattern" -> pattern(arguments[2]);
             case "fixed" -> fixed(arguments[2], arguments[3]);
@@ -130,6 +131,21 @@ public final class Clients {
             check(1_000_333L, found.timestamp(), "time by time");
             Map<TopicPartition, OffsetAndTimestamp> late = consumer.offsetsForTimes(Map.of(place, 2_000_000_000_000L));
             check(true, late.get(place) == null, "no offset by a later time");
+        }
+    }
+
+    private static void left(String topic, long end) {
+        TopicPartition place = new TopicPartition(topic, 0);
+        try (KafkaConsumer<String, String> consumer = consumer(null, "classic")) {
+            consumer.assign(List.of(place));
+            consumer.seekToBeginning(List.of(place));
+            until("the end", () -> {
+                for (ConsumerRecord<String, String> record : consumer.poll(Duration.ofMillis(200))) {
+                    System.out.println(record.offset() + " " + record.value());
+                }
+                return consumer.position(place) >= end;
+            });
+            check(end, consumer.position(place), "position");
         }
     }
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from gridwire.auth.model import Action
-from gridwire.broker.port import HubInfo
+from gridwire.broker.port import Broker, HubInfo, Read
+from gridwire.core.batch import empty_until
 from gridwire.core.errors import GridwireError, OffsetOutOfRange
 from gridwire.core.limits import FETCH_BYTES_MAX
 from gridwire.heads.kafka.context import LEADER_EPOCH, Answer, Context, Request
@@ -130,11 +131,28 @@ async def _read(context: Context, ask: _Ask, room: int, *, first: bool) -> None:
         ask.data.start, ask.data.end, ask.data.records = bounds.start, bounds.end, b""
         ask.data.stable, ask.data.aborted = bounds.stable, ()
         return
-    read = await context.broker.read(ask.hub.name, ask.data.index, ask.offset, room, committed=ask.committed)
+    read = await _read_events(context.broker, ask, ask.hub.name, room)
     fits = first or len(read.data) <= room
     ask.data.start, ask.data.end, ask.data.records = read.start, read.end, read.data if fits else b""
     ask.data.stable = read.stable
     ask.data.aborted = [(each.producer_id, each.first) for each in read.aborted] if fits else ()
+
+
+async def _read_events(broker: Broker, ask: _Ask, hub: str, room: int) -> Read:
+    """Read from the first batch with records on; where only empty ones are left, the last of them.
+
+    Compaction leaves empty batches. librdkafka takes an answer without records for one that was cut short: it doubles
+    its limit, and after ten of these it reports MSG_SIZE_TOO_LARGE. So a reader is handed no answer of empty batches
+    but the one that takes it to the end, where it must get for its position to be that of the end.
+    """
+    read = await broker.read(hub, ask.data.index, ask.offset, room, committed=ask.committed)
+    while (past := empty_until(read.data)) is not None:
+        await asyncio.sleep(0)  # a long stretch must not keep the others waiting
+        later = await broker.read(hub, ask.data.index, past, room, committed=ask.committed)
+        if not len(later.data):
+            return read
+        read = later
+    return read
 
 
 async def _wait(context: Context, asks: list[_Ask], left_s: float) -> bool:
