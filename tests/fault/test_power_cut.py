@@ -128,19 +128,10 @@ class PoweredHub(kill.Hub):  # type: ignore[name-defined,misc]
         super().__init__(directory)
         self.data = disk.place / "data"
         self.durability = "fsync"
-        self.prelude = ""
         self.http_port = kill.free_port()
 
-    def launch(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GRIDWIRE_")}
-        code = f"{self.prelude}\nfrom gridwire.cli.main import main\nmain()"
-        command = [sys.executable, "-c", code, "up", "--data", str(self.data), "--durability", self.durability]
-        command += ["--amqp-port", "off"]
-        command += ["--kafka-port", str(self.port), "--http-port", str(self.http_port)]
-        with self._errors.open("ab") as errors:
-            self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, cwd=self.directory, env=environment
-            )
+    def flags(self) -> list[str]:
+        return ["--durability", self.durability, "--http-port", str(self.http_port)]
 
     def create(self) -> None:
         topic = NewTopic(kill.HUB, kill.PARTITIONS, 1, config={"segment.bytes": str(SEGMENT_BYTES)})
@@ -268,7 +259,7 @@ def lost_in_one_cut(hub: PoweredHub, disk: Disk, directory: Path) -> int:
     """Acknowledged events that a cut takes which drops everything unsynced. The hub is up and has its topic."""
     load = kill.Load(hub, directory)
     try:
-        load.wait_for_ack(200 * kill.ACK.size, hub)
+        load.wait_for_ack([200 * kill.ACK.size] * 2, hub)
         disk._tell("cut 1 0")
         hub.kill()
         load.abort()
