@@ -48,17 +48,22 @@ def message(body: bytes) -> bytes:
     return DATA + struct.pack(">I", len(body)) + body
 
 
+def address(text: str) -> tuple[str, int]:
+    """Host and port of `amqp://host:port` or `host:port`."""
+    host, _, port = text.removeprefix("amqp://").rpartition(":")
+    return host, int(port)
+
+
 class Peer:
     """A connection with one session.
 
     Args:
-        address: `host:port`.
+        where: `amqp://host:port`, or without the scheme.
         frame_bytes_max: said in open.
     """
 
-    def __init__(self, address: str, *, frame_bytes_max: int = frames.FRAME_BYTES_MAX, wait_s: float = WAIT_S) -> None:
-        host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), wait_s)
+    def __init__(self, where: str, *, frame_bytes_max: int = frames.FRAME_BYTES_MAX, wait_s: float = WAIT_S) -> None:
+        self.socket = socket.create_connection(address(where), wait_s)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.wait_s = wait_s
         self.largest_frame_bytes = 0

@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from amqp_peer import opening
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from gridwire.core.limits import CONNECTIONS_MAX
@@ -41,6 +44,9 @@ KAFKA_IDLE_BYTES = 6 * KIB
 
 HTTP_IDLE_BYTES = 16 * KIB
 """As above on the HTTP head, whose parser and request live as long as the connection; measured 9 KiB."""
+
+AMQP_IDLE_BYTES = 8 * KIB
+"""As above on the AMQP head, with a session; measured 3.5 KiB."""
 
 SLACK_BYTES = 48 * MIB
 """What else a busy hub may take: a batch or two, the allocator's holes."""
@@ -60,7 +66,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 def address(text: str) -> tuple[str, int]:
-    host, _, port = text.removeprefix("http://").rpartition(":")
+    host, _, port = text.rpartition("/")[2].rpartition(":")
     return host, int(port)
 
 
@@ -133,6 +139,7 @@ def crowd() -> Iterator[Callable[[str], Crowd]]:
 HEADS = {
     "kafka": (bytes(codec.encode_request(18, 0, 1, "idle", {})), KAFKA_IDLE_BYTES),
     "http": (b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", HTTP_IDLE_BYTES),
+    "amqp": (opening(), AMQP_IDLE_BYTES),
 }
 
 

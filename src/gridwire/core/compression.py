@@ -26,8 +26,8 @@ _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
 
 
-def _lz4_frame(data: bytes) -> bytes:
-    """One LZ4 frame whose blocks do not refer to each other."""
+def _independent_lz4(data: bytes) -> bytes:
+    """An LZ4 frame of independent blocks: Java's Kafka clients and brokers read no other."""
     compressor = cramjam.lz4.Compressor(block_linked=False)
     compressor.compress(data)
     return bytes(compressor.finish())
@@ -37,7 +37,7 @@ _COMPRESS: dict[int, Callable[[bytes], bytes]] = {
     NONE: lambda data: data,
     GZIP: lambda data: bytes(cramjam.gzip.compress(data)),
     SNAPPY: lambda data: bytes(cramjam.snappy.compress_raw(data)),
-    LZ4: _lz4_frame,
+    LZ4: _independent_lz4,
     ZSTD: lambda data: bytes(cramjam.zstd.compress(data)),
 }
 _DECOMPRESS_INTO = {

@@ -1,8 +1,12 @@
-"""Answers that clients have not read yet, over all connections of a head, and who has to go when they are too many."""
+"""What the connections of a head hold, and who has to go when it is too much.
+
+`Backlog`: answers that clients have not read yet. `Arriving`: what has come and is not whole yet.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 import structlog
 
@@ -56,3 +60,37 @@ class Backlog:
             self.dropped += 1
         if self.dropped > before:
             log.warning("clients_that_do_not_read_dropped", connections=self.dropped - before)
+
+
+class Holder(Protocol):
+    """A connection that holds bytes."""
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        ...
+
+
+class Arriving:
+    """Bounds what has come of frames and messages that are not whole yet, over all connections of a head.
+
+    Whose message becomes whole goes to the back, so when there is too much those that wait longest for theirs are cut.
+
+    Args:
+        bytes_max: bytes over all connections above which the slowest is cut.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self._held: dict[Holder, int] = {}
+
+    def holds(self, connection: Holder, size: int, *, moved: bool) -> None:
+        """So many bytes wait now for the rest of theirs; `moved`: something became whole since the last call."""
+        before = self._held.pop(connection, 0) if moved or not size else self._held.get(connection, 0)
+        self.bytes += size - before
+        if size:
+            self._held[connection] = size
+        while self.bytes > self.bytes_max:
+            slowest = next(iter(self._held))
+            self.holds(slowest, 0, moved=False)
+            slowest.abort("its message arrives too slowly, and too much waits for the rest of theirs")

@@ -15,6 +15,7 @@ from gridwire.auth.model import Action
 from gridwire.broker.port import HubInfo
 from gridwire.core.errors import GridwireError, NotAllowed, NotAuthenticated
 from gridwire.heads.amqp.context import (
+    ARRIVING_BYTES_MAX,
     IDLE_TIME_OUT_MS,
     PENDING_BYTES_MAX,
     SIGN_IN_S,
@@ -38,7 +39,7 @@ from gridwire.wire.amqp.errors import (
     LinkError,
     condition_of,
 )
-from gridwire.wire.amqp.link import Link, Session
+from gridwire.wire.amqp.link import Delivery, Link, Session
 from gridwire.wire.amqp.performatives import SETTLED, Attach, Source, Target
 from gridwire.wire.amqp.states import ConnectionState, LinkState
 from gridwire.wire.amqp.types import Symbol
@@ -111,8 +112,12 @@ class Connection(asyncio.Protocol):
         self._pending_bytes = 0
         self._flush_due = self._reading_paused = self._closing = self._taking = False
         self._muted: asyncio.TimerHandle | None = None
-        self._waiting: dict[Link, list[Any]] = {}
+        self._waiting: dict[Link, list[Delivery]] = {}
         self._waiting_bytes = 0
+        self.unsettled = 0
+        """Deliveries whose outcome is not known, over all links."""
+        self._arriving_bytes = 0
+        self._moved = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- transport callbacks
@@ -144,6 +149,9 @@ class Connection(asyncio.Protocol):
             self.keyring.close()
         self.context.pending_bytes -= self._pending_bytes
         self._pending_bytes = 0
+        self.context.backlog.resumed(self._transport)
+        self.context.arriving.holds(self, 0, moved=False)
+        self.engine.abandon()
         self.head.closed(self)
 
     def data_received(self, data: bytes) -> None:
@@ -159,13 +167,16 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """The peer reads too slowly: receivers wait."""
+        """The peer reads too slowly: receivers wait, and nothing more is taken that would have to be answered."""
         self.writing_paused = True
+        self.context.backlog.paused(self._transport)
 
     def resume_writing(self) -> None:
         """It has caught up."""
         self.writing_paused = False
-        self._wake_receivers()
+        self.context.backlog.resumed(self._transport)
+        self.proceed()
+        self.wake_receivers()
 
     # -- in
 
@@ -178,6 +189,7 @@ class Connection(asyncio.Protocol):
             self._take()
         finally:
             self._taking = False
+        self._bound_arriving()
         self.flush()
         self._balance()
 
@@ -193,7 +205,21 @@ class Connection(asyncio.Protocol):
                 self.engine.close("amqp:internal-error", "the hub failed; its log says more")
 
     def _full(self) -> bool:
-        return self._pending_bytes >= PENDING_BYTES_MAX or self._muted is not None or self.head.full()
+        waits = self.writing_paused or self._muted is not None
+        return waits or self._pending_bytes >= PENDING_BYTES_MAX or self.head.full()
+
+    def _bound_arriving(self) -> None:
+        """Say how much waits for the rest of its frame or message. What only waits for its turn does not count."""
+        size = self.engine.buffered_bytes
+        if self._closing or self._full() or not (size or self._arriving_bytes):
+            return
+        if size > ARRIVING_BYTES_MAX:
+            self.engine.close(LIMIT, f"{size} bytes wait for the rest of their messages")
+            self._over()
+            return
+        self._arriving_bytes = size
+        self.context.arriving.holds(self, size, moved=self._moved)
+        self._moved = False
 
     def _balance(self) -> None:
         """Read exactly while there is room."""
@@ -233,7 +259,7 @@ class Connection(asyncio.Protocol):
     def _unmute(self) -> None:
         self._muted = None
         self.proceed()
-        self._wake_receivers()
+        self.wake_receivers()
 
     # -- out
 
@@ -291,7 +317,8 @@ class Connection(asyncio.Protocol):
             link.node for session in self.engine.sessions.values() for link in session.by_handle.values() if link.node
         ]
 
-    def _wake_receivers(self) -> None:
+    def wake_receivers(self) -> None:
+        """Let receivers look again whether there is room."""
         for node in self._nodes():
             node.credited()
 
@@ -332,7 +359,7 @@ class Connection(asyncio.Protocol):
             self._refuse(link, error)
 
     def _refuse(self, link: Link, error: GridwireError) -> None:
-        self._waiting.pop(link, None)
+        self._take_waiting(link)
         condition, description = condition_of(error)
         self.context.counters.errors += 1
         self.engine.refuse(link, condition, description)
@@ -341,15 +368,20 @@ class Connection(asyncio.Protocol):
         try:
             node = await coming
             if link.state in (LinkState.ENDING, LinkState.DETACHED):
-                self._waiting.pop(link, None)
+                self._take_waiting(link)
                 return
             self._accept(link, node)
-            for delivery in self._waiting.pop(link, []):
-                self._waiting_bytes -= delivery.size
+            for delivery in self._take_waiting(link):
                 cast(Any, node).deliver(delivery)
         except GridwireError as error:
             self._refuse(link, error)
         self.flush()
+
+    def _take_waiting(self, link: Link) -> list[Delivery]:
+        """What came before the link was answered."""
+        waiting = self._waiting.pop(link, [])
+        self._waiting_bytes -= sum(delivery.size for delivery in waiting)
+        return waiting
 
     def _node(self, link: Link) -> Node | Coroutine[Any, Any, Node]:
         """What an attach asks for. Raises GridwireError."""
@@ -432,6 +464,7 @@ class Connection(asyncio.Protocol):
 
     def _delivered(self, event: engine.Delivered) -> None:
         link, delivery = event.link, event.delivery
+        self._moved = True
         if link.node is not None:
             link.node.deliver(delivery)
             return
@@ -446,7 +479,7 @@ class Connection(asyncio.Protocol):
 
     def _credited(self, event: engine.Credited) -> None:
         if event.link is None:
-            self._wake_receivers()
+            self.wake_receivers()
         elif event.link.node is not None:
             event.link.node.credited()
 
@@ -459,7 +492,7 @@ class Connection(asyncio.Protocol):
         self._leave(event.link)
 
     def _leave(self, link: Link) -> None:
-        self._waiting.pop(link, None)
+        self._take_waiting(link)
         node, link.node = link.node, None
         if node is not None:
             node.close()

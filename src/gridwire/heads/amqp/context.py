@@ -10,6 +10,7 @@ from gridwire.broker.port import Broker, HubInfo
 from gridwire.core.clock import Clock
 from gridwire.core.errors import HubExists, UnknownHub, UnknownPartition
 from gridwire.core.limits import MIB, check_name
+from gridwire.heads.backlog import Arriving, Backlog
 
 if TYPE_CHECKING:
     from gridwire.heads.amqp.appender import Appender
@@ -31,6 +32,15 @@ HEAD_BYTES_MAX: Final = 256 * MIB
 WRITE_BUFFER_BYTES: Final = MIB
 """Unsent bytes above which a connection's receivers wait."""
 
+HEAD_UNREAD_BYTES_MAX: Final = 256 * MIB
+"""Unsent bytes over all connections; above it the one that reads nothing for longest is cut."""
+
+ARRIVING_BYTES_MAX: Final = 32 * MIB
+"""Frames and messages of one connection that are not whole yet; above it the connection is closed."""
+
+HEAD_ARRIVING_BYTES_MAX: Final = 256 * MIB
+"""As above, over all connections; the one that waits longest for the rest is cut."""
+
 READ_BYTES: Final = 256 * 1024
 """Asked of the log at once for one link; a larger batch comes whole."""
 
@@ -39,6 +49,9 @@ HELD_BYTES_MAX: Final = 128 * MIB
 
 UNSETTLED_MAX: Final = 5000
 """Deliveries of one link whose outcome is not known."""
+
+CONNECTION_UNSETTLED_MAX: Final = 20_000
+"""As above, over all links of a connection: some 5 MB."""
 
 NON_EPOCH_READERS_MAX: Final = 5
 """Receivers without owner level on one partition of one group: the service's own limit."""
@@ -85,6 +98,8 @@ class Context:
     counters: Counters = field(default_factory=Counters)
     pending_bytes: int = 0
     held_bytes: int = 0
+    backlog: Backlog = field(default_factory=lambda: Backlog(HEAD_UNREAD_BYTES_MAX))
+    arriving: Arriving = field(default_factory=lambda: Arriving(HEAD_ARRIVING_BYTES_MAX))
     appender: Appender = field(init=False)
     readers: Readers = field(init=False)
 

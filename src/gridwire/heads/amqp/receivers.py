@@ -18,7 +18,7 @@ from gridwire.broker.port import HubInfo, Place, Position, Read
 from gridwire.core import batch
 from gridwire.core.batch import BatchHeader
 from gridwire.core.errors import Corruption, GridwireError, InvalidBatch, MessageTooLarge, OffsetOutOfRange
-from gridwire.heads.amqp.context import HELD_BYTES_MAX, READ_BYTES, UNSETTLED_MAX
+from gridwire.heads.amqp.context import CONNECTION_UNSETTLED_MAX, HELD_BYTES_MAX, READ_BYTES, UNSETTLED_MAX
 from gridwire.log.transactions import is_aborted
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.addresses import Start
@@ -145,6 +145,7 @@ class Receiver:
         self._commits = commits
         self.lanes: dict[int, Lane] = {}
         self._unsettled: dict[int, tuple[Lane, int]] = {}
+        self._counted = 0
         self._share: tuple[int, int] | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -204,6 +205,7 @@ class Receiver:
                 continue
             if not settled:
                 self._answers.append((delivery_id, state or Accepted()))
+        self._count_unsettled()
         self._commit_soon()
         self._wake.set()
 
@@ -219,6 +221,8 @@ class Receiver:
     def close(self) -> None:
         """The link is gone."""
         self.ended = True
+        self._unsettled.clear()
+        self._count_unsettled()
         if self._partition >= 0:
             self.context.readers.leave_partition((self.hub.name, self.group, self._partition), self)
         elif self._committing is not None and not self._committing.done():
@@ -282,6 +286,7 @@ class Receiver:
                 lane = self.lanes.pop(partition)
                 self.context.held_bytes -= lane.forget()
                 self._unsettled = {key: each for key, each in self._unsettled.items() if each[0] is not lane}
+                self._count_unsettled()
         for partition in mine - self.lanes.keys():
             self.lanes[partition] = Lane((self.hub.name, partition), await self._first(partition))
 
@@ -291,7 +296,19 @@ class Receiver:
         if not link.alive or self._connection.writing_paused:
             return 0
         room = min(link.credit, link.session.room)
-        return room if link.settled else min(room, UNSETTLED_MAX - len(self._unsettled))
+        if link.settled:
+            return room
+        left = CONNECTION_UNSETTLED_MAX - self._connection.unsettled
+        return min(room, left, UNSETTLED_MAX - len(self._unsettled))
+
+    def _count_unsettled(self) -> None:
+        """Keep the connection's count; other links wait for it, too."""
+        connection, change = self._connection, len(self._unsettled) - self._counted
+        waited = connection.unsettled >= CONNECTION_UNSETTLED_MAX and change < 0
+        connection.unsettled += change
+        self._counted = len(self._unsettled)
+        if waited:
+            connection.wake_receivers()
 
     async def _pump(self) -> bool:
         """Send what there is, a turn for each lane; False when nothing could be sent."""
@@ -321,6 +338,7 @@ class Receiver:
             for step, offset in enumerate(offsets):
                 self._unsettled[(delivery_id + step) & 0xFFFFFFFF] = (lane, offset)
                 lane.open.setdefault(offset, 0)
+            self._count_unsettled()
         if offsets and not again:
             lane.offset = offsets[-1] + 1
             if self._commits and self._link.settled:

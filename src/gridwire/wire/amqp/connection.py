@@ -174,6 +174,8 @@ class Connection:
         self.state = ConnectionState.START
         self.sessions: dict[int, Session] = {}
         self.links = 0
+        self.partial_bytes = 0
+        """Bytes of deliveries whose last transfer has not come, over all links."""
         self.peer_frame_bytes_max = frames.FRAME_BYTES_LEAST
         self.peer_idle_ms = 0
         self.opened: Open | None = None
@@ -192,12 +194,16 @@ class Connection:
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes fed and not yet taken by `events`."""
-        return self._reader.buffered_bytes
+        """Bytes fed and not yet taken by `events`, and those of deliveries that are not whole."""
+        return self._reader.buffered_bytes + self.partial_bytes
 
     def events(self) -> Iterator[Event]:
         """What the bytes mean, one at a time."""
-        while self.state is not ConnectionState.CLOSED:
+        while True:
+            while self._pending:
+                yield self._pending.pop(0)
+            if self.state is ConnectionState.CLOSED:
+                return
             try:
                 found = self._reader.next()
                 if found is None:
@@ -206,8 +212,13 @@ class Connection:
             except AmqpError as error:
                 self._reader.header_due = False
                 self.close(error.condition, error.description)
-            while self._pending:
-                yield self._pending.pop(0)
+
+    def abandon(self) -> None:
+        """Let go of everything that came and is not whole: nobody will send the rest."""
+        self._reader = FrameReader()
+        for session in self.sessions.values():
+            for link in session.by_handle.values():
+                self._forget_parts(link)
 
     def _take(self, found: ProtocolHeader | Frame) -> None:
         if self.state is ConnectionState.CLOSING and isinstance(found, Frame):
@@ -360,6 +371,7 @@ class Connection:
 
     def _forget(self, link: Link) -> None:
         self.links -= 1
+        self._forget_parts(link)
         link.session.forget(link)
         if self._by_name.get((link.name, link.receives)) is link:
             del self._by_name[link.name, link.receives]
@@ -448,7 +460,7 @@ class Connection:
         if link.state in (LinkState.ENDING, LinkState.DETACHED):
             return
         link.move("detached by us")
-        link.parts, link.first = [], None
+        self._forget_parts(link)
         link.session.forget(link)
         error = Error(Symbol(condition), description) if condition else None
         self._send(link.session.channel, Detach(link.handle, True, error))
@@ -464,6 +476,10 @@ class Connection:
         if not ended:
             self._send(session.channel, Detach(detach.handle, bool(detach.closed)))
             self._pending.append(Detached(link, bool(detach.closed)))
+
+    def _forget_parts(self, link: Link) -> None:
+        self.partial_bytes -= link.parts_size
+        link.forget_parts()
 
     def _failed_link(self, session: Session, body: Composite, error: LinkError) -> None:
         link = session.by_handle.get(getattr(body, "handle", -1))
@@ -509,7 +525,11 @@ class Connection:
             raise LinkError(NOT_ALLOWED, "a transfer on a link that receives")
         if link.state is LinkState.ENDING:
             return
-        delivery = link.take_transfer(transfer, found.data, payload, found.end)
+        before = link.parts_size
+        try:
+            delivery = link.take_transfer(transfer, found.data, payload, found.end)
+        finally:
+            self.partial_bytes += link.parts_size - before
         if delivery is not None:
             self._pending.append(Delivered(link, delivery))
 

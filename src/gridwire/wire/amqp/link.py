@@ -26,6 +26,9 @@ MESSAGE_BYTES_MAX: Final = 8 * MIB
 
 TAG_BYTES_MAX: Final = 32
 
+PARTS_MAX: Final = 1024
+"""Pieces of one delivery kept apart: each costs some ten bytes of its own, and a peer may send single bytes."""
+
 
 @dataclass(slots=True)
 class Delivery:
@@ -149,7 +152,7 @@ class Link:
             raise LinkError(INVALID_FIELD, "another delivery began before the last one was whole")
         if transfer.aborted:
             self.move("aborted")
-            self._forget()
+            self.forget_parts()
             return None
         self._keep(data[start:end])
         if transfer.more:
@@ -158,7 +161,7 @@ class Link:
         self.move("last of many")
         first, whole = self.first, b"".join(self.parts)
         settled = bool(first.settled or transfer.settled)
-        self._forget()
+        self.forget_parts()
         return self._delivery(first, whole, 0, len(whole), settled)
 
     def _first(self, transfer: Transfer, data: bytes, start: int, end: int) -> Delivery | None:
@@ -191,13 +194,16 @@ class Link:
         if self.parts_size > (self.max_message_size or MESSAGE_BYTES_MAX):
             raise self._too_large(self.parts_size)
         self.parts.append(piece)
+        if len(self.parts) > PARTS_MAX:
+            self.parts = [b"".join(self.parts)]
 
     def _too_large(self, size: int) -> LinkError:
         limit = self.max_message_size or MESSAGE_BYTES_MAX
-        self._forget()
+        self.forget_parts()
         return LinkError(SIZE_EXCEEDED, f"a message of {size} bytes or more; {limit} are taken")
 
-    def _forget(self) -> None:
+    def forget_parts(self) -> None:
+        """Let go of a delivery that is not whole."""
         self.parts = []
         self.parts_size = 0
         self.first = None
