@@ -1,4 +1,4 @@
-"""TLS for every head: one context, whose certificate is read again when its files change."""
+"""TLS for every head: one context, whose certificate is read again when its files change, and the end of a connection."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from gridwire.core.errors import InvalidSetting
 
 POLL_S: Final = 2.0
 """How often the files are looked at."""
+
+GOODBYE_S: Final = 0.5
+"""How long a peer may take to answer that a connection ends: enough for the farthest, and one that is idle never does."""
 
 log = structlog.get_logger("gridwire.tls")
 
@@ -93,6 +96,21 @@ class Certificates:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+
+def hang_up(transport: asyncio.Transport) -> None:
+    """Close once all is written. Over TLS this waits for the peer to say goodbye too, but no longer than `GOODBYE_S`.
+
+    A client that keeps an idle connection reads nothing, so it would hold up the stop of its hub for the whole drain.
+    """
+    transport.close()
+    if transport.get_extra_info("sslcontext") is not None:
+        asyncio.get_running_loop().call_later(GOODBYE_S, _cut_if_written, transport)
+
+
+def _cut_if_written(transport: asyncio.Transport) -> None:
+    if not transport.get_write_buffer_size():
+        transport.abort()
 
 
 def certificate_names(certificate: dict[str, Any]) -> Iterator[str]:

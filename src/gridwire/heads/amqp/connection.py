@@ -26,6 +26,7 @@ from gridwire.heads.amqp.receivers import Receiver
 from gridwire.heads.amqp.requests import Replies, Requests
 from gridwire.heads.amqp.rights import Keyring
 from gridwire.heads.amqp.senders import Sender
+from gridwire.heads.tls import hang_up
 from gridwire.wire.amqp import connection as engine
 from gridwire.wire.amqp.addresses import DEFAULT_GROUP, Start, parse_address, parse_filter
 from gridwire.wire.amqp.connection import ConnectionSettings
@@ -474,7 +475,7 @@ class Connection(asyncio.Protocol):
         """Send what is left and close."""
         self.flush()
         self._closing = True
-        self._transport.close()
+        hang_up(self._transport)
 
     # -- for nodes
 

@@ -16,7 +16,7 @@ from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.sign_in import CERTIFICATE
 from gridwire.heads.http.upgrade import Upgrades, answer
-from gridwire.heads.tls import certificate_names
+from gridwire.heads.tls import certificate_names, hang_up
 
 
 class HubConnection(HttpToolsProtocol):
@@ -133,8 +133,16 @@ class HubConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is out; if the body is not in yet it was refused, and may only go on for a while."""
         super().on_response_complete()
-        if not self._heading and not self.transport.is_closing():
+        if self.transport.is_closing():
+            hang_up(self.transport)
+        elif not self._heading:
             self._discard_timer = self.loop.call_later(self.limits.discard_s, self.transport.close)
+
+    def shutdown(self) -> None:
+        """The hub stops: close now when idle, after the answer otherwise."""
+        super().shutdown()
+        if self.transport.is_closing():
+            hang_up(self.transport)
 
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""

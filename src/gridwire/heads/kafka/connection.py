@@ -40,6 +40,7 @@ from gridwire.heads.kafka.context import (
 from gridwire.heads.kafka.handlers import HANDLERS, unsupported_api_versions
 from gridwire.heads.kafka.sasl import OPEN_TO_ALL, SIGN_IN_S
 from gridwire.heads.kafka.sign_in import Admission, raw_frame_size
+from gridwire.heads.tls import hang_up
 from gridwire.wire.kafka import codec
 from gridwire.wire.kafka.primitives import Buffer
 
@@ -552,4 +553,4 @@ class Connection(asyncio.BufferedProtocol):
 
     def _close_if_done(self) -> None:
         if self._closing and self.idle and not self._turn_due:
-            self._transport.close()
+            hang_up(self._transport)
