@@ -13,7 +13,6 @@ from typing import Any
 
 import confluent_kafka as ck
 import pytest
-import trustme
 from azure.eventhub import EventData, EventHubConsumerClient, EventHubProducerClient, TransportType
 from azure.eventhub.aio import EventHubConsumerClient as AsyncConsumer
 from azure.eventhub.aio import EventHubProducerClient as AsyncProducer
@@ -274,41 +273,18 @@ def test_nonsense_is_closed_and_hurts_nobody(hub: Any, name: str, data: bytes) -
     send(hub, name, ["still here"], partition_id="0")
 
 
-@pytest.fixture(scope="module")
-def secured(
-    tmp_path_factory: pytest.TempPathFactory, hub_process: Any, gridwire_cli: Any
-) -> Iterator[tuple[Any, str, Path]]:
-    """A hub with TLS and sign-in; its root connection string and the authority that vouches for it."""
-    directory = tmp_path_factory.mktemp("amqps")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
-    issued = authority.issue_cert("localhost", "127.0.0.1")
-    issued.private_key_pem.write_to_path(str(directory / "key.pem"))
-    issued.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
-    tls = ("--tls-cert", str(directory / "cert.pem"), "--tls-key", str(directory / "key.pem"))
-    served = hub_process(directory / "data", "--auth", "--no-workers", *tls)
-    try:
-        connection = (directory / "data" / "root.connection-string").read_text().strip()
-        create = ("hub", "create", "h", "--connection-string", connection)
-        gridwire_cli(*create, url=served.http, ca=directory / "ca.pem")
-        yield served, connection, directory / "ca.pem"
-    finally:
-        served.stop()
-
-
 @pytest.mark.parametrize("way", ["amqps", "websocket"])
-def test_over_tls(secured: tuple[Any, str, Path], way: str) -> None:
-    served, connection, ca = secured
-    parts = dict(part.split("=", 1) for part in connection.split(";") if part)
-    words = "Endpoint=sb://localhost;SharedAccessKeyName={SharedAccessKeyName};SharedAccessKey={SharedAccessKey}"
-    port = (served.amqps if way == "amqps" else served.http).rpartition(":")[2]
+def test_over_tls(secured: Any, way: str) -> None:
+    name = f"h-{way}"
+    secured.cli("hub", "create", name)
+    address = f"sb://localhost:{secured.port(way)}"
     options: dict[str, Any] = {
-        "eventhub_name": "h", "custom_endpoint_address": f"sb://localhost:{port}", "connection_verify": str(ca),
+        "eventhub_name": name, "custom_endpoint_address": address, "connection_verify": str(secured.ca),
         "transport_type": TransportType.Amqp if way == "amqps" else TransportType.AmqpOverWebsocket,
     }  # fmt: skip
 
     async def main() -> str:
-        text = words.format(**parts)
+        text = secured.text()
         async with AsyncProducer.from_connection_string(text, **options) as client:
             await client.send_event(EventData(way), partition_id="0")
             last = (await client.get_partition_properties("0"))["last_enqueued_sequence_number"]

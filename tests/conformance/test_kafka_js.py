@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import os
-import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,9 @@ import pytest
 from confluent_kafka import admin as ck_admin
 
 HERE = Path(__file__).parent
-CACHE = HERE.parent.parent / ".kafka"
-INSTALL_S = 300.0
+sys.path.insert(0, str(HERE.parent.parent / "scripts"))
+import fetch_node  # noqa: E402
+
 CASE_S = 120.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -25,23 +24,10 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 def modules() -> Path:
-    """Where npm put the clients: a git-ignored cache, one directory a lock file."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"no JavaScript clients: {program} is not installed")
-    lock = (HERE / "js" / "package-lock.json").read_bytes()
-    place = CACHE / f"js-{hashlib.sha256(lock).hexdigest()[:12]}"
-    if (place / ".complete").exists():
-        return place
-    place.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / "js" / name, place)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    told = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-    if told.returncode:
-        pytest.skip(f"no JavaScript clients: npm could not fetch them: {told.stderr[-300:]}")
-    (place / ".complete").touch()
-    return place
+    try:
+        return fetch_node.fetch(HERE / "js")
+    except fetch_node.NodeUnavailable as problem:
+        pytest.skip(f"no JavaScript clients: {problem}")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +45,7 @@ def case(hub: Any, modules: Path) -> Callable[..., None]:
             admin = ck_admin.AdminClient({"bootstrap.servers": hub.kafka, "log_level": 0})
             admin.create_topics([ck_admin.NewTopic(topic, partitions, 1)])[topic].result(30)
         command = ["node", str(HERE / "js" / f"{client}.mjs"), name, hub.kafka, topic, *more]
-        environment = {**os.environ, "GRIDWIRE_NODE_MODULES": str(modules / "package.json")}
+        environment = fetch_node.environment(modules)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=CASE_S, check=False)
         assert done.stdout == "passed\n", done.stderr[-4000:]
 
