@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent / "scripts"))
 import fetch_node  # noqa: E402
 
-CASE_S = 120.0
+CASE_S = 100.0
 PARTITIONS = {"processors": 4}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

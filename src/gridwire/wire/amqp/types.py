@@ -111,6 +111,8 @@ def _plain(code: int, buffer: Buffer, position: int, end: int, depth: int) -> tu
         size, form = fixed
         _need(position, size, end)
         return (buffer[position] if form is None else form.unpack_from(buffer, position)[0]), position + size
+    if code == 0x45:
+        return [], position
     kind = code >> 4
     if kind in (0xA, 0xB):
         return _variable(code, buffer, position, end)
