@@ -27,7 +27,11 @@ from gridwire.heads.kafka import server as kafka_server
 FOR_EVER_S = 1000.0
 DEADLINE_S = 30.0
 HEADS = ["kafka", "amqp", "http"]
-FIRST_WORDS = {"kafka": b"", "amqp": b"AMQP\x03\x01\x00\x00", "http": b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n"}
+FIRST_WORDS = {
+    "kafka": b"",
+    "amqp": b"AMQP\x03\x01\x00\x00",
+    "http": b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n",
+}
 
 
 def head_of(kind: str, broker: EmbeddedBroker, membership: Membership, context: ssl.SSLContext) -> Any:
