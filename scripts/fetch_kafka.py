@@ -68,22 +68,27 @@ def fetch(cache: Path = CACHE) -> Path:
     libs = cache / f"kafka-{VERSION}"
     if (libs / ".complete").exists():
         return libs
+    copy_dependencies(libs, _POM.format(kafka=VERSION, slf4j=SLF4J), f"Apache Kafka {VERSION}")
+    return libs
+
+
+def copy_dependencies(libs: Path, pom: str, what: str) -> None:
+    """Let Maven put what a project file names, and what that needs, into `libs`. Raises KafkaUnavailable."""
     maven = shutil.which("mvn")
     if maven is None:
-        raise KafkaUnavailable("Maven is not installed (it fetches Apache Kafka)")
-    cache.mkdir(parents=True, exist_ok=True)
-    pom = cache / "pom.xml"
-    pom.write_text(_POM.format(kafka=VERSION, slf4j=SLF4J))
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={libs}"]
+        raise KafkaUnavailable(f"Maven is not installed (it fetches {what})")
+    libs.mkdir(parents=True, exist_ok=True)
+    project = libs / "pom.xml"
+    project.write_text(pom)
+    command = [maven, "-q", "-B", "-f", str(project), "dependency:copy-dependencies", f"-DoutputDirectory={libs}"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S, check=False)
     except subprocess.TimeoutExpired:
-        raise KafkaUnavailable(f"Maven did not fetch Apache Kafka within {FETCH_S:.0f} s") from None
+        raise KafkaUnavailable(f"Maven did not fetch {what} within {FETCH_S:.0f} s") from None
     if told.returncode:
         reason = next((line for line in (told.stdout + told.stderr).splitlines() if "ERROR" in line), "no reason given")
-        raise KafkaUnavailable(f"Maven could not fetch Apache Kafka {VERSION}: {reason[:200]}")
+        raise KafkaUnavailable(f"Maven could not fetch {what}: {reason[:200]}")
     (libs / ".complete").touch()
-    return libs
 
 
 if __name__ == "__main__":
