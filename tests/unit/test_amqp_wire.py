@@ -446,6 +446,18 @@ def test_detaching_and_closing_are_answered() -> None:
     assert wire.server.state is ConnectionState.CLOSED
 
 
+def test_every_event_of_a_frame_is_told_however_it_is_asked_for() -> None:
+    wire = Wire()
+    wire.link(SENDER)
+    wire.link(RECEIVER)
+    wire.client.say(End())
+    wire.server.feed(b"".join(wire.client.out))
+    found = [wire.server.next_event() for _ in range(3)]
+    assert [type(event) for event in found] == [engine.Detached, engine.Detached, type(None)]
+    wire.server.close()
+    assert isinstance(wire.server.next_event(), engine.Closed)
+
+
 # -- signing in
 
 

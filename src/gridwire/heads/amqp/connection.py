@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     def _take(self) -> None:
         while not self._closing and not self._full():
-            event = next(self.engine.events(), None)
+            event = self.engine.next_event()
             if event is None:
                 return
             try:
@@ -271,12 +271,8 @@ class Connection(asyncio.Protocol):
 
     def _turn(self) -> None:
         self._flush_due = False
-        if self._closing:
-            return
-        if self._reading_paused:
+        if not self._closing:
             self.proceed()
-        else:
-            self.flush()
 
     def flush(self) -> None:
         """Send what there is."""
@@ -430,6 +426,8 @@ class Connection(asyncio.Protocol):
             raise LinkError(UNAUTHORIZED, f"receiving from {address.hub!r} takes Listen")
         start = parse_filter(source.filter)
         hub = self.context.partition(address.hub, address.partition)
+        if address.partition < 0 and (topic := _copies(source)) is not None:
+            return Receiver(self, link, hub, -1, group, start or (Start("latest") if topic else None), shares=False)
         if address.partition < 0:
             commits = start is None
             return Receiver(self, link, hub, -1, group, start or Start("committed"), commits=commits)
@@ -451,7 +449,7 @@ class Connection(asyncio.Protocol):
             offered = (METRIC,) if node.metric else ()
             self.engine.accept(link, settled=settled, offered=offered, properties=attach.properties)
             node.start()
-            if whole:
+            if whole and node.shares:
                 self.context.readers.enter_hub(node.hub.name, node.group, node)
         elif isinstance(node, Replies):
             source = attach.source
@@ -579,3 +577,18 @@ _HANDLERS: Final[dict[type, Any]] = {
     engine.Detached: Connection._detached,
     engine.Closed: Connection._closed,
 }
+
+
+def _copies(source: Source) -> bool | None:
+    """Whether a source wants a copy of everything: True from now on (a topic), False from the start (a browser).
+
+    None: it shares the events with the others of its group. Raises LinkError.
+    """
+    topic = "topic" in (source.capabilities or ())
+    if not topic and source.distribution_mode != "copy":
+        return None
+    if source.durable:
+        raise LinkError(
+            NOT_IMPLEMENTED, "durable subscriptions are consumer groups here: receive from HUB/ConsumerGroups/GROUP"
+        )
+    return topic

@@ -2,7 +2,8 @@
 
 A receiver of one partition sends settled, as the service does: its reader keeps its own position. A receiver of a
 whole hub shares the partitions with the others of its group, waits for outcomes, and commits the group's positions:
-accepted and rejected events are done, released and modified ones are sent again.
+accepted and rejected events are done, released and modified ones are sent again. One that asks for a copy (a browser, a
+topic's subscriber) gets everything, and commits nothing.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class Receiver:
 
     def __init__(
         self, connection: Connection, link: Link, hub: HubInfo, partition: int, group: str, start: Start | None,
-        *, metric: bool = False, commits: bool = False,
+        *, metric: bool = False, commits: bool = False, shares: bool = True,
     ) -> None:  # fmt: skip
         self._connection = connection
         self.context = connection.context
@@ -143,10 +144,12 @@ class Receiver:
         self._start = start
         self.metric = metric
         self._commits = commits
+        self.shares = shares
+        """Of a whole hub: whether others of the group get other partitions."""
         self.lanes: dict[int, Lane] = {}
         self._unsettled: dict[int, tuple[Lane, int]] = {}
         self._counted = 0
-        self._share: tuple[int, int] | None = None
+        self._share: tuple[int, int] | None = None if shares else (0, 1)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Task[None] | None = None
@@ -225,6 +228,8 @@ class Receiver:
         self._count_unsettled()
         if self._partition >= 0:
             self.context.readers.leave_partition((self.hub.name, self.group, self._partition), self)
+        elif not self.shares:
+            pass
         elif self._committing is not None and not self._committing.done():
             self._committing.add_done_callback(self._leave_hub)  # whoever takes over begins at what it commits
         else:

@@ -11,6 +11,7 @@ Whoever drives it may stop in the middle of `events` and go on later: frames tha
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
@@ -181,7 +182,7 @@ class Connection:
         self.opened: Open | None = None
         self._settings = settings
         self._reader = FrameReader()
-        self._pending: list[Event] = []
+        self._pending: deque[Event] = deque()
         self._signed_in = False
         self._by_name: dict[tuple[str, bool], Link] = {}
 
@@ -199,19 +200,23 @@ class Connection:
 
     def events(self) -> Iterator[Event]:
         """What the bytes mean, one at a time."""
-        while True:
-            while self._pending:
-                yield self._pending.pop(0)
+        while (event := self.next_event()) is not None:
+            yield event
+
+    def next_event(self) -> Event | None:
+        """The next of `events`; None until more is fed."""
+        while not self._pending:
             if self.state is ConnectionState.CLOSED:
-                return
+                return None
             try:
                 found = self._reader.next()
                 if found is None:
-                    return
+                    return None
                 self._take(found)
             except AmqpError as error:
                 self._reader.header_due = False
                 self.close(error.condition, error.description)
+        return self._pending.popleft()
 
     def abandon(self) -> None:
         """Let go of everything that came and is not whole: nobody will send the rest."""
