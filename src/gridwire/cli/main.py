@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "move": "gridwire.cli.move:move",
     "ingest": "gridwire.cli.grid:ingest",
     "network": "gridwire.cli.grid:network",
+    "fn": "gridwire.cli.functions:fn",
     "sql": "gridwire.cli.lake:sql",
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",
