@@ -104,8 +104,7 @@ async def _serve(host: Any) -> None:
 
 def _announce(host: Any) -> None:
     lines = ["ready", f"http http://{host.options.host}:{host.port}"]
-    for function in host.app.functions:
-        lines.append(f"function {function.name} {_trigger(host, function)}")
+    lines += [f"function {function.name} {_trigger(host, function)}" for function in host.app.functions]
     if host.options.keys:
         lines.append(f"keys {host.options.state / 'keys.json'}")
     sys.stdout.write("\n".join(lines) + "\n")
@@ -119,4 +118,4 @@ def _trigger(host: Any, function: Any) -> str:
         return f"runs at {function.schedule}"
     if function.trigger == "httpTrigger":
         return f"answers /{'/'.join(part for part in (host.app.route_prefix, function.route) if part)}"
-    return function.trigger
+    return str(function.trigger)

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.json
+from numpy.typing import NDArray
 
 from gridwire.columnar.arrow import binary, to_arrow
 from gridwire.columnar.columns import EventColumns
@@ -30,12 +31,17 @@ class Rejected(Exception):
 
 def columns_of(events: Events) -> EventColumns:
     """The batch as the kernels see it; nothing is copied."""
+
+    def longs(view: memoryview) -> NDArray[np.int64]:
+        return np.frombuffer(view, np.int64)
+
+    def ints(view: memoryview) -> NDArray[np.int32]:
+        return np.frombuffer(view, np.int32)
+
     return EventColumns(
-        np.frombuffer(events.data, np.uint8),
-        *(np.frombuffer(view, np.int64) for view in (events.offsets, events.timestamps)),
-        np.frombuffer(events.key_starts, np.int64), np.frombuffer(events.key_lengths, np.int32),
-        np.frombuffer(events.value_starts, np.int64), np.frombuffer(events.value_lengths, np.int32),
-        np.frombuffer(events.header_starts, np.int64), np.frombuffer(events.header_counts, np.int32),
+        np.frombuffer(events.data, np.uint8), longs(events.offsets), longs(events.timestamps),
+        longs(events.key_starts), ints(events.key_lengths), longs(events.value_starts), ints(events.value_lengths),
+        longs(events.header_starts), ints(events.header_counts),
     )  # fmt: skip
 
 
@@ -126,7 +132,7 @@ _AVRO_FILE = b"Obj\x01"
 
 
 def inferred(columns: EventColumns) -> pa.RecordBatch:
-    """What the first value looks like decides: Arrow IPC, an Avro container, JSON objects; else the events as they are."""
+    """The first value's look decides: Arrow IPC, an Avro container, JSON objects; else the events as they are."""
     first = (columns.value(0) or b"") if len(columns) else b""
     if first.startswith((_IPC_STREAM, _IPC_FILE)):
         return _from_arrow(columns)
@@ -200,7 +206,7 @@ def _one(table: pa.Table) -> pa.RecordBatch:
 
 
 def rows_to_json(columns: Any) -> list[Any]:
-    """A table's rows as events: a column `value` of bytes alone is taken as it is, anything else becomes JSON objects."""
+    """A table's rows as events: a column `value` of bytes as it is; without one, rows become JSON objects."""
     if type(columns).__module__.partition(".")[0] == "polars":
         columns = columns.to_arrow()
     if RAW in columns.schema.names and pa.types.is_binary(columns.schema.field(RAW).type):

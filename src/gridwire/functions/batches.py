@@ -119,20 +119,21 @@ def bytes_of(columns: EventColumns) -> int:
 def pack(call: Call, parts: Sequence[EventColumns]) -> list[bytes | memoryview]:
     """The body of a BATCH frame, see `frames`. A part's bytes are taken as one stretch: records lie back to back."""
     head = msgspec.msgpack.encode(call)
-    stretches, moved, at = [], [], 0
+    stretches: list[bytes | memoryview] = []
+    moved, at = [], 0
     for part in parts:
         first, last = _stretch(part)
-        stretches.append(memoryview(part.data[first:last]))
+        stretches.append(part.data[first:last].data)
         moved.append(at - first)
         at += last - first
     n = sum(map(len, parts))
 
     def longs(name: str, *, starts: bool = False) -> memoryview:
         arrays = [getattr(part, name) + (shift if starts else 0) for part, shift in zip(parts, moved, strict=True)]
-        return memoryview(np.concatenate(arrays).astype(np.int64, copy=False)).cast("B")
+        return np.concatenate(arrays).astype(np.int64, copy=False).data.cast("B")
 
     def ints(name: str) -> memoryview:
-        return memoryview(np.concatenate([getattr(part, name) for part in parts]).astype(np.int32)).cast("B")
+        return np.concatenate([getattr(part, name) for part in parts]).astype(np.int32, copy=False).data.cast("B")
 
     begun = SIZES.size + padded(len(head)) + n * _ROW_BYTES
     return [

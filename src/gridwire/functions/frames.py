@@ -4,10 +4,10 @@
 
     host to worker    CALL   MessagePack of Call                      anything but events
                       BATCH  a batch of events, see below
-    worker to host    READY  MessagePack of App                       once, when the app is loaded, or is known to be broken
+    worker to host    READY  MessagePack of App                       once, when the app is loaded or known to be broken
                       DONE   MessagePack of Result                    for every CALL and BATCH, any order
 
-A batch is columns, 8-byte aligned, so that a worker reads it in place and makes an object only of what its function asks:
+A batch is columns, 8-byte aligned, so that a worker reads it in place and makes objects only of what is asked for:
 
     head:uint32  n:uint32  data:uint64                                 sizes: of the head, events, bytes of data
     MessagePack of Call, padded to 8
@@ -55,6 +55,7 @@ class Events:
 
     call: Call
     count: int
+    data: memoryview
     offsets: memoryview
     timestamps: memoryview
     key_starts: memoryview
@@ -63,7 +64,6 @@ class Events:
     key_lengths: memoryview
     value_lengths: memoryview
     header_counts: memoryview
-    data: memoryview
 
     def headers(self, row: int) -> Headers:
         """Headers of one event, in order."""
@@ -102,12 +102,11 @@ def read_events(body: memoryview) -> Events:
     at = SIZES.size
     call = msgspec.msgpack.decode(body[at : at + head], type=Call)
     at += padded(head)
-    arrays = []
-    for code, width in (("q", 8),) * 5 + (("i", 4),) * 3:
-        arrays.append(body[at : at + n * width].cast(code))
-        at += n * width
-    at = padded(at)
-    return Events(call, n, *arrays, body[at : at + size])
+    longs = [body[at + n * 8 * row : at + n * 8 * (row + 1)].cast("q") for row in range(5)]
+    at += n * 8 * 5
+    ints = [body[at + n * 4 * row : at + n * 4 * (row + 1)].cast("i") for row in range(3)]
+    at = padded(at + n * 4 * 3)
+    return Events(call, n, body[at : at + size], *longs, *ints)
 
 
 def head_of(kind: int, number: int, size: int) -> bytes:

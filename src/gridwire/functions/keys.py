@@ -50,4 +50,4 @@ class Keys:
             able.append(self.system)
         if level == "FUNCTION":
             able += [*self.host.values(), *(self.functions.get(function or "", {}).values())]
-        return any([secrets.compare_digest(given.encode(), key.encode()) for key in able])
+        return any(secrets.compare_digest(given.encode(), key.encode()) for key in able)

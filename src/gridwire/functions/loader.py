@@ -58,7 +58,8 @@ def load(directory: Path) -> Loaded:
         register = _import(directory, settings)
     except Invalid as error:
         return Loaded(App(problems=(str(error),)))
-    found, problems = Loaded(App()), []
+    found = Loaded(App())
+    problems: list[str] = []
     functions = []
     for name, function in _functions(register, problems):
         index = _Index(settings, name, function)
@@ -222,7 +223,7 @@ class _Index:
         if name in _ARROW:
             return _ARROW[name]
         inner = next(iter(typing.get_args(hint)), hint)
-        return {str: "text", bytes: "bytes"}.get(inner, "event") if isinstance(inner, type) else "event"
+        return "text" if inner is str else "bytes" if inner is bytes else "event"
 
     def _fields(self, columns: Any) -> tuple[tuple[str, str], ...]:
         """Declared columns. Raises Invalid."""

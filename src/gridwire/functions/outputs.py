@@ -52,12 +52,12 @@ class Outbox:
             write_blob(self._blobs, binding.target, value, names)
             return
         published = self._hubs.setdefault(binding.target, Published(binding.target, [], [], []))
-        if isinstance(value, str | bytes | bytearray | Mapping | int | float) or not isinstance(value, Iterable):
-            value = [value]
-        elif _is_columns(value):
+        if _is_columns(value):
             from gridwire.functions.arrow import rows_to_json
 
             value = rows_to_json(value)
+        elif isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+            value = [value]
         for item in value:
             published.values.append(encoded(item))
             key = getattr(item, "partition_key", None) or getattr(item, "key", None)

@@ -43,7 +43,10 @@ def names_of(call: Call) -> dict[str, Any]:
             names |= found if isinstance(found, dict) else {}
         except msgspec.DecodeError:
             pass
-    return names | {"Query": given.get("params", {})} | given.get("params", {}) | given.get("route_params", {})
+    names["Query"] = given.get("params", {})
+    names.update(given.get("params", {}))
+    names.update(given.get("route_params", {}))
+    return names
 
 
 def answer(function: Function, value: Any) -> Any:

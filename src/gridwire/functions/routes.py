@@ -21,7 +21,7 @@ _CONSTRAINTS = {
     "decimal": r"[+-]?\d+(?:\.\d+)?", "double": r"[+-]?\d+(?:\.\d+)?", "float": r"[+-]?\d+(?:\.\d+)?",
     "datetime": r"[^/]+",
 }  # fmt: skip
-_PARAMETER = re.compile(r"\{(\*?)(\w+)((?::[^{}]+)*?)(\?|=[^{}]*)?\}")
+_PARAMETER = re.compile(r"\{(\*?)(\w+)((?::[^{}]+?)*)(\?|=[^{}]*)?\}")
 _LENGTHS = re.compile(r"(length|minlength|maxlength)\((\d+)(?:,(\d+))?\)\Z")
 
 

@@ -4,8 +4,8 @@
     down  no batch waited for a worker during `DOWN_S`: one less
     zero  nothing was to do during `idle_s`: none; the first event or request starts one again
 
-The gap between `UP_S` and `DOWN_S` is the hysteresis. Never more processes than partitions that have work, and never more
-than the cores allow: a further one could not get a batch.
+The gap between `UP_S` and `DOWN_S` is the hysteresis. Never more processes than partitions that have work, and never
+more than the cores allow: a further one could not get a batch.
 """
 
 from __future__ import annotations

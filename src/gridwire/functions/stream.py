@@ -3,8 +3,8 @@
     source.poll -> lanes -> pool of workers -> results -> source.commit(positions, outputs)
 
 Nothing is committed but what succeeded or lies in the dead-letter hub with the same commit. Outputs and positions are
-one commit, so effects inside the hub happen once wherever host or worker die. Whatever was under way when the source was
-lost, or the group taken over, is thrown away: whoever has the group now reads from the committed positions.
+one commit, so effects inside the hub happen once wherever host or worker die. Whatever was under way when the source
+was lost, or the group taken over, is thrown away: whoever has the group now reads from the committed positions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from gridwire.broker.port import ColumnBatch, EventSource, Output, Place
+from gridwire.broker.port import EventSource, Output, Place
 from gridwire.core.batch import Event
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists, UnknownHub
 from gridwire.functions import letters

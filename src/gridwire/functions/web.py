@@ -152,7 +152,7 @@ class Web:
     # -- Event Grid -------------------------------------------------------------------------------------------------
 
     async def _event_grid(self, request: Request) -> Response:
-        """Deliveries and handshakes of both schemas. Source: Event Grid's webhook reference, cloudevents/http-webhook.md."""
+        """Deliveries and handshakes of both schemas. Source: Event Grid's reference, cloudevents/http-webhook.md."""
         function = self._functions.get(request.query_params.get("functionName", ""))
         if function is None or function.trigger != model.EVENT_GRID:
             raise _Refused(404, "functionName must name a function with an Event Grid trigger")

@@ -4,8 +4,8 @@
     a loop's thread  runs every coroutine: clients that user code keeps belong to one loop
     some threads     run synchronous HTTP, timer and Event Grid functions beside them
 
-User code runs nowhere else. A worker knows nothing of hubs: events come in frames, outputs leave in frames, so killing it
-at any instruction loses nothing. When the host is gone the socket ends, and so does the worker.
+User code runs nowhere else. A worker knows nothing of hubs: events come in frames, outputs leave in frames, so killing
+it at any instruction loses nothing. When the host is gone the socket ends, and so does the worker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from typing import Any, Final
 
 import msgspec
 
-from gridwire.functions import model
 from gridwire.functions.context import Context, child_trace, configure_logging, invocation
 from gridwire.functions.frames import BATCH, CALL, DONE, READY, Channel, Events, read_events
 from gridwire.functions.loader import Loaded, load
@@ -57,7 +56,7 @@ class Prepared:
         bound = {function.parameter, *(each.name for each in function.inputs)}
         self._context = next((name for name in named if name not in bound and _is_context(name, hints)), None)
         self._hints = hints
-        self.names_paths = any(each.kind == "blob" for each in (*function.outputs, *function.inputs))
+        self.names_paths = bool(function.inputs) or any(output.kind == "blob" for output in function.outputs)
 
     @cached_property
     def decoder(self) -> Any:
