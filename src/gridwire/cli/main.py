@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "ingest": "gridwire.cli.grid:ingest",
     "network": "gridwire.cli.grid:network",
     "fn": "gridwire.cli.functions:fn",
+    "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",
