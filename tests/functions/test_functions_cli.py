@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -105,3 +109,34 @@ def test_mistakes_are_one_sentence_each(gridwire_cli, tmp_path, write_app):
         assert part in done.stderr
         assert done.stderr.count("\n") == 1
     assert "APP.FUNCTION" in gridwire_cli("dlq", "show", "f", check=False).stderr
+
+
+def test_the_tutorials_five_commands(hub_process, started, until, tmp_path):
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "howto" / "functions.md").read_text()
+    commands = [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ ")]
+    assert [command[:2] for command in commands] == [
+        ["pip", "install"], ["gridwire", "up"], ["gridwire", "hub"], ["gridwire", "fn"], ["gridwire", "send"],
+    ]  # fmt: skip
+    extra = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert commands[0][2] == "gridwire[functions]"
+    assert all(importlib.metadata.version(name.partition(">")[0]) for name in extra["functions"])
+    assert commands[1][2:] == ["--data", "gridwire-data"]
+    hub = hub_process(tmp_path / "gridwire-data", "--amqp-port", "off")
+    try:
+        hub.cli(*commands[2][1:])
+        where, flag, data = commands[3][3:]
+        app = started(str(root / where), flag, str(tmp_path / data))
+        assert app.lines[-1] == "function high_load reads hub readings"
+        hub.cli(*commands[4][1:])
+        told = until(
+            lambda: [
+                event["value"]
+                for number in range(4)
+                for event in hub.get(f"/v1/hubs/alerts/events?partition={number}&offset=0")["events"]
+            ]
+        )
+        assert told == [{"meter": "m-0042", "kw": 7.5}]
+        assert app.stop() == 0
+    finally:
+        hub.stop()

@@ -38,7 +38,7 @@ def start(
 
     Args:
         directory: where function_app.py is.
-        hub: the hub's data directory, or its HTTP address on this machine.
+        hub: the hub's data directory, its HTTP address on this machine, or kafka://HOST:PORT[,HOST:PORT].
         name: the app's name, part of its consumer groups. [default: the directory's name]
         host: address of HTTP functions; other than loopback they ask for keys.
         port: its port; 0 picks a free one.
@@ -46,21 +46,34 @@ def start(
         workers_min: worker processes that stay when there is nothing to do.
         idle_s: seconds without work after which there is no worker process.
         lag_s: age in seconds events may reach before there are more worker processes.
-        state: directory for keys, times of timers and blobs. [default: in the hub's data directory]
+        state: directory for keys, times of timers and blobs. [default: in the data directory, or .gridwire]
     """
     from gridwire.config import is_loopback
 
     configure_logs()
     if not directory.is_dir():
         raise InvalidSetting(f"{directory} is not a directory")
-    data = _data_directory(hub)
+    opener, home = _opener(hub)
     app = name or re.sub(r"[^A-Za-z0-9_-]+", "-", directory.absolute().name).strip("-") or "app"
     options: dict[str, Any] = {
         "host": host, "port": port, "workers_max": workers, "workers_min": workers_min, "idle_s": idle_s,
         "lag_s": lag_s, "keys": not is_loopback(host) if keys is None else keys,
-        "state": (state or data / "functions" / app).absolute(),
+        "state": (state or (home or directory / ".gridwire") / "functions" / app).absolute(),
     }  # fmt: skip
-    return run_host(app, directory, data, options)
+    return run_host(app, directory, opener, options)
+
+
+def _opener(hub: str) -> tuple[Any, Path | None]:
+    """What opens sources of a hub, and its data directory where there is one. Raises GridwireError."""
+    if hub.startswith("kafka://"):
+        from gridwire.broker.kafka_address import KafkaAddress
+        from gridwire.broker.kafka_source import KafkaSource
+
+        return partial(KafkaSource, KafkaAddress.parse(hub)), None
+    from gridwire.broker.local import LocalSource
+
+    data = _data_directory(hub)
+    return partial(LocalSource, data), data
 
 
 def _data_directory(hub: str) -> Path:
@@ -70,14 +83,13 @@ def _data_directory(hub: str) -> Path:
     return Path(HubClient(hub).get("/v1/status")["data_dir"])
 
 
-def run_host(app: str, directory: Path, data: Path, options: dict[str, Any]) -> int:
+def run_host(app: str, directory: Path, opener: Any, options: dict[str, Any]) -> int:
     """Run the host of an app until SIGTERM; returns the exit code."""
-    from gridwire.broker.local import LocalSource
     from gridwire.functions.host import Host, HostOptions
 
-    host = Host(app, directory, partial(LocalSource, data), HostOptions(**options))
+    host = Host(app, directory, opener, HostOptions(**options))
     try:
-        LocalSource(data, f"fn.{app}", []).close()  # a hub that is not there is said at once
+        opener(f"fn.{app}", []).close()  # a hub that is not there is said at once
         host.learn()
     except BaseException:
         host.publisher.close()

@@ -16,7 +16,11 @@ from gridwire.functions.stream import OpenSource, Source, spread
 
 
 class Publisher:
-    """One thread with a source that reads nothing; what waits together is committed together."""
+    """One thread with a source that reads nothing; what waits together is committed together.
+
+    It subscribes to a hub of its group's name that nobody makes: a source without a subscription takes no group, and
+    without a group nothing fences the host before this one.
+    """
 
     def __init__(self, group: str, open_source: OpenSource) -> None:
         self.fenced = False
@@ -72,7 +76,7 @@ class Publisher:
     def _attempt(self, published: list[Published]) -> None:
         """Commit; once more over a new source when the old one was lost before anything was sent."""
         if self._source is None:
-            self._source = self._open(self._group, [], "earliest")
+            self._source = self._open(self._group, [self._group], "earliest")
         found: dict[Place, list[Event]] = defaultdict(list)
         for each in published:
             self._turn += 1
@@ -88,7 +92,7 @@ class Publisher:
             self._source.create_hub(hub)
         except Unavailable:  # the hub was restarted since
             self._drop()
-            self._source = self._open(self._group, [], "earliest")
+            self._source = self._open(self._group, [self._group], "earliest")
         return self._source.partitions(hub)
 
     def _drop(self) -> None:

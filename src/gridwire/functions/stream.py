@@ -155,11 +155,11 @@ class Session:
         self._counters = stream.counters
         self._ended: queue.SimpleQueue[tuple[Lane, Group, Fate, Result]] = queue.SimpleQueue()
         self._lanes: dict[Place, Lane] = {}
-        self._identity: dict[Place, Any] = {}
+        self._identity: dict[Place, int] = {}
         self._running = 0
         self._positions: dict[Place, int] = {}
-        self._outputs: list[tuple[int, Published]] = []
-        self._dead: list[Event] = []
+        self._outputs: dict[Place, list[Published]] = {}
+        self._dead: dict[Place, list[Event]] = {}
         self._waiting_bytes = 0
         self._committed_at = 0.0
         self._polled_at = 0.0
@@ -210,12 +210,13 @@ class Session:
     def _take_assignment(self) -> None:
         """Compare what is ours with what was: a place that came anew starts over, one that went is forgotten."""
         positions = self._source.positions()
-        now = {place: self._source.hub_id(place[0]) for place in positions}
+        now = dict(self._source.assigned())
         for place in [place for place in self._lanes if now.get(place) != self._identity[place]]:
             del self._lanes[place]
-            self._positions.pop(place, None)
+            for kept in (self._positions, self._outputs, self._dead):
+                kept.pop(place, None)
         for place, position in positions.items():
-            if place not in self._lanes:
+            if place in now and place not in self._lanes:
                 self._lanes[place] = Lane(place, self._function, position, position)
         self._identity = now
         self._stream.places = len(self._lanes)
@@ -241,7 +242,7 @@ class Session:
         for place, position in parked.items():
             if place in there:
                 self._source.seek(place, position)
-        if not batches or there != self._identity.keys():
+        if self._source.assigned() != self._identity:
             self._take_assignment()
         for batch in batches:
             place = (batch.hub, batch.partition)
@@ -348,7 +349,7 @@ class Session:
         if released is None:
             return
         for each in released:
-            self._outputs.append((lane.place[1], each))
+            self._outputs.setdefault(lane.place, []).append(each)
             self._waiting_bytes += sum(map(len, each.values))
         self._positions[lane.place] = lane.position
 
@@ -385,7 +386,7 @@ class Session:
             first.tries, first.failure, first.traceback = piece.tries, piece.failure, piece.traceback
             piece = first
         event = piece.events()[0]
-        self._dead.append(
+        self._dead.setdefault(lane.place, []).append(
             letters.letter(event, lane.place, self._function.name, piece.failure, piece.traceback, piece.tries)
         )
         self._counters["dead_letters"] += 1
@@ -395,7 +396,7 @@ class Session:
         events = piece.events()
         for row, reason in result.rejected:
             letter = letters.letter(events[row], lane.place, self._function.name, reason, "", 1)
-            self._dead.append(letter)
+            self._dead.setdefault(lane.place, []).append(letter)
             self._counters["dead_letters"] += 1
 
     # -- committing -----------------------------------------------------------------------------------------------
@@ -417,17 +418,17 @@ class Session:
         self._committed_at = self._clock()
         self._counters["commits"] += 1
         self._counters["outputs"] += sum(len(output.events) for output in outputs)
-        self._positions, self._outputs, self._dead, self._waiting_bytes = {}, [], [], 0
+        self._positions, self._outputs, self._dead, self._waiting_bytes = {}, {}, {}, 0
 
     def _built(self) -> list[Output]:
         """Outputs by hub and partition: by key where there is one, else the partition follows that of the input."""
         found: dict[Place, list[Event]] = defaultdict(list)
-        for partition, published in self._outputs:
-            count = self._count(published.hub)
-            for place, events in spread(published, partition, count).items():
-                found[place] += events
-        if self._dead:
-            found[self._stream.dead_letters, 0] += self._dead
+        for origin, handed_out in self._outputs.items():
+            for published in handed_out:
+                for place, events in spread(published, origin[1], self._count(published.hub)).items():
+                    found[place] += events
+        for dead in self._dead.values():
+            found[self._stream.dead_letters, 0] += dead
         return [Output(hub, partition, events) for (hub, partition), events in found.items()]
 
     def _count(self, hub: str) -> int:
