@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 STEPS = (("opened", 1), ("polled", 1), ("given", 3), ("done", 2), ("committing", 1), ("committed", 1))
@@ -157,3 +158,18 @@ def test_a_hub_that_restarts_is_waited_for(hub, run_app, until):
     hub.start()
     hub.append("in", 0, b"2")
     until(lambda: out(hub) == [1, 2])
+
+
+def test_no_worker_outlives_its_host_even_while_it_hangs(hub, run_host, until, tmp_path):
+    hub.create("in", 1)
+    hub.create("out", 1)
+    note = tmp_path / "pid"
+    hang = f"pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\n    while True: pass\n"
+    code = f"import os, pathlib; {hang}    return ["
+    (tmp_path / "app" / "function_app.py").write_text(APP.replace("return [", code))
+    process = run_host()
+    hub.append("in", 0, b"x")
+    until(lambda: note.exists() and note.read_text())
+    process.kill()
+    process.wait(60)
+    until(lambda: not psutil.pid_exists(int(note.read_text())), "the worker is still there")
