@@ -30,6 +30,7 @@ BENCHES: Final = (
     "growth",
     "columnar_read",
     "readings_pipeline",
+    "functions",
     "kafka_columnar",
     "kafka_workers",
     "gateways",

@@ -1,4 +1,4 @@
-"""Qpid JMS from Maven, unmodified, against the AMQP head on a real port: every case of `java_jms/Jms.java` in one JVM."""
+"""Qpid JMS from Maven, unmodified, against the AMQP head on a real port: all of `java_jms/Jms.java` in one JVM."""
 
 from __future__ import annotations
 

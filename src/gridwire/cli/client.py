@@ -31,6 +31,10 @@ class HubClient:
         """GET, answer parsed from JSON."""
         return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
 
+    def raw(self, path: str, **query: Any) -> bytes:
+        """GET, answer as it came."""
+        return self._answer("GET", path, params={k: v for k, v in query.items() if v is not None}).content
+
     def post(self, path: str, body: Any) -> Any:
         """POST JSON."""
         return self._call("POST", path, json=body)
@@ -66,11 +70,15 @@ class HubClient:
         self.send(hub, bytes(encode(events)), "application/vnd.gridwire.batch")
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self._answer(method, path, **arguments)
+        return response.json() if response.content else None
+
+    def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         with reachable(self.url):
             response = self._http.request(method, path, **arguments)
         if response.status_code >= 400:
             raise GridwireError(_problem(response))
-        return response.json() if response.content else None
+        return response
 
     def stream(self, path: str, **query: Any) -> Iterator[Any]:
         """Server-sent events, each one's data parsed from JSON."""

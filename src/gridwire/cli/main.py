@@ -29,6 +29,8 @@ _COMMANDS: Final = {
     "move": "gridwire.cli.move:move",
     "ingest": "gridwire.cli.grid:ingest",
     "network": "gridwire.cli.grid:network",
+    "fn": "gridwire.cli.functions:fn",
+    "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",

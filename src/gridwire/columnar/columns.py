@@ -58,6 +58,13 @@ class EventColumns:
             found.append(((name or b"").decode("utf-8", "replace"), value))
         return tuple(found)
 
+    def header_end(self, row: int) -> int:
+        """Where in `data` the header list of one event ends, and with it the event."""
+        position = int(self.header_starts[row])
+        for _ in range(2 * int(self.header_counts[row])):
+            position = self._field(position)[1]
+        return position
+
     def event(self, row: int) -> Event:
         """One event as the slow path sees it."""
         return Event(

@@ -1,0 +1,1 @@
+"""Serverless functions: Azure Functions' Python model over the log, and the same with Arrow columns."""

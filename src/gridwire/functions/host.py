@@ -1,0 +1,305 @@
+"""The host of one app: its streams, timers and HTTP side around a pool of worker processes.
+
+    pool of workers (user code)  <-  streams (a thread each)      ->  hub
+                                 <-  web, timers (this loop)      ->  publisher -> hub
+
+The host runs no user code. Several hosts may run the same app: a broker that has groups of members spreads partitions
+over them; on an embedded hub the newest host takes over and the older one ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+import structlog
+
+from gridwire.core.errors import FencedEpoch, GridwireError, InvalidSetting
+from gridwire.functions import model
+from gridwire.functions.frames import CALL
+from gridwire.functions.keys import Keys
+from gridwire.functions.model import App, Call, Function, Result
+from gridwire.functions.pool import Fate, Pool
+from gridwire.functions.publisher import Publisher
+from gridwire.functions.retry import decide
+from gridwire.functions.scale import IDLE_S, LAG_S, Controller, Load
+from gridwire.functions.settings import WORKERS_SETTING, AppSettings, Invalid
+from gridwire.functions.stream import DRAIN_S, OpenSource, Stream
+from gridwire.functions.timers import Status, Timer
+from gridwire.functions.web import Web, listener, server
+
+CONTROL_S: Final = 0.2
+"""How often the number of workers is looked at, and whether a stream has lost its group."""
+
+ZONE_SETTING: Final = "WEBSITE_TIME_ZONE"
+
+log = structlog.get_logger("gridwire.functions")
+
+
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """How an app is run.
+
+    Args:
+        state: directory for keys, times of timers and blobs. keys: whether HTTP functions ask for theirs.
+        workers_max: processes; 0 for one a core. workers_min: those that stay when there is nothing to do.
+        idle_s: until an app without work has no process. lag_s: age events may reach before there are more.
+    """
+
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 7071
+    keys: bool = False
+    workers_max: int = 0
+    workers_min: int = 0
+    idle_s: float = IDLE_S
+    lag_s: float = LAG_S
+
+
+class Host:
+    """See the module. `learn`, then `serve`."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        open_source: OpenSource,
+        options: HostOptions,
+        *,
+        output: Any = None,
+        after: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self.name = name
+        self.directory = directory.absolute()
+        self.options = options
+        self.port = 0
+        self.counters: Counter[str] = Counter()
+        self.app = App()
+        self.streams: list[Stream] = []
+        self._open_source, self._after = open_source, after
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        try:
+            settings = AppSettings(self.directory)
+        except Invalid as error:
+            raise InvalidSetting(str(error)) from None
+        self._settings = settings
+        self.pool = Pool(
+            self.directory, options.state / "blobs",
+            environment={**os.environ, **settings.missing_from(os.environ)}, output=output,
+        )  # fmt: skip
+        self.publisher = Publisher(f"fn.{name}", open_source)
+
+    def learn(self) -> App:
+        """Load the app in a worker. Raises InvalidSetting with every problem of the app, a line each."""
+        try:
+            app = self.pool.learn()
+            if not app.problems:
+                self._check(app)
+        except TimeoutError as error:
+            raise InvalidSetting(f"{self.name}: {error}") from None
+        if app.problems:
+            raise InvalidSetting("\n  ".join([f"the app in {self.directory} cannot run:", *app.problems]))
+        self.app = app
+        return app
+
+    def _check(self, app: App) -> None:
+        """What only the host knows to be wrong. Raises InvalidSetting."""
+        try:
+            self._zone()
+            for function in app.functions:
+                if function.trigger == model.HTTP:
+                    from gridwire.functions.routes import compiled
+
+                    compiled(app.route_prefix, function)
+        except Invalid as error:
+            raise InvalidSetting(str(error)) from None
+
+    def _zone(self) -> tzinfo:
+        name = self._settings.get(ZONE_SETTING)
+        try:
+            return ZoneInfo(name) if name else UTC
+        except (ZoneInfoNotFoundError, ValueError):
+            raise Invalid(f"setting {ZONE_SETTING}: there is no time zone {name!r}") from None
+
+    async def serve(self, stop: asyncio.Event, ready: Callable[[Host], None] = lambda host: None) -> None:
+        """Run until `stop` is set, then let calls under way end. Raises FencedEpoch: another host took over."""
+        keys = Keys(self.options.state / "keys.json", self.app.functions) if self.options.keys else None
+        web = Web(self.app.functions, self.app.route_prefix, self.invoke, keys, self.status, self.metrics)
+        try:
+            bound = listener(self.options.host, self.options.port)
+        except OSError as error:
+            raise GridwireError(
+                f"cannot listen on {self.options.host}:{self.options.port}: {error.strerror or error}. "
+                "Choose another port with --port (0 picks a free one)"
+            ) from None
+        self.port = bound.getsockname()[1]
+        http = server(web)
+        serving = asyncio.create_task(http.serve(sockets=[bound]))
+        timers = [asyncio.create_task(self._run_timer(timer)) for timer in self._timers()]
+        self._start_streams()
+        await self._warm_up()
+        ready(self)
+        try:
+            await self._control(stop)
+        finally:
+            for task in timers:
+                task.cancel()
+            http.should_exit = True
+            await asyncio.gather(*timers, return_exceptions=True)
+            with contextlib.suppress(Exception):
+                await serving
+            await asyncio.to_thread(self._close)
+
+    def _start_streams(self) -> None:
+        for function in self.app.functions:
+            if function.trigger in model.STREAMS:
+                stream = Stream(self.name, function, self._open_source, self.pool, self._stopping, after=self._after)
+                thread = threading.Thread(target=stream.run, name=function.name, daemon=True)
+                self.streams.append(stream)
+                self._threads.append(thread)
+                thread.start()
+
+    def _close(self) -> None:
+        self._stopping.set()
+        deadline = time.monotonic() + DRAIN_S + 5
+        for thread in self._threads:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        self.publisher.close()
+        self.pool.close()
+
+    # -- how many workers -----------------------------------------------------------------------------------------
+
+    async def _control(self, stop: asyncio.Event) -> None:
+        controller = Controller(self._most(), self.options.workers_min, self.options.lag_s, self.options.idle_s)
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), CONTROL_S)
+            if self.publisher.fenced or any(stream.state == "fenced" for stream in self.streams):
+                raise FencedEpoch(f"another host runs app {self.name} now")
+            workers = self.pool.count()
+            wanted = controller.decide(self._load(), workers, time.monotonic())
+            if wanted != workers:
+                self.pool.want(wanted)
+
+    def _most(self) -> int:
+        stated = self._settings.get(WORKERS_SETTING) or ""
+        return self.options.workers_max or (int(stated) if stated.isdigit() else 0) or os.cpu_count() or 1
+
+    def _load(self) -> Load:
+        now = time.monotonic()
+        starved = [now - stream.starved_since for stream in self.streams if stream.starved_since is not None]
+        partitions = sum(stream.places * stream.function.parallel for stream in self.streams)
+        lag_s = max((stream.lag_s for stream in self.streams), default=0.0)
+        return Load(lag_s, max(starved, default=0.0), self.pool.idle_s(), partitions)
+
+    # -- calls that are not events --------------------------------------------------------------------------------
+
+    async def invoke(self, function: Function, call: Call) -> Result:
+        """Call a function once; what it hands out is durable when this returns."""
+        loop = asyncio.get_running_loop()
+        self.counters[f"{function.name}/invocations"] += 1
+        parts = [msgspec.msgpack.encode(call)]
+        while True:
+            future: Future[tuple[Fate, Result]] = Future()
+            self.pool.submit(CALL, parts, function.timeout_s, partial(_tell, future))
+            fate, result = await asyncio.wrap_future(future, loop=loop)
+            if fate != "lost" or self._stopping.is_set():
+                break
+        self.counters[f"{function.name}/busy_us"] += result.took_us
+        if not result.error and result.published:
+            try:
+                await asyncio.wrap_future(self.publisher.publish(result.published), loop=loop)
+            except GridwireError as error:
+                result = Result(error=f"outputs cannot be published: {error}")
+        if result.error:
+            self.counters[f"{function.name}/failures"] += 1
+            log.warning("function failed", function=function.name, reason=result.error, traceback=result.traceback)
+        return result
+
+    async def _warm_up(self) -> None:
+        for function in self.app.functions:
+            if function.trigger == model.WARM_UP:
+                await self.invoke(function, Call(function.name))
+
+    def _timers(self) -> list[Timer]:
+        status = Status(self.options.state / "timers.json")
+        functions = [function for function in self.app.functions if function.trigger == model.TIMER]
+        return [Timer(function, status, lambda: datetime.now(UTC), self._zone()) for function in functions]
+
+    async def _run_timer(self, timer: Timer) -> None:
+        while (wait_s := timer.wait_s()) is not None:
+            await asyncio.sleep(min(wait_s, 3600.0))
+            if wait_s > 3600.0:
+                continue
+            await self._fire(timer)
+            timer.fired()
+
+    async def _fire(self, timer: Timer) -> None:
+        """One time, with the app's retries."""
+        function, tries, failure = timer.function, 0, ""
+        while True:
+            call = Call(
+                function.name, tries=tries, tries_max=function.retry.count, failure=failure, arguments=timer.arguments()
+            )
+            result = await self.invoke(function, call)
+            if not result.error:
+                return
+            tries, failure = tries + 1, result.error
+            decision = decide(function.retry, 1, tries, 0, whole=True, lost=False)
+            if decision.action != "again":
+                return
+            await asyncio.sleep(decision.delay_s)
+
+    # -- what there is to see -------------------------------------------------------------------------------------
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Counters and gauges of every function."""
+        found: dict[str, dict[str, float]] = {function.name: {} for function in self.app.functions}
+        for stream in self.streams:
+            found[stream.function.name] = {
+                **stream.counters, "lag_events": stream.lag_events, "lag_seconds": round(stream.lag_s, 3)
+            }  # fmt: skip
+        for name, value in self.counters.items():
+            function, _, counter = name.partition("/")
+            found[function][counter] = value
+        return found
+
+    def status(self) -> Mapping[str, Any]:
+        """For `/admin/host/status`."""
+        return {
+            "id": self.name,
+            "state": "Running",
+            "workers": self.pool.count(),
+            "worker_pids": self.pool.pids(),
+            "worker_starts": self.pool.starts,
+            "worker_start_s": self.pool.start_s[-1:],
+            "functions": self.figures(),
+            "streams": {stream.function.name: stream.state for stream in self.streams},
+        }
+
+    def metrics(self) -> str:
+        """For `/metrics`, in the Prometheus text format."""
+        lines = [f'gridwire_function_workers{{app="{self.name}"}} {self.pool.count()}']
+        for function, values in self.figures().items():
+            for counter, value in sorted(values.items()):
+                lines.append(f'gridwire_function_{counter}{{app="{self.name}",function="{function}"}} {value:g}')
+        return "\n".join(lines) + "\n"
+
+
+def _tell(future: Future[tuple[Fate, Result]], fate: Fate, result: Result) -> None:
+    if not future.cancelled():
+        future.set_result((fate, result))
