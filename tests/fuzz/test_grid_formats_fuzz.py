@@ -1,12 +1,17 @@
 """Any bytes give readings or bad frames, nothing else, and no byte that matters goes missing."""
 
+import json
+
+import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import meter_frames as frames
 from gridwire.demo.utility import frame_files
 from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import BAD_FRAME_BYTES_MAX, BadFrame, Context, Decoded
+from gridwire.grid.formats.keys import Keys, MeterKey
 from gridwire.grid.reading import reading_json
 
 FILES = list(frame_files())
@@ -21,8 +26,30 @@ SEEDS = {
         b'{"usage_point":"U","ts_end":"2016-01-01T00:15:00Z","interval_s":900,"reading_type":"import_kwh","value":1}\n',
     ],
     "csv": [b"usage_point,ts_end,reading_type,value,interval_s\nU,2016-01-01T00:15:00Z,import_kwh,1,900\n"],
+    "dlms": [frames.hdlc(frames.PUSH_LIST), frames.wrapper(frames.PAIRS), frames.PAIRS,
+             frames.hdlc(frames.gcm(frames.PAIRS))],
+    "sml": [frames.sml_file(), frames.sml_file(bare=True)],
+    "mapped": [b"serial;at;kwh\nM1;31.12.2025 23:45;1,25\n"],
+    "senml": [frames.SENML],
+    "senml-cbor": [cbor2.dumps(json.loads(frames.SENML))],
+    "nem12": [frames.NEM12],
+    "espi": [frames.ESPI],
+    "cim": [frames.CIM],
+    "cim-json": [frames.CIM_JSON],
+    "mbus": [frames.MBUS_ELECTRICITY, frames.MBUS_HEAT],
 }  # fmt: skip
-CONTEXT = Context(source="s", meter="m", received_at_us=1_700_000_000_000_000)
+MAPPING = """delimiter = ";"
+decimal = ","
+meter = "serial"
+time = "at"
+time_format = "%d.%m.%Y %H:%M"
+interval_s = 900
+[[values]]
+column = "kwh"
+reading_type = "import_kwh"
+"""
+KEYS = Keys(default=MeterKey(frames.KEY, frames.AUTH_KEY))
+CONTEXT = Context(source="s", meter="m", received_at_us=1_700_000_000_000_000, keys=KEYS, mapping=MAPPING)
 
 
 @st.composite
@@ -57,7 +84,7 @@ def check(name, data, size):
             assert 0 < len(item.raw) <= BAD_FRAME_BYTES_MAX
         else:
             assert isinstance(item, Decoded)
-            assert item.readings
+            assert item.readings or item.events
             for reading in item.readings:
                 assert reading.meter or reading.usage_point
                 reading_json(reading)

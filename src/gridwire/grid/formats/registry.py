@@ -13,7 +13,17 @@ from gridwire.grid.formats.base import Format
 _PLACES: Final = {
     "dsmr": ("dsmr", "FORMAT"),
     "han": ("han", "FORMAT"),
-    "json": ("rows", "JSON"),
+    "dlms": ("dlms", "FORMAT"),
+    "sml": ("sml", "FORMAT"),
+    "mbus": ("mbus", "FORMAT"),
+    "nem12": ("nem12", "FORMAT"),
+    "espi": ("espi", "FORMAT"),
+    "cim": ("cim", "XML"),
+    "senml": ("senml", "JSON"),
+    "senml-cbor": ("senml", "CBOR"),
+    "cim-json": ("cim", "JSON"),
+    "mapped": ("mapped", "FORMAT"),
+    "json": ("rows", "JSON"),  # last: their names fit many files
     "csv": ("rows", "CSV"),
 }
 
