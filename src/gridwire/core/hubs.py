@@ -7,6 +7,8 @@ from typing import Any, Final
 
 READINGS: Final = "readings"
 QUARANTINE: Final = "quarantine"
+QUARANTINE_REPLAYS: Final = "quarantine.replays"
+METER_EVENTS: Final = "meter.events"
 TRANSFORMERS: Final = "grid.transformers"
 FEEDERS: Final = "grid.feeders"
 NETWORK: Final = "grid.network"
@@ -17,12 +19,14 @@ _DAY_MS: Final = 24 * 3600 * 1000
 TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     # Append time: one client with a wrong clock must not move the window of live sums.
     READINGS: {"capture": "readings", "retention_ms": 30 * _DAY_MS, "timestamp_type": "append"},
+    METER_EVENTS: {"capture": "events", "retention_ms": 90 * _DAY_MS, "timestamp_type": "append"},
     QUARANTINE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
+    QUARANTINE_REPLAYS: {"retention_ms": 120 * _DAY_MS},  # outlives what it is about
     TRANSFORMERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     FEEDERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
 }
 """Settings by hub name."""
 
-SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE})
+SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS})
 """Hubs whose order as a whole matters more than their rate."""

@@ -27,7 +27,7 @@ from dsmr_parser import telegram_specifications
 from dsmr_parser.parsers import TelegramParser
 from fastcrc import crc16
 
-from gridwire.grid.formats.base import BadFrame, Context, Decoded, Format, Item, bad_pieces
+from gridwire.grid.formats.base import Context, Decoded, Format, Item, Unusable, items
 from gridwire.grid.reading import Reading, timestamp_us, value_parts
 from gridwire.grid.reading_types import BY_ALIAS, ReadingType
 
@@ -89,22 +89,10 @@ _DEVICE_NAMES = ("MBUS_EQUIPMENT_IDENTIFIER", "EQUIPMENT_IDENTIFIER_GAS")
 _DEVICE_READINGS = ("MBUS_METER_READING", "HOURLY_GAS_METER_READING", "GAS_METER_READING")
 
 
-class _Unusable(Exception):
-    """Why a telegram gives no readings; it never leaves this module."""
-
-
 def stream(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
     """Decode telegrams out of a byte stream; see `base.Format.stream`."""
-    for raw, position, reason in _split(chunks):
-        if reason:
-            yield from bad_pieces(raw, reason, position)
-            continue
-        try:
-            yield Decoded(_readings(raw, context), position)
-        except _Unusable as error:
-            yield BadFrame(raw, str(error), position)
-        except Exception as error:  # the parser's own surprises: a bad frame must never stop the stream
-            yield BadFrame(raw, f"telegram not understood: {type(error).__name__}: {error}", position)
+    pieces = ((raw, position, raw, reason) for raw, position, reason in _split(chunks))
+    return items(pieces, lambda raw, position: Decoded(_readings(raw, context), position))
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int, str]]:
@@ -168,7 +156,7 @@ def _readings(raw: bytes, context: Context) -> tuple[Reading, ...]:
     found += [_device_reading(device, text, meter, context) for device in getattr(telegram, "MBUS_DEVICES", ())]
     readings = tuple(reading for reading in found if reading is not None)
     if not readings:
-        raise _Unusable("telegram carries no reading")
+        raise Unusable("telegram carries no reading")
     return readings
 
 
@@ -202,9 +190,9 @@ def _check_crc(raw: bytes, required: bool) -> None:
     if not sent and not required:
         return
     if not re.fullmatch(rb"[0-9A-Fa-f]{4}", sent):
-        raise _Unusable("telegram has no CRC-16")
+        raise Unusable("telegram has no CRC-16")
     if crc16.arc(content + b"!") != int(sent, 16):
-        raise _Unusable("CRC-16 of the telegram does not match its bytes")
+        raise Unusable("CRC-16 of the telegram does not match its bytes")
 
 
 def _meter(telegram: Any, text: str, context: Context) -> str:
@@ -217,7 +205,7 @@ def _meter(telegram: Any, text: str, context: Context) -> str:
         return _plain(line[1])
     if context.meter:
         return context.meter
-    raise _Unusable("telegram names no meter: give its id")
+    raise Unusable("telegram names no meter: give its id")
 
 
 def _plain(identifier: str) -> str:
@@ -234,10 +222,10 @@ def _time(text: str, context: Context) -> int:
     if stamp is not None:
         ts_us = _stamp_us(stamp[1])
         if ts_us is None:
-            raise _Unusable(f"telegram's clock shows {stamp[1][:20]!r}, which is no time")
+            raise Unusable(f"telegram's clock shows {stamp[1][:20]!r}, which is no time")
         return ts_us
     if context.received_at_us is None:
-        raise _Unusable("telegram has no clock: give the time of receipt")
+        raise Unusable("telegram has no clock: give the time of receipt")
     return context.received_at_us
 
 
@@ -282,6 +270,9 @@ def _reading(
 
 
 FORMAT: Final = Format(
-    "dsmr", "DSMR P1 telegrams (Netherlands, Belgium, Luxembourg, relatives)", ("*.dsmr", "*.p1", "*.telegram"), stream
-)
+    "dsmr", "DSMR P1 telegrams (Netherlands, Belgium, Luxembourg, relatives)", ("*.dsmr", "*.p1", "*.telegram"), stream,
+    "DSMR P1 companion standard 2.2 to 5.0.2, Fluvius, Smarty",
+    "other line ends, a missing clock (2.2 and 3), national extra fields, watts for kilowatts",
+    "dsmr-parser (it decodes the telegrams; captures of several makers)",
+)  # fmt: skip
 """The format as the registry lists it."""

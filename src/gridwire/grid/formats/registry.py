@@ -13,6 +13,7 @@ from gridwire.grid.formats.base import Format
 _PLACES: Final = {
     "dsmr": ("dsmr", "FORMAT"),
     "han": ("han", "FORMAT"),
+    "dlms": ("dlms", "FORMAT"),
     "json": ("rows", "JSON"),
     "csv": ("rows", "CSV"),
 }

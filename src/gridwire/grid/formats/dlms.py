@@ -1,0 +1,178 @@
+"""DLMS/COSEM push: data-notifications, plain or encrypted, over HDLC, the TCP/UDP wrapper, or bare.
+
+    0F  invoke-id(4)  date-time  body                              data-notification
+    DB  08 system-title(8)  length  SC  counter(4)  ... tag(12)    general-glo-ciphering, AES-GCM; DC: dedicated key
+
+The security control byte SC has 0x20 for encryption and 0x10 for authentication; the nonce is system title and counter.
+The date-time should be an octet string without a tag; some senders tag it (09 or 19), which is understood too. Input is
+binary, or text with one frame in hexadecimal per line. Segmented HDLC frames are put together.
+
+Source: IEC 62056-5-3, IEC 62056-4-7 (wrapper), IEC 62056-46 (HDLC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from gridwire.grid.formats import framing
+from gridwire.grid.formats.base import Context, Decoded, Format, Item, Piece, Unusable, items
+from gridwire.grid.formats.cosem import Body, Decoder, date_time_us
+from gridwire.grid.formats.keys import MeterKey
+
+MESSAGE_BYTES_MAX: Final = 64 * 1024
+"""What the wrapper's length field can say, and more than segmented HDLC pushes need."""
+
+_LLC = (b"\xe6\xe7\x00", b"\xe6\xe6\x00")
+_NOTIFICATION, _CIPHERED = 0x0F, (0xDB, 0xDC)
+_OTHER_APDUS: Final = {
+    0xC2: "event-notification", 0xDD: "general-ciphering", 0xDF: "general-signing", 0xE0: "general-block-transfer",
+    0xCC: "glo-event-notification",
+}  # fmt: skip
+_AUTHENTICATED, _ENCRYPTED, _COMPRESSED = 0x10, 0x20, 0x80
+_TAG_BYTES = 12
+_NO_TAG_COUNTER = (2).to_bytes(4, "big")  # GCM encrypts from block 2 on
+
+
+def stream(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
+    """Decode pushes out of bytes or hexadecimal lines; see `base.Format.stream`."""
+    source = framing.Pushback(chunks, framing.FRAME_BYTES_MAX + 2)
+    first = source.peek()
+    if framing.HEX_TEXT.match(first):
+        pieces = framing.hex_lines(source, 3 * MESSAGE_BYTES_MAX, lambda data: _messages([data], data[:1], data[:2]))
+    else:
+        pieces = _messages(source, first[:1], first[:2])
+    return items(pieces, lambda message, position: Decoded(Message(message, context).readings, position))
+
+
+def _messages(chunks: Iterable[bytes], first: bytes, two: bytes) -> Iterator[Piece]:
+    if first in (b"\x0f", b"\xdb", b"\xdc", b"\xe6"):
+        return framing.lone(chunks, MESSAGE_BYTES_MAX, "neither frames nor one message")
+    if two == b"\x00\x01":
+        return framing.cut(chunks, _next_wrapper)
+    return _segments(framing.hdlc_frames(chunks, framing.checked))
+
+
+def _next_wrapper(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | None:
+    if len(buffer) < 8 and not ended:
+        return None
+    if buffer[:2] == b"\x00\x01":
+        size = 8 + int.from_bytes(buffer[6:8], "big")
+        if 8 < size <= len(buffer):
+            return size, bytes(buffer[8:size]), ""
+        if len(buffer) < size and not ended:
+            return None
+    following = buffer.find(b"\x00\x01\x00", 2)
+    return (following if following > 0 else len(buffer)), b"", "no wrapper frame of version 1, or it ends early"
+
+
+def _segments(frames: Iterable[Piece]) -> Iterator[Piece]:
+    """Put segmented HDLC frames together; the raw bytes of a message are those of all its frames."""
+    raw, position, message, sender = b"", 0, b"", b""
+    for piece in frames:
+        frame, place, content, reason = piece
+        addresses, part, goes_on = b"", b"", False
+        if not reason:
+            try:
+                addresses, part, goes_on = framing.information(content)
+            except ValueError as error:
+                reason = str(error)
+        if raw and (reason or addresses != sender or len(message) + len(part) > MESSAGE_BYTES_MAX):
+            yield raw, position, b"", "a segmented message without its end"
+            raw, message = b"", b""
+        if reason:
+            yield frame, place, b"", reason
+            continue
+        if not raw:
+            position, sender = place, addresses
+        raw += frame
+        message += part
+        if not goes_on:
+            if message:
+                yield raw, position, message, ""
+            raw, message = b"", b""
+    if raw:
+        yield raw, position, b"", "a segmented message without its end"
+
+
+class Message:
+    """One APDU. Raises Unusable, also for a key that is missing, which it names."""
+
+    def __init__(self, data: bytes, context: Context) -> None:
+        if data[:3] in _LLC:
+            data = data[3:]
+        system_title = b""
+        if data[:1] and data[0] in _CIPHERED:
+            data, system_title = decrypted(data, context)
+        if not data or data[0] != _NOTIFICATION:
+            kind = _OTHER_APDUS.get(data[0], f"APDU {data[0]:#04x}") if data else "an empty APDU"
+            raise Unusable(f"{kind} is not supported: only data-notification, plain or in general-glo-ciphering")
+        decoder = Decoder(data, 5)
+        sent_us = _date_time(decoder, context)
+        body = decoder.value()
+        if data[decoder.position :].strip(b"\x00"):
+            raise Unusable("bytes after the body of the notification")
+        self.readings = Body(body, context, system_title.hex(), sent_us).readings()
+
+
+def _date_time(decoder: Decoder, context: Context) -> int | None:
+    size = decoder.take(1)[0]
+    if size in (0x09, 0x19):  # a type tag where none belongs
+        size = decoder.take(1)[0] if size == 0x09 else 12
+    raw = decoder.take(size)
+    return date_time_us(raw, context.zone) if size else None
+
+
+def decrypted(data: bytes, context: Context) -> tuple[bytes, bytes]:
+    """(plain APDU, system title) of a ciphered one.
+
+    Raises:
+        Unusable: no key, a key that does not fit, or a frame that is cut.
+    """
+    decoder = Decoder(data, 1)
+    title = decoder.take(decoder.length())
+    content = decoder.take(decoder.length())
+    if len(title) != 8 or len(content) < 6:
+        raise Unusable("ciphered frame without a system title of 8 bytes or without content")
+    control, counter, body = content[0], content[1:5], content[5:]
+    if control & _COMPRESSED:
+        raise Unusable("compressed frames are not supported")
+    key = context.keys.find(title.hex(), context.meter)
+    if key is None:
+        raise Unusable(f"no key for system title {title.hex()}: add it to the key file")
+    return _opened(control, title + counter, body, key, title), title
+
+
+def _opened(control: int, nonce: bytes, body: bytes, key: MeterKey, title: bytes) -> bytes:
+    if control & _AUTHENTICATED and not key.authentication:
+        raise Unusable(f"no authentication key for system title {title.hex()}: add it to the key file")
+    head = bytes([control]) + key.authentication
+    if not control & _AUTHENTICATED:
+        if not control & _ENCRYPTED:
+            return body
+        stream = Cipher(algorithms.AES(key.encryption), modes.CTR(nonce + _NO_TAG_COUNTER)).decryptor()
+        return stream.update(body) + stream.finalize()
+    text, tag = body[:-_TAG_BYTES], body[-_TAG_BYTES:]
+    plain = not control & _ENCRYPTED
+    cipher = Cipher(algorithms.AES(key.encryption), modes.GCM(nonce, tag, _TAG_BYTES)).decryptor()
+    cipher.authenticate_additional_data(head + text if plain else head)
+    try:
+        opened = b"" if plain else cipher.update(text)
+        cipher.finalize()
+    except (InvalidTag, ValueError):
+        raise Unusable(f"the key for system title {title.hex()} does not open this frame, or it was changed") from None
+    return text if plain else opened
+
+
+FORMAT: Final = Format(
+    "dlms", "DLMS/COSEM push (data-notification), plain or AES-GCM", ("*.dlms", "*.hdlc", "*.axdr"), stream,
+    "IEC 62056-5-3, 62056-6-2, 62056-46 (HDLC), 62056-4-7 (wrapper)",
+    "a date-time tagged as octet string, bare APDUs, push lists that count themselves or not, values in pairs or "
+    "structures, times without offset (zone), a missing clock (time of receipt)",
+    "dlms-cosem 21.3.2 (values and ciphering), Kamstrup and Aidon frames",
+)  # fmt: skip
+"""The format as the registry lists it."""
+
