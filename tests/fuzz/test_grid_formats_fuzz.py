@@ -1,5 +1,6 @@
 """Any bytes give readings or bad frames, nothing else, and no byte that matters goes missing."""
 
+import meter_frames as frames
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from gridwire.demo.utility import frame_files
 from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import BAD_FRAME_BYTES_MAX, BadFrame, Context, Decoded
+from gridwire.grid.formats.keys import Keys, MeterKey
 from gridwire.grid.reading import reading_json
 
 FILES = list(frame_files())
@@ -21,8 +23,13 @@ SEEDS = {
         b'{"usage_point":"U","ts_end":"2016-01-01T00:15:00Z","interval_s":900,"reading_type":"import_kwh","value":1}\n',
     ],
     "csv": [b"usage_point,ts_end,reading_type,value,interval_s\nU,2016-01-01T00:15:00Z,import_kwh,1,900\n"],
+    "dlms": [frames.hdlc(frames.PUSH_LIST), frames.wrapper(frames.PAIRS), frames.PAIRS,
+             frames.hdlc(frames.gcm(frames.PAIRS))],
+    "sml": [frames.sml_file(), frames.sml_file(bare=True)],
+    "mbus": [frames.MBUS_ELECTRICITY, frames.MBUS_HEAT],
 }  # fmt: skip
-CONTEXT = Context(source="s", meter="m", received_at_us=1_700_000_000_000_000)
+KEYS = Keys(default=MeterKey(frames.KEY, frames.AUTH_KEY))
+CONTEXT = Context(source="s", meter="m", received_at_us=1_700_000_000_000_000, keys=KEYS)
 
 
 @st.composite
@@ -57,7 +64,7 @@ def check(name, data, size):
             assert 0 < len(item.raw) <= BAD_FRAME_BYTES_MAX
         else:
             assert isinstance(item, Decoded)
-            assert item.readings
+            assert item.readings or item.events
             for reading in item.readings:
                 assert reading.meter or reading.usage_point
                 reading_json(reading)

@@ -14,6 +14,10 @@ _PLACES: Final = {
     "dsmr": ("dsmr", "FORMAT"),
     "han": ("han", "FORMAT"),
     "dlms": ("dlms", "FORMAT"),
+    "sml": ("sml", "FORMAT"),
+    "mbus": ("mbus", "FORMAT"),
+    "cim": ("cim", "XML"),
+    "cim-json": ("cim", "JSON"),
     "json": ("rows", "JSON"),
     "csv": ("rows", "CSV"),
 }

@@ -28,7 +28,8 @@ _BASES: Final[dict[str, tuple[str, int, int]]] = {
 }  # fmt: skip
 _PREFIXES: Final = {"": 0, "k": 3, "m": 6, "g": 9, "t": 12, "h": 2}
 _SPELLINGS: Final = {
-    "m³": "m3", "dm3": "l", "litre": "l", "liter": "l", "m^3": "m3", "cf": "ft3", "usgal": "gal", "°c": "c", "degc": "c",
+    "m³": "m3", "dm3": "l", "litre": "l", "liter": "l", "m^3": "m3", "cf": "ft3", "usgal": "gal", "°c": "c",
+    "degc": "c",
     "celsius": "c", "kvar": "kvar", "": "1", "cel": "c", "ampere": "a", "volt": "v", "watt": "w", "hertz": "hz",
     "cbm": "m3", "m3h": "m3/h", "/": "1", "watthour": "wh",
 }  # fmt: skip
@@ -104,7 +105,8 @@ def _finer(product: int, divisor: int) -> tuple[int, int] | None:
 
 DLMS_UNITS: Final = {
     9: "C", 13: "m3", 14: "m3", 15: "m3/h", 16: "m3/h", 19: "l", 27: "W",
-    28: "VA", 29: "var", 30: "Wh", 31: "VAh", 32: "varh", 33: "A", 35: "V", 44: "Hz", 25: "J", 26: "J/h", 255: "", 56: "%",
+    28: "VA", 29: "var", 30: "Wh", 31: "VAh", 32: "varh", 33: "A", 35: "V", 44: "Hz", 25: "J", 26: "J/h",
+    255: "", 56: "%",
 }  # fmt: skip
 """Units of COSEM registers (IEC 62056-6-2), which SML uses as well."""
 

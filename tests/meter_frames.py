@@ -1,0 +1,188 @@
+"""Frames of meters, built here byte by byte from the standards; the decoders are tested with them."""
+
+from __future__ import annotations
+
+import struct
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from fastcrc import crc16
+
+KEY = bytes(range(16))
+AUTH_KEY = bytes(range(0xD0, 0xE0))
+SYSTEM_TITLE = b"KFM\x10\x20\x03\x02\x01"
+
+
+# -- DLMS/COSEM ---------------------------------------------------------------------------------------------------
+
+
+def octets(data: bytes) -> bytes:
+    return b"\x09" + bytes([len(data)]) + data
+
+
+def array(*items: bytes, tag: int = 1) -> bytes:
+    return bytes([tag, len(items)]) + b"".join(items)
+
+
+def structure(*items: bytes) -> bytes:
+    return array(*items, tag=2)
+
+
+def u8(n: int) -> bytes:
+    return b"\x11" + bytes([n])
+
+
+def u16(n: int) -> bytes:
+    return b"\x12" + struct.pack(">H", n)
+
+
+def u32(n: int) -> bytes:
+    return b"\x06" + struct.pack(">I", n)
+
+
+def scaler_unit(scaler: int, unit: int) -> bytes:
+    return structure(b"\x0f" + struct.pack("b", scaler), b"\x16" + bytes([unit]))
+
+
+def obis(text: str) -> bytes:
+    a, b, c, d, e = (int(part) for part in text.replace("-", ".").replace(":", ".").split("."))
+    return bytes((a, b, c, d, e, 255))
+
+
+def clock(year: int, month: int, day: int, hour: int, minute: int, second: int, deviation: int = -60) -> bytes:
+    return struct.pack(">HBBBBBBBhB", year, month, day, 255, hour, minute, second, 0, deviation, 0)
+
+
+def defined(class_id: int, name: str, attribute: int = 2) -> bytes:
+    return structure(u16(class_id), octets(obis(name)), b"\x0f" + bytes([attribute]), u16(0))
+
+
+def notification(body: bytes, time: bytes = b"", tag: bytes = b"") -> bytes:
+    return b"\x0f\x40\x00\x00\x00" + tag + bytes([len(time)]) + time + body
+
+
+PUSH_LIST = notification(
+    structure(
+        array(
+            defined(40, "0-0:25.9.0"), defined(8, "0-0:1.0.0"), defined(1, "0-0:96.1.0"), defined(3, "1-0:1.8.0"),
+            defined(3, "1-0:1.8.0", 3), defined(3, "1-0:32.7.0"), defined(3, "1-0:32.7.0", 3),
+        ),
+        octets(clock(2026, 1, 2, 13, 15, 0)), octets(b"ELS0000042"), u32(1_234_567), scaler_unit(0, 30), u16(2301),
+        scaler_unit(-1, 35),
+    ),
+    clock(2026, 1, 2, 13, 15, 7),
+)  # fmt: skip
+"""A push list that counts itself, registers with their scalers."""
+
+PAIRS = notification(
+    array(
+        structure(octets(obis("0-0:96.1.0")), octets(b"M-2")),
+        structure(octets(obis("1-0:1.7.0")), u32(1250), scaler_unit(0, 27)),
+        structure(octets(obis("1-0:2.8.0")), u32(77), scaler_unit(1, 30)),
+    ),
+    clock(2026, 7, 1, 12, 0, 0, -120),
+)  # fmt: skip
+"""Structures of name, value, scaler and unit."""
+
+
+def gcm(apdu: bytes, counter: int = 1, control: int = 0x30, key: bytes = KEY, title: bytes = SYSTEM_TITLE) -> bytes:
+    """general-glo-ciphering of an APDU, encrypted and authenticated."""
+    count = counter.to_bytes(4, "big")
+    sealed = AESGCM(key).encrypt(title + count, apdu, bytes([control]) + AUTH_KEY)
+    sealed = sealed[:-4]  # a tag of 12 bytes
+    if not control & 0x10:
+        sealed = sealed[:-12]
+    content = bytes([control]) + count + sealed
+    head = b"\x82" + struct.pack(">H", len(content)) if len(content) > 127 else bytes([len(content)])
+    return b"\xdb\x08" + title + head + content
+
+
+def hdlc(message: bytes, segmented: bool = False) -> bytes:
+    size = len(message) + 10
+    head = bytes((0xA0 | (8 if segmented else 0) | size >> 8, size & 255)) + b"\x01\x02\x01\x10"
+    body = head + crc16.ibm_sdlc(head).to_bytes(2, "little") + message
+    return b"\x7e" + body + crc16.ibm_sdlc(body).to_bytes(2, "little") + b"\x7e"
+
+
+def wrapper(message: bytes) -> bytes:
+    return b"\x00\x01\x00\x01\x00\x66" + struct.pack(">H", len(message)) + message
+
+
+# -- SML ----------------------------------------------------------------------------------------------------------
+
+
+def sml(value: object) -> bytes:
+    """One SML value; a tuple (size, number) is an unsigned number of that size, (-size, number) a signed one."""
+    match value:
+        case None:
+            return b"\x01"
+        case bytes():
+            size = len(value) + 1
+            return (bytes([size]) if size < 16 else bytes([0x80 | (size + 1) >> 4, (size + 1) & 15])) + value
+        case list():
+            return bytes([0x70 | len(value)]) + b"".join(map(sml, value))
+        case (int(size), int(number)):
+            kind = 0x50 if size < 0 else 0x60
+            return bytes([kind | abs(size) + 1]) + number.to_bytes(abs(size), "big", signed=size < 0)
+    raise TypeError(value)
+
+
+def sml_message(choice: int, body: object, crc=crc16.ibm_sdlc) -> bytes:
+    head = b"\x76" + sml(b"\x01\x02") + sml((1, 0)) + sml((1, 0)) + sml([(4, choice), body])
+    return head + b"\x63" + crc(head).to_bytes(2, "little") + b"\x00"
+
+
+def sml_entry(name: str, value: object, unit: int | None = None, scaler: int | None = None) -> list:
+    return [
+        obis(name), None, None, (1, unit) if unit else None, (-1, scaler) if scaler is not None else None, value, None
+    ]  # fmt: skip
+
+
+SML_VALUES = [
+    sml_entry("1-0:96.50.1", b"EMH"),
+    sml_entry("1-0:1.8.0", (8, 12_345_678), 30, -1),
+    sml_entry("1-0:2.8.0", (5, 90), 30, -1),
+    sml_entry("1-0:16.7.0", (-4, -1234), 27, -1),
+    sml_entry("1-0:32.7.0", (2, 2304), 35, -1),
+]
+SML_SERVER = bytes.fromhex("0a01454d480000a1b2c3")
+SML_TIME = [(1, 2), (4, 1_780_000_000)]
+
+
+def sml_file(crc=crc16.ibm_sdlc, values=SML_VALUES, time=SML_TIME, bare: bool = False) -> bytes:
+    messages = (
+        sml_message(0x0101, [None, None, b"\x00\x01", SML_SERVER, None, None], crc)
+        + sml_message(0x0701, [None, SML_SERVER, obis("1-0:98.10.0"), time, values, None, None], crc)
+        + sml_message(0x0201, [None], crc)
+    )
+    if bare:
+        return messages
+    fill = -len(messages) % 4
+    data = b"\x1b" * 4 + b"\x01" * 4 + messages.replace(b"\x1b" * 4, b"\x1b" * 8) + bytes(fill)
+    data += b"\x1b" * 4 + bytes((0x1A, fill))
+    return data + crc(data).to_bytes(2, "little")
+
+
+# -- M-Bus --------------------------------------------------------------------------------------------------------
+
+
+def mbus(records: bytes, medium: int = 2, meter: str = "12345678", ci: int = 0x72, config: bytes = b"\x00\x00") -> bytes:
+    content = b"\x08\x01" + bytes([ci]) + bytes.fromhex(meter)[::-1] + b"\x2d\x2c\x01" + bytes([medium]) + b"\x05\x00"
+    content += config + records
+    size = bytes([len(content)])
+    return b"\x68" + size * 2 + b"\x68" + content + bytes([sum(content) & 255, 0x16])
+
+
+MBUS_TIME = b"\x04\x6d" + bytes((15, 13, 0x42, 0x31))  # 2026-01-02 13:15
+MBUS_ELECTRICITY = mbus(
+    MBUS_TIME
+    + b"\x0c\x03" + bytes.fromhex("78563412")  # 12345678 Wh in BCD
+    + b"\x04\x83\x3c" + (500).to_bytes(4, "little")  # 500 Wh fed in
+    + b"\x02\x2b" + (1500).to_bytes(2, "little")  # 1500 W
+    + b"\x02\xfd\x48" + (2305).to_bytes(2, "little")  # 230.5 V
+    + b"\x2f\x2f\x0f\x01\x02"
+)  # fmt: skip
+MBUS_HEAT = mbus(
+    MBUS_TIME + b"\x0c\x06" + bytes.fromhex("15000000") + b"\x0c\x14" + bytes.fromhex("87020000")
+    + b"\x0a\x5a" + bytes.fromhex("1706") + b"\x42\x6c\x5f\x3c" + b"\x4c\x06" + bytes.fromhex("11000000"),
+    medium=4,
+)  # fmt: skip
