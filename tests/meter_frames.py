@@ -165,7 +165,9 @@ def sml_file(crc=crc16.ibm_sdlc, values=SML_VALUES, time=SML_TIME, bare: bool = 
 # -- M-Bus --------------------------------------------------------------------------------------------------------
 
 
-def mbus(records: bytes, medium: int = 2, meter: str = "12345678", ci: int = 0x72, config: bytes = b"\x00\x00") -> bytes:
+def mbus(
+    records: bytes, medium: int = 2, meter: str = "12345678", ci: int = 0x72, config: bytes = b"\x00\x00"
+) -> bytes:
     content = b"\x08\x01" + bytes([ci]) + bytes.fromhex(meter)[::-1] + b"\x2d\x2c\x01" + bytes([medium]) + b"\x05\x00"
     content += config + records
     size = bytes([len(content)])
@@ -186,3 +188,71 @@ MBUS_HEAT = mbus(
     + b"\x0a\x5a" + bytes.fromhex("1706") + b"\x42\x6c\x5f\x3c" + b"\x4c\x06" + bytes.fromhex("11000000"),
     medium=4,
 )  # fmt: skip
+
+
+# -- text formats -------------------------------------------------------------------------------------------------
+
+NEM12 = b"\n".join(
+    [
+        b"100,NEM12,202601020000,MDP1,Retailer1",
+        b"200,6102000001,E1B1,1,E1,N1,SER123,kWh,30,20260201",
+        b"300,20260101," + b",".join(b"%d.%03d" % (n, n) for n in range(48)) + b",V,,,20260102010101,",
+        b"400,1,40,A,,",
+        b"400,41,47,E14,,",
+        b"400,48,48,N,,",
+        b"200,6102000001,E1B1,1,B1,N2,SER123,Wh,30,20260201",
+        b"300,20260101," + b",".join(b"%d" % n for n in range(48)) + b",A,,,20260102010101,",
+        b"900",
+        b"",
+    ]
+)  # fmt: skip
+
+ESPI = b"""<?xml version="1.0" encoding="UTF-8"?>
+<feed xmlns="http://www.w3.org/2005/Atom">
+<entry><link rel="self" href="RetailCustomer/9b/UsagePoint/01"/><content><UsagePoint xmlns="http://naesb.org/espi">
+<ServiceCategory><kind>0</kind></ServiceCategory></UsagePoint></content></entry>
+<entry><link rel="self" href="RetailCustomer/9b/UsagePoint/01/MeterReading/01"/><link rel="related" href="ReadingType/07"/>
+<content><MeterReading xmlns="http://naesb.org/espi"/></content></entry>
+<entry><link rel="self" href="ReadingType/07"/><content><espi:ReadingType xmlns:espi="http://naesb.org/espi">
+<espi:accumulationBehaviour>4</espi:accumulationBehaviour><espi:commodity>1</espi:commodity>
+<espi:flowDirection>1</espi:flowDirection><espi:intervalLength>900</espi:intervalLength><espi:kind>12</espi:kind>
+<espi:powerOfTenMultiplier>0</espi:powerOfTenMultiplier><espi:uom>72</espi:uom></espi:ReadingType></content></entry>
+<entry><link rel="up" href="RetailCustomer/9b/UsagePoint/01/MeterReading/01/IntervalBlock"/><content>
+<IntervalBlock xmlns="http://naesb.org/espi"><interval><duration>86400</duration><start>1330578000</start></interval>
+<IntervalReading><timePeriod><duration>900</duration><start>1330578000</start></timePeriod><value>282</value>
+</IntervalReading>
+<IntervalReading><ReadingQuality><quality>8</quality></ReadingQuality><timePeriod><duration>90000</duration>
+<start>1330578900.0</start></timePeriod><value>323</value></IntervalReading>
+</IntervalBlock></content></entry>
+</feed>
+"""
+
+CIM = b"""<?xml version="1.0"?>
+<m:MeterReadings xmlns:m="http://iec.ch/TC57/2011/MeterReadings#">
+<m:MeterReading><m:Meter><m:mRID>M-1</m:mRID></m:Meter>
+<m:Readings><m:timeStamp>2026-01-01T00:00:00Z</m:timeStamp><m:value>120.50</m:value>
+<m:ReadingType ref="0.0.0.1.1.1.12.0.0.0.0.0.0.0.0.0.72.0"/></m:Readings>
+<m:IntervalBlocks><m:IntervalReadings><m:timeStamp>2026-01-01T01:15:00+01:00</m:timeStamp><m:value>0.25</m:value>
+<m:ReadingQualities><m:ReadingQualityType ref="1.5.257"/></m:ReadingQualities></m:IntervalReadings>
+<m:ReadingType ref="0.0.2.4.1.1.12.0.0.0.0.0.0.0.0.3.72.0"/></m:IntervalBlocks>
+<m:UsagePoint><m:mRID>U-1</m:mRID></m:UsagePoint></m:MeterReading>
+<m:EndDeviceEvent><m:mRID>e-1</m:mRID><m:createdDateTime>2026-01-01T00:00:30Z</m:createdDateTime>
+<m:severity>high</m:severity><m:Assets><m:mRID>M-1</m:mRID></m:Assets>
+<m:EndDeviceEventType ref="3.26.0.47"/></m:EndDeviceEvent>
+</m:MeterReadings>
+"""
+
+CIM_JSON = b"""{"MeterReadings": {"MeterReading": [{"Meter": {"mRID": "M-1"}, "UsagePoint": {"mRID": "U-1"},
+"Readings": [{"timeStamp": "2026-01-01T00:00:00Z", "value": 120.50,
+ "ReadingType": {"ref": "0.0.0.1.1.1.12.0.0.0.0.0.0.0.0.0.72.0"}}],
+"IntervalBlocks": {"IntervalReadings": [{"timeStamp": "2026-01-01T01:15:00+01:00", "value": "0.25",
+ "ReadingQualities": [{"ReadingQualityType": {"@ref": "1.5.257"}}]}],
+ "ReadingType": {"ref": "0.0.2.4.1.1.12.0.0.0.0.0.0.0.0.3.72.0"}}}],
+"EndDeviceEvent": {"mRID": "e-1", "createdDateTime": "2026-01-01T00:00:30Z", "severity": "high",
+ "Assets": {"mRID": "M-1"}, "EndDeviceEventType": {"ref": "3.26.0.47"}}}}
+"""
+
+SENML = (
+    b'[{"bn":"urn:dev:meter-7/","bt":1.32e9,"bu":"Wh"},{"n":"1-0:1.8.0","v":1234.50},'
+    b'{"n":"voltage_l1_v","u":"V","v":230.1,"t":1},{"n":"note","vs":"a]b"}]\n'
+)

@@ -1,10 +1,13 @@
 """Any bytes give readings or bad frames, nothing else, and no byte that matters goes missing."""
 
-import meter_frames as frames
+import json
+
+import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import meter_frames as frames
 from gridwire.demo.utility import frame_files
 from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import BAD_FRAME_BYTES_MAX, BadFrame, Context, Decoded
@@ -26,6 +29,12 @@ SEEDS = {
     "dlms": [frames.hdlc(frames.PUSH_LIST), frames.wrapper(frames.PAIRS), frames.PAIRS,
              frames.hdlc(frames.gcm(frames.PAIRS))],
     "sml": [frames.sml_file(), frames.sml_file(bare=True)],
+    "senml": [frames.SENML],
+    "senml-cbor": [cbor2.dumps(json.loads(frames.SENML))],
+    "nem12": [frames.NEM12],
+    "espi": [frames.ESPI],
+    "cim": [frames.CIM],
+    "cim-json": [frames.CIM_JSON],
     "mbus": [frames.MBUS_ELECTRICITY, frames.MBUS_HEAT],
 }  # fmt: skip
 KEYS = Keys(default=MeterKey(frames.KEY, frames.AUTH_KEY))

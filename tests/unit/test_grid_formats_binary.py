@@ -2,20 +2,19 @@
 
 from decimal import Decimal
 
-import meter_frames as frames
 import meterbus
 import pytest
-from dlms_cosem.protocol.xdlms import DataNotification
 from dlms_cosem import security
+from dlms_cosem.protocol.xdlms import DataNotification
 from fastcrc import crc16
 from sml import SmlBase, SmlGetListResponse
 
+import meter_frames as frames
 from gridwire.demo.utility import frame_files
 from gridwire.grid import reading_types
 from gridwire.grid.formats import cosem, keys, registry
 from gridwire.grid.formats.base import BadFrame, Context, Decoded
 from gridwire.grid.reading import rfc3339
-
 
 KEYS = keys.parse(
     f'[meters."{frames.SYSTEM_TITLE.hex()}"]\nencryption = "{frames.KEY.hex()}"\n'
@@ -61,7 +60,9 @@ def test_structures_of_name_value_and_unit():
 
 @pytest.mark.parametrize("tag", [b"\x09", b""])
 def test_a_date_time_with_and_without_a_tag(tag):
-    body = frames.array(frames.structure(frames.octets(frames.obis("1-0:1.7.0")), frames.u32(5), frames.scaler_unit(0, 27)))
+    body = frames.array(
+        frames.structure(frames.octets(frames.obis("1-0:1.7.0")), frames.u32(5), frames.scaler_unit(0, 27))
+    )
     (item,) = decode("dlms", frames.notification(body, frames.clock(2026, 1, 1, 1, 0, 0), tag), meter="m")
     assert times(item) == {"2026-01-01T00:00:00Z"}
     (item,) = decode("dlms", frames.notification(body), meter="m", received_at_us=RECEIVED_US)
@@ -157,7 +158,9 @@ def test_sml_with_either_crc_and_with_or_without_transport(crc, bare):
 
 
 def test_sml_second_indexes_and_escapes():
-    data = frames.sml_file(time=[(1, 1), (4, 5000)], values=[*frames.SML_VALUES, frames.sml_entry("1-0:96.1.0", b"\x1b" * 4)])
+    data = frames.sml_file(
+        time=[(1, 1), (4, 5000)], values=[*frames.SML_VALUES, frames.sml_entry("1-0:96.1.0", b"\x1b" * 4)]
+    )
     (bad,) = decode("sml", data)
     assert "time of receipt" in bad.reason
     (item,) = decode("sml", data, received_at_us=RECEIVED_US)

@@ -95,13 +95,16 @@ def test_chunks_cut_anywhere(name, size):
 
 
 def test_the_registry():
-    assert registry.NAMES == ("dsmr", "han", "json", "csv")
+    assert registry.NAMES[-2:] == ("json", "csv")
+    assert {"dsmr", "han", "dlms", "sml", "mbus", "nem12", "espi", "cim", "cim-json"} < set(registry.NAMES)
+    assert registry.by_file("a.cim.json").name == "cim-json"
+    assert registry.by_file("NEM12#1.csv").name == "nem12"
     assert all(registry.get(name).name == name for name in registry.NAMES)
     assert registry.by_file("/a/B.CSV").name == "csv"
     assert registry.by_file("x.hex").name == "han"
     assert registry.by_file("x.doc") is None
-    with pytest.raises(Unsupported, match="choose from dsmr, han, json, csv"):
-        registry.get("sml")
+    with pytest.raises(Unsupported, match="choose from dsmr, han, dlms"):
+        registry.get("smoke")
 
 
 class Hubs:

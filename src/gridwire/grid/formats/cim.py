@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from gridwire.grid.formats import cim_codes, units
 from gridwire.grid.formats.base import BadFrame, Context, Decoded, Format, Item, Unusable, bad_pieces
-from gridwire.grid.formats.xmlstream import Element, elements
+from gridwire.grid.formats.xmlstream import Element, elements, raw_of
 from gridwire.grid.meter_event import MeterEvent, kind_of
 from gridwire.grid.reading import Reading, value_parts
 from gridwire.grid.reading_types import Accumulation
@@ -42,8 +44,10 @@ def stream_xml(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
         yield from _items(element, raw, position, opening, context)
 
 
-def _items(element: Element, raw: bytes, position: int, opening: bytes, context: Context) -> Iterator[Item]:
-    """The good and the bad out of one MeterReading or EndDeviceEvent."""
+def _items(
+    element: Element, raw: bytes, position: int, opening: bytes, context: Context, whole: bool = False
+) -> Iterator[Item]:
+    """The good and the bad out of one MeterReading or EndDeviceEvent; `whole`: nothing of it without the rest."""
     try:
         if element.name == "EndDeviceEvent":
             yield Decoded((), position, events=(_event(element, context),))
@@ -58,9 +62,10 @@ def _items(element: Element, raw: bytes, position: int, opening: bytes, context:
         try:
             good += read()
         except Unusable as error:
-            cut = raw[part.start - element.start : part.end - element.start]
-            cut += f"</{cut[1:100].split(b'>')[0].split()[0].decode('latin-1')}>".encode("latin-1")
-            bad += bad_pieces(cut, str(error), part.start, opening + reading.prelude())
+            if whole:
+                yield from bad_pieces(raw, str(error), position, opening)
+                return
+            bad += bad_pieces(raw_of(part, element, raw), str(error), part.start, opening + reading.prelude())
     if good:
         yield Decoded(tuple(good), position)
     elif not bad:
@@ -94,10 +99,14 @@ class _MeterReading:
         return text.encode()
 
     def parts(self) -> Iterator[tuple[Element, Callable[[], list[Reading]]]]:
+        """Each of its parts, and how to read it. What is called may raise Unusable."""
         for part in self._element.all("Readings"):
-            yield part, lambda part=part: [self._reading(part, _type_code(part), 0)]  # type: ignore[misc]
+            yield part, partial(self._single, part)
         for block in self._element.all("IntervalBlocks"):
-            yield block, lambda block=block: self._block(block)  # type: ignore[misc]
+            yield block, partial(self._block, block)
+
+    def _single(self, part: Element) -> list[Reading]:
+        return [self._reading(part, _type_code(part), 0)]
 
     def _block(self, block: Element) -> list[Reading]:
         code = _type_code(block)
@@ -200,9 +209,9 @@ def stream_json(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
             yield from bad_pieces(raw, "document has neither MeterReading nor EndDeviceEvent", position)
         for name, content in found:
             piece = json.dumps({name: content}).encode()
-            for item in _items(_element(name, content, 0), piece, position, b"", context):
-                # parts have no bytes of their own here: the whole element is what is kept
-                yield item if isinstance(item, Decoded) else BadFrame(item.raw or piece, item.reason, position)
+            # Parts have no bytes of their own here, so the whole element is what is kept.
+            for item in _items(_element(name, content, 0), piece, position, b"", context, whole=True):
+                yield replace(item, position=position)
 
 
 def _documents(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
@@ -221,7 +230,7 @@ def _documents(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
             position += len(line) + 1
     elif buffer.strip():
         yield bytes(buffer), 0
-    for chunk in chunks:  # what is beyond the limit is kept, in pieces
+    for chunk in chunks:  # pieces of what is beyond the limit
         position += len(buffer)
         buffer = bytearray(chunk)
         yield chunk + b" " * (JSON_BYTES_MAX + 1 - len(chunk)), position
@@ -276,4 +285,3 @@ JSON: Final = Format(
     "the XML format, on the same content",
 )  # fmt: skip
 """The JSON format as the registry lists it."""
-

@@ -175,4 +175,3 @@ FORMAT: Final = Format(
     "dlms-cosem 21.3.2 (values and ciphering), Kamstrup and Aidon frames",
 )  # fmt: skip
 """The format as the registry lists it."""
-

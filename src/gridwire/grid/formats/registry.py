@@ -16,9 +16,13 @@ _PLACES: Final = {
     "dlms": ("dlms", "FORMAT"),
     "sml": ("sml", "FORMAT"),
     "mbus": ("mbus", "FORMAT"),
+    "nem12": ("nem12", "FORMAT"),
+    "espi": ("espi", "FORMAT"),
     "cim": ("cim", "XML"),
+    "senml": ("senml", "JSON"),
+    "senml-cbor": ("senml", "CBOR"),
     "cim-json": ("cim", "JSON"),
-    "json": ("rows", "JSON"),
+    "json": ("rows", "JSON"),  # last: their names fit many files
     "csv": ("rows", "CSV"),
 }
 

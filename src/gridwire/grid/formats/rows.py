@@ -58,7 +58,7 @@ def _reading(row: _Row, context: Context) -> Reading:
     )  # fmt: skip
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+def lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
     """Yield (line without its end, position); a line that is too long comes in pieces one byte above the limit."""
     buffer = bytearray()
     position = 0
@@ -78,8 +78,8 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
         yield bytes(buffer), position
 
 
-def _decoded(lines: Iterable[tuple[bytes, int]], read: Callable[[bytes], Decoded | None]) -> Iterator[Item]:
-    for line, position in lines:
+def _decoded(found: Iterable[tuple[bytes, int]], read: Callable[[bytes], Decoded | None]) -> Iterator[Item]:
+    for line, position in found:
         if not line.strip():
             continue
         if len(line) > LINE_BYTES_MAX:
@@ -100,12 +100,12 @@ def stream_json(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
     def read(line: bytes) -> Decoded:
         return Decoded((_reading(_JSON.decode(line), context),), 0, line)
 
-    return _decoded(_lines(chunks), read)
+    return _decoded(lines(chunks), read)
 
 
 def stream_csv(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
     """Read readings out of comma- or semicolon-separated lines; see `base.Format.stream`."""
-    return _decoded(_lines(chunks), partial(_Table(context).read))
+    return _decoded(lines(chunks), partial(_Table(context).read))
 
 
 class _Table:
@@ -132,8 +132,14 @@ class _Table:
         return Decoded((_reading(msgspec.convert(cells, _Row, strict=False), self._context),), 0)
 
 
-JSON: Final = Format("json", "readings as JSON, one object a line", ("*.ndjson", "*.jsonl", "*.json"), stream_json)
+JSON: Final = Format(
+    "json",
+    "readings as JSON, one object a line",
+    ("*.ndjson", "*.jsonl", "*.json"),
+    stream_json,
+    "the open reading schema",
+)
 """The JSON format as the registry lists it."""
 
-CSV: Final = Format("csv", "readings as CSV with a header line", ("*.csv",), stream_csv)
+CSV: Final = Format("csv", "readings as CSV with a header line", ("*.csv",), stream_csv, "the open reading schema")
 """The CSV format as the registry lists it."""

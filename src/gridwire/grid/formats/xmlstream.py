@@ -59,6 +59,14 @@ class _Refused(Exception):
     """Why the rest of the document is not read; it never leaves this module."""
 
 
+def raw_of(part: Element, inside: Element, raw: bytes) -> bytes:
+    """The bytes of a descendant of an element whose bytes are `raw`; all of them where places are not known."""
+    if not part.end and not part.start:
+        return raw
+    end = raw.find(b">", max(part.end - inside.start, 0)) + 1
+    return raw[part.start - inside.start : end or len(raw)] or raw
+
+
 Found = tuple[Piece, Element | None]
 """A wanted element with its raw bytes, or a bad piece and None. The third part of the piece is the ancestors' tags."""
 
@@ -128,7 +136,7 @@ def elements(chunks: Iterable[bytes], names: Iterable[str], fragment: bool = Fal
     """Wanted elements of a document cut anywhere.
 
     Args:
-        fragment: the document may end while elements around the wanted ones are open.
+        fragment: the first chunk opens elements that nobody closes; what follows it is one piece in them.
     """
     yield from _Stream(frozenset(names), fragment).read(chunks)
 
@@ -141,9 +149,15 @@ class _Stream:
         self._buffer = bytearray()  # bytes from self._position on
         self._position = 0
         self._document = _Document(wanted, 0, [])
+        self._opened: list[str] = []
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[Found]:
         blank = True
+        chunks = iter(chunks)
+        if self._fragment and (opening := next(chunks, b"")):
+            yield from self._take(opening, False)
+            blank = False
+        self._opened = list(self._document.stack)
         for chunk in chunks:
             if blank and not self._buffer:
                 stripped = chunk.lstrip(b" \t\r\n")
@@ -154,7 +168,10 @@ class _Stream:
                     self._document = _Document(self._wanted, self._position, [])
             yield from self._take(chunk, False)
         if not blank:
-            yield from self._take(b"", True)
+            closing = b""
+            if self._opened and self._document.stack == self._opened:
+                closing = "".join(f"</{name}>" for name in reversed(self._opened)).encode()
+            yield from self._take(closing, True)
 
     def _take(self, chunk: bytes, final: bool) -> Iterator[Found]:
         self._buffer += chunk
@@ -183,8 +200,6 @@ class _Stream:
             return str(error)
         except expat.ExpatError as error:
             what = expat.ErrorString(error.code)
-            if final and self._fragment and document.open_at is None and what == "no element found":
-                return ""
             return f"not well-formed XML: {what}"
         if document.open_at is not None and self._position + len(self._buffer) - document.open_at > ELEMENT_BYTES_MAX:
             return f"an element is longer than {ELEMENT_BYTES_MAX} bytes"
@@ -205,7 +220,7 @@ class _Stream:
     def _resume(self, reason: str, final: bool) -> tuple[Piece | None, bytes]:
         """(bad piece, bytes still to be fed): go on at the next wanted element, or give the rest of this up."""
         begun = self._document.open_at
-        begin = (begun if begun is not None else min(self._document.position, self._position + len(self._buffer)))
+        begin = begun if begun is not None else min(self._document.position, self._position + len(self._buffer))
         begin = max(begin - self._position, 0)
         stack = self._document.stack
         if begun is not None:
@@ -220,7 +235,7 @@ class _Stream:
         if reason == _DOCTYPE:
             self._document = _Refusing(self._wanted, self._position)
         else:
-            self._document = _Document(self._wanted, self._position, stack[:DEPTH_MAX // 2])
+            self._document = _Document(self._wanted, self._position, stack[: DEPTH_MAX // 2])
         rest = bytes(self._buffer)
         piece = (raw, position, b"", reason) if raw.strip() else None
         return piece, rest
