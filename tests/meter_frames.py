@@ -209,9 +209,12 @@ NEM12 = b"\n".join(
 
 ESPI = b"""<?xml version="1.0" encoding="UTF-8"?>
 <feed xmlns="http://www.w3.org/2005/Atom">
-<entry><link rel="self" href="RetailCustomer/9b/UsagePoint/01"/><content><UsagePoint xmlns="http://naesb.org/espi">
+<entry><link rel="self" href="RetailCustomer/9b/UsagePoint/01"/>
+<link rel="related" href="RetailCustomer/9b/UsagePoint/01/MeterReading"/><content><UsagePoint xmlns="http://naesb.org/espi">
 <ServiceCategory><kind>0</kind></ServiceCategory></UsagePoint></content></entry>
-<entry><link rel="self" href="RetailCustomer/9b/UsagePoint/01/MeterReading/01"/><link rel="related" href="ReadingType/07"/>
+<entry><link rel="self" href="RetailCustomer/9b/UsagePoint/01/MeterReading/01"/>
+<link rel="up" href="RetailCustomer/9b/UsagePoint/01/MeterReading"/><link rel="related" href="ReadingType/07"/>
+<link rel="related" href="RetailCustomer/9b/UsagePoint/01/MeterReading/01/IntervalBlock"/>
 <content><MeterReading xmlns="http://naesb.org/espi"/></content></entry>
 <entry><link rel="self" href="ReadingType/07"/><content><espi:ReadingType xmlns:espi="http://naesb.org/espi">
 <espi:accumulationBehaviour>4</espi:accumulationBehaviour><espi:commodity>1</espi:commodity>

@@ -142,8 +142,8 @@ def test_ciphering_is_that_of_dlms_cosem():
 
 
 SML_EXPECTED = {
-    "import_register_kwh": Decimal("1234.5678"), "export_register_kwh": Decimal("0.009"), "power_kw": Decimal("-0.1234"),
-    "voltage_l1_v": Decimal("230.4"),
+    "import_register_kwh": Decimal("1234.5678"), "export_register_kwh": Decimal("0.009"),
+    "power_kw": Decimal("-0.1234"), "voltage_l1_v": Decimal("230.4"),
 }  # fmt: skip
 
 

@@ -23,8 +23,8 @@ def decode(name, data, **context):
 
 def rows(items):
     return [
-        (reading_types.BY_ID[r.reading_type].alias, Decimal(r.value).scaleb(r.scale), rfc3339(r.ts_end_us), r.interval_s,
-         r.usage_point, r.meter, r.quality)
+        (reading_types.BY_ID[r.reading_type].alias, Decimal(r.value).scaleb(r.scale), rfc3339(r.ts_end_us),
+         r.interval_s, r.usage_point, r.meter, r.quality)
         for item in items for r in item.readings
     ]  # fmt: skip
 

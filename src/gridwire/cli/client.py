@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
+import msgspec
 
 from gridwire.address import HubAddress, reachable
 from gridwire.core.batch import Event, encode
 from gridwire.core.errors import GridwireError
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as it lies in its hub. `value`: its bytes as they were sent; a header's last value counts."""
+
+    offset: int
+    value: bytes
+    headers: Mapping[str, str]
+
+
+class _Row(msgspec.Struct):
+    offset: int
+    value: msgspec.Raw
+    format: str = "json"
+    headers: dict[str, Any] = {}
+
+
+class _Page(msgspec.Struct):
+    events: list[_Row]
+    next: int
+    end: int
+
+
+_PAGE: Final = msgspec.json.Decoder(_Page)
+
+
+def _stored(row: _Row) -> StoredEvent:
+    value = bytes(row.value)
+    if row.format == "text":
+        value = msgspec.json.decode(value, type=str).encode()
+    elif row.format == "base64":
+        value = base64.b64decode(msgspec.json.decode(value)["base64"])
+    elif row.format == "null":
+        value = b""
+    headers = {name: str(text[-1] if isinstance(text, list) else text) for name, text in row.headers.items()}
+    return StoredEvent(row.offset, value, headers)
 
 
 class HubClient:
@@ -65,12 +105,26 @@ class HubClient:
         """Post events with their keys and headers. Returns when they are as durable as the hub promises."""
         self.send(hub, bytes(encode(events)), "application/vnd.gridwire.batch")
 
+    def stored(self, hub: str, partition: int, offset: int) -> Iterator[StoredEvent]:
+        """Events of a partition from an offset to its end, with the bytes that were sent."""
+        while True:
+            query = {"partition": partition, "offset": offset, "limit": 1000}
+            page = _PAGE.decode(self._request("GET", f"{hub_path(hub)}/events", params=query).content)
+            yield from map(_stored, page.events)
+            if page.next >= page.end or page.next == offset:
+                return
+            offset = page.next
+
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self._request(method, path, **arguments)
+        return response.json() if response.content else None
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         with reachable(self.url):
             response = self._http.request(method, path, **arguments)
         if response.status_code >= 400:
             raise GridwireError(_problem(response))
-        return response.json() if response.content else None
+        return response
 
     def stream(self, path: str, **query: Any) -> Iterator[Any]:
         """Server-sent events, each one's data parsed from JSON."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
 from gridwire.cli.client import HubClient, hub_path
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import GridwireError
-from gridwire.core.hubs import NETWORK, QUARANTINE, READINGS
+from gridwire.core.hubs import METER_EVENTS, NETWORK, QUARANTINE, READINGS
 from gridwire.grid.reading import timestamp_us
+
+if TYPE_CHECKING:
+    from gridwire.grid.formats.base import Context
 
 network = App(name="network", help="The network model: usage points, feeders, transformers.")
 
@@ -100,6 +103,31 @@ def _instant_us(text: str | None) -> int | None:
         ) from None
 
 
+def context_of(
+    zone: str | None, meter: str | None, received_at: str | None, keys: Path | None, mapping: Path | None
+) -> Context:
+    """What the flags say beyond the frames."""
+    from gridwire.grid.formats import keys as key_file
+    from gridwire.grid.formats.base import Context
+
+    told: dict[str, Any] = {
+        "zone": zone,
+        "meter": meter,
+        "received_at_us": _instant_us(received_at),
+        "keys": key_file.load(keys) if keys else None,
+        "mapping": _read(mapping).decode("utf-8", "replace") if mapping else None,
+    }
+    return Context(**{name: value for name, value in told.items() if value is not None})
+
+
+def expanded(paths: list[Path]) -> list[Path]:
+    """Files, and the files in directories, in order of their names."""
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
+    return found
+
+
 def ingest(
     format: str,
     files: list[Path],
@@ -107,31 +135,41 @@ def ingest(
     zone: str | None = None,
     meter: str | None = None,
     received_at: str | None = None,
+    keys: Path | None = None,
+    mapping: Path | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> int:
     """Decode meter files: readings go to the hub `readings`, what cannot be read to `quarantine` with its reason.
 
     Args:
-        format: dsmr, han, json or csv.
-        files: the files.
+        format: one of the formats of docs/reference/formats.md, such as dsmr, dlms or espi.
+        files: the files, or directories of them.
         zone: time zone of meters that do not say it, such as Europe/Oslo.
         meter: id of the meter, for frames that do not name one.
         received_at: when the frames arrived, for those without a clock, such as 2026-11-23T12:00:00Z.
+        keys: TOML file with the keys of encrypted meters.
+        mapping: TOML file that says what a head-end's own columns mean, for the format mapped.
     """
-    from gridwire.grid.formats.base import Context
     from gridwire.grid.ingest import ingest as ingest_files
 
-    told: dict[str, Any] = {"zone": zone, "meter": meter, "received_at_us": _instant_us(received_at)}
-    context = Context(**{name: value for name, value in told.items() if value is not None})
+    context = context_of(zone, meter, received_at, keys, mapping)
     try:
-        report = ingest_files(format, files, common.client(), context=context)
+        report = ingest_files(format, expanded(files), common.client(), context=context)
     except OSError as error:
         raise GridwireError(f"cannot read {error.filename}: {error.strerror}") from None
     if common.json:
-        print_json({name: getattr(report, name) for name in ("files", "bytes", "frames", "readings", "quarantined")})
+        print_json(
+            {name: getattr(report, name) for name in ("files", "bytes", "frames", "readings", "events", "quarantined")}
+        )
     else:
         print_fields(
-            {"files": report.files, "frames": report.frames, READINGS: report.readings, QUARANTINE: report.quarantined}
+            {
+                "files": report.files,
+                "frames": report.frames,
+                READINGS: report.readings,
+                METER_EVENTS: report.events,
+                QUARANTINE: report.quarantined,
+            }
         )
         for reason, count in report.reasons.most_common(10):
             say(f"  {count} x {reason}")

@@ -28,6 +28,8 @@ _COMMANDS: Final = {
     "schema": "gridwire.cli.schemas:schema",
     "move": "gridwire.cli.move:move",
     "ingest": "gridwire.cli.grid:ingest",
+    "decode": "gridwire.cli.meters:decode",
+    "quarantine": "gridwire.cli.meters:quarantine",
     "network": "gridwire.cli.grid:network",
     "sql": "gridwire.cli.lake:sql",
     "doctor": "gridwire.cli.checks:doctor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,8 @@ from typing import IO, Final, Protocol
 from gridwire.core.batch import Event
 from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import CHUNK_BYTES, BadFrame, Context, Decoded
-from gridwire.grid.reading import QUARANTINE_HUB, READINGS_HUB, Reading, reading_event
+from gridwire.grid.meter_event import METER_EVENTS_HUB, meter_event
+from gridwire.grid.reading import QUARANTINE_HUB, READINGS_HUB, Reading, reading_event, rfc3339
 
 BATCH_EVENTS: Final = 5_000
 """Events of one request."""
@@ -36,6 +38,7 @@ class IngestReport:
     bytes: int = 0
     frames: int = 0
     readings: int = 0
+    events: int = 0
     quarantined: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -46,15 +49,23 @@ def usage_point_of_meter(mapping: Mapping[str, str] | None = None) -> Callable[[
     return lambda meter: known.get(meter) or f"meter:{meter}"
 
 
-def quarantine_event(bad: BadFrame, format: str, source: str) -> Event:
-    """A bad frame as an event of the quarantine hub: its bytes verbatim, the rest as headers."""
-    headers = (
+def quarantine_event(bad: BadFrame, format: str, source: str, context: Context | None = None) -> Event:
+    """A bad frame as an event of the quarantine hub: its bytes verbatim, what else replaying it needs as headers."""
+    headers = [
         ("reason", bad.reason.encode()),
         ("format", format.encode()),
         ("source", source.encode()),
         ("position", str(bad.position).encode()),
-    )
-    return Event(bad.raw, source.encode(), headers)
+    ]
+    if bad.prelude:
+        headers.append(("prelude", base64.b64encode(bad.prelude)))
+    if bad.more:
+        headers.append(("more", b"1"))
+    if context is not None:
+        headers += [("meter", context.meter.encode())] if context.meter else []
+        headers += [("zone", context.zone.encode())] if context.zone != Context().zone else []
+        headers += [("received_at", rfc3339(context.received_at_us).encode())] if context.received_at_us else []
+    return Event(bad.raw, source.encode(), tuple(headers))
 
 
 def reading_events(
@@ -68,6 +79,12 @@ def reading_events(
             yield Event(decoded.verbatim, (key or placed.usage_point).encode())
         else:
             yield reading_event(placed, key)
+
+
+def happened_events(decoded: Decoded, usage_point: Callable[[str], str]) -> Iterator[Event]:
+    """The meter events of a good frame."""
+    for event in decoded.events:
+        yield meter_event(event if event.usage_point else replace(event, usage_point=usage_point(event.meter)))
 
 
 def _placed(reading: Reading, usage_point: Callable[[str], str]) -> Reading:
@@ -103,11 +120,13 @@ def ingest(
                 if isinstance(item, BadFrame):
                     report.quarantined += 1
                     report.reasons[item.reason] += 1
-                    outbox.add(QUARANTINE_HUB, [quarantine_event(item, format, source)])
+                    outbox.add(QUARANTINE_HUB, [quarantine_event(item, format, source, context)])
                 else:
                     report.frames += 1
                     report.readings += len(item.readings)
+                    report.events += len(item.events)
                     outbox.add(READINGS_HUB, list(reading_events(item, usage_point, key_of)))
+                    outbox.add(METER_EVENTS_HUB, list(happened_events(item, usage_point)))
         report.files += 1
     outbox.flush()
     return report

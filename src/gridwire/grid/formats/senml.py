@@ -2,8 +2,8 @@
 
     [{"bn":"urn:dev:meter-7/","bt":1.32e9,"bu":"Wh"},{"n":"1-0:1.8.0","v":1234},{"n":"voltage_l1_v","u":"V","v":230.1}]
 
-A record's full name is base name and name; its last part after `/`, `;` or an underscore is what is measured (alias, CIM
-or OBIS code), what stands before is the meter. Base values and sums (`s`) are added and taken as the RFC says; times
+A record's full name is base name and name; its last part after `/`, `;` or an underscore is what is measured (alias,
+CIM or OBIS code), what stands before is the meter. Base values and sums (`s`) are added and taken as the RFC says; times
 below 2**28 are relative to the time of receipt. Records of texts, booleans and data are not readings and are skipped; a
 number of an unknown kind makes the pack unusable.
 
