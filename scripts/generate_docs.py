@@ -11,6 +11,7 @@ import kafka_clients
 from gridwire import config
 from gridwire.cli.main import app
 from gridwire.core.settings import HUB_SETTINGS, HubSettings
+from gridwire.grid.formats import registry
 from gridwire.heads.http.metrics import METRICS
 from gridwire.wire.kafka.ledger import NOT_SERVED, ledger
 
@@ -99,7 +100,23 @@ def clients() -> str:
     )
 
 
-PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients}
+def formats() -> str:
+    rows = [
+        [f"`{form.name}`", form.help, form.standard or "-", form.tolerates or "-", form.checked or "-",
+         ", ".join(f"`{glob}`" for glob in form.globs)]
+        for form in map(registry.get, registry.NAMES)
+    ]  # fmt: skip
+    return (
+        "# Meter formats\n\n`gridwire ingest FORMAT FILE...` sends what is in files, `gridwire decode FORMAT FILE...` shows "
+        "it. Values stay exact. What cannot be read goes to the hub `quarantine` with its bytes and the reason; "
+        "`gridwire quarantine replay` tries it again. Sample frames stand in `tests/meter_frames.py` and "
+        "`src/gridwire/demo/frames`.\n\n"
+        + table(["format", "what", "standard", "understood all the same", "checked against", "files"], rows)
+    )
+
+
+PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients,
+         "formats.md": formats}  # fmt: skip
 
 
 def main() -> None:

@@ -157,7 +157,8 @@ def replay(
 ) -> int:
     """Try frames again, after a fix or with what was missing: a key, a meter's id, a time of receipt.
 
-    What can be read now is sent exactly once, however often this runs and wherever it is interrupted. Run one at a time.
+    What can be read now is sent exactly once, however often this runs and wherever it is interrupted. Run one at
+    a time.
 
     Args:
         offsets: frames as `list` shows them; all when none is named.

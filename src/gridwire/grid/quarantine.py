@@ -133,7 +133,7 @@ def frames(hubs: Hubs) -> Iterator[Frame]:
 def decoded(frame: Frame, told: Context) -> list[Item]:
     """A frame tried again. What was told at its ingest holds unless `told` says otherwise."""
     context = replace(
-        told, source=frame.source, meter=told.meter or frame.meter, zone=frame.zone or told.zone, fragment=True,
+        told, source=frame.source, meter=told.meter or frame.meter, zone=told.zone if told.zone != Context().zone else frame.zone or told.zone, fragment=True,
         received_at_us=told.received_at_us or (_instant_us(frame.received_at) if frame.received_at else None),
     )  # fmt: skip
     chunks = (frame.prelude, frame.raw)

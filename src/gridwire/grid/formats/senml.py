@@ -3,8 +3,8 @@
     [{"bn":"urn:dev:meter-7/","bt":1.32e9,"bu":"Wh"},{"n":"1-0:1.8.0","v":1234},{"n":"voltage_l1_v","u":"V","v":230.1}]
 
 A record's full name is base name and name; its last part after `/`, `;` or an underscore is what is measured (alias,
-CIM or OBIS code), what stands before is the meter. Base values and sums (`s`) are added and taken as the RFC says; times
-below 2**28 are relative to the time of receipt. Records of texts, booleans and data are not readings and are skipped; a
+CIM or OBIS code), what stands before is the meter. Base values and sums (`s`) are added and taken as the RFC says;
+times below 2**28 are relative to the time of receipt. Records of texts, booleans and data are not readings and are skipped; a
 number of an unknown kind makes the pack unusable.
 
 Source: RFC 8428; RFC 8798 for the secondary units kWh, kvarh and others.
@@ -145,8 +145,8 @@ def _decoded(pack: Any, context: Context, position: int) -> Decoded:
     base: dict[str, Any] = {}
     found: list[Reading] = []
     for record in pack:
-        named = {_LABELS.get(key, key) if isinstance(key, int) else key: value for key, value in record.items()}
-        unknown = [key for key in named if isinstance(key, str) and key.endswith("_") and key not in _KNOWN]
+        named = {_LABELS.get(key, str(key)) if isinstance(key, int) else str(key): record[key] for key in record}
+        unknown = [key for key in named if key.endswith("_") and key not in _KNOWN]
         if unknown:
             raise Unusable(f"field {unknown[0][:20]!r} must be understood and is not")
         base.update({key: named[key] for key in ("bn", "bt", "bu", "bv", "bs") if key in named})
