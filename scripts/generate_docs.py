@@ -107,8 +107,8 @@ def formats() -> str:
         for form in map(registry.get, registry.NAMES)
     ]  # fmt: skip
     return (
-        "# Meter formats\n\n`gridwire ingest FORMAT FILE...` sends what is in files, `gridwire decode FORMAT FILE...` shows "
-        "it. Values stay exact. What cannot be read goes to the hub `quarantine` with its bytes and the reason; "
+        "# Meter formats\n\n`gridwire ingest FORMAT FILE...` sends what is in files, `gridwire decode FORMAT FILE...` "
+        "shows it. Values stay exact. What cannot be read goes to the hub `quarantine` with its bytes and the reason; "
         "`gridwire quarantine replay` tries it again. Sample frames stand in `tests/meter_frames.py` and "
         "`src/gridwire/demo/frames`.\n\n"
         + table(["format", "what", "standard", "understood all the same", "checked against", "files"], rows)

@@ -93,7 +93,7 @@ def test_espi_is_what_greenbutton_objects_reads():
     from greenbutton_objects.parse import parse_feed
 
     (point,) = parse_feed(io.BytesIO(frames.ESPI.replace(b".0<", b"<")))
-    theirs = [reading for meter in point.meterReadings for reading in meter.readings]
+    theirs = [reading for meter in point.meterReadings for reading in meter.intervalReadings]
     ours = rows(decode("espi", frames.ESPI))
     assert [Decimal(str(r.value)) for r in theirs] == [row[1].scaleb(3) for row in ours]
 

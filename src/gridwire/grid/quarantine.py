@@ -132,10 +132,10 @@ def frames(hubs: Hubs) -> Iterator[Frame]:
 
 def decoded(frame: Frame, told: Context) -> list[Item]:
     """A frame tried again. What was told at its ingest holds unless `told` says otherwise."""
-    context = replace(
-        told, source=frame.source, meter=told.meter or frame.meter, zone=told.zone if told.zone != Context().zone else frame.zone or told.zone, fragment=True,
-        received_at_us=told.received_at_us or (_instant_us(frame.received_at) if frame.received_at else None),
-    )  # fmt: skip
+    received_us = told.received_at_us or (_instant_us(frame.received_at) if frame.received_at else None)
+    zone = frame.zone if frame.zone and told.zone == Context().zone else told.zone
+    meter = told.meter or frame.meter
+    context = replace(told, source=frame.source, meter=meter, zone=zone, fragment=True, received_at_us=received_us)
     chunks = (frame.prelude, frame.raw)
     return list(registry.get(frame.format).stream(iter(chunks), context))
 
@@ -244,7 +244,7 @@ def _send(
             for number, event in enumerate(made):
                 if (hub, identity, str(number)) not in sent:
                     marks = ((_FRAME_HEADER, identity.encode()), (_NUMBER_HEADER, str(number).encode()))
-                    outputs[hub].append(replace(event, headers=(*event.headers, *marks)))
+                    outputs[hub].append(Event(event.value, event.key, (*event.headers, *marks)))
     for hub, events in outputs.items():
         for start in range(0, len(events), 5000):
             hubs.send_events(hub, events[start : start + 5000])

@@ -105,7 +105,8 @@ def _next_hdlc(
     if buffer[1] & 0xF0 == _FORMAT_TYPE and length >= _FRAME_BYTES_MIN:
         if len(buffer) < length + 2 and not ended:
             return None
-        if len(buffer) >= length + 2 and buffer[length + 1] == FLAG:
+        without_end = ended and len(buffer) == length + 1  # out of quarantine: the flag belonged to the next frame
+        if without_end or (len(buffer) >= length + 2 and buffer[length + 1] == FLAG):
             message = content(bytes(buffer[1 : length + 1]))
             if message is not None:
                 return length + 1, message, ""  # the end flag may be the next frame's start flag

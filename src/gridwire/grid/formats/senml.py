@@ -4,8 +4,8 @@
 
 A record's full name is base name and name; its last part after `/`, `;` or an underscore is what is measured (alias,
 CIM or OBIS code), what stands before is the meter. Base values and sums (`s`) are added and taken as the RFC says;
-times below 2**28 are relative to the time of receipt. Records of texts, booleans and data are not readings and are skipped; a
-number of an unknown kind makes the pack unusable.
+times below 2**28 are relative to the time of receipt. Records of texts, booleans and data are not
+readings and are skipped; a number of an unknown kind makes the pack unusable.
 
 Source: RFC 8428; RFC 8798 for the secondary units kWh, kvarh and others.
 """
