@@ -29,6 +29,7 @@ SEEDS = {
     "dlms": [frames.hdlc(frames.PUSH_LIST), frames.wrapper(frames.PAIRS), frames.PAIRS,
              frames.hdlc(frames.gcm(frames.PAIRS))],
     "sml": [frames.sml_file(), frames.sml_file(bare=True)],
+    "mapped": [b"serial;at;kwh\nM1;31.12.2025 23:45;1,25\n"],
     "senml": [frames.SENML],
     "senml-cbor": [cbor2.dumps(json.loads(frames.SENML))],
     "nem12": [frames.NEM12],
@@ -37,8 +38,18 @@ SEEDS = {
     "cim-json": [frames.CIM_JSON],
     "mbus": [frames.MBUS_ELECTRICITY, frames.MBUS_HEAT],
 }  # fmt: skip
+MAPPING = """delimiter = ";"
+decimal = ","
+meter = "serial"
+time = "at"
+time_format = "%d.%m.%Y %H:%M"
+interval_s = 900
+[[values]]
+column = "kwh"
+reading_type = "import_kwh"
+"""
 KEYS = Keys(default=MeterKey(frames.KEY, frames.AUTH_KEY))
-CONTEXT = Context(source="s", meter="m", received_at_us=1_700_000_000_000_000, keys=KEYS)
+CONTEXT = Context(source="s", meter="m", received_at_us=1_700_000_000_000_000, keys=KEYS, mapping=MAPPING)
 
 
 @st.composite

@@ -11,6 +11,7 @@ import nemreader
 import pytest
 
 import meter_frames as frames
+from gridwire.core.errors import InvalidSetting
 from gridwire.grid import reading_types
 from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import BadFrame, Context, Decoded
@@ -211,3 +212,43 @@ def test_senml_reasons():
     assert "no known reading type" in bad.reason
     (bad,) = decode("senml", b'[{"n":"m/voltage_l1_v","v":1,"t":1.3e9,"x_":1}]')
     assert "must be understood" in bad.reason
+
+
+MAPPING = """
+delimiter = ";"
+decimal = ","
+meter = "serial"
+time = "at"
+time_format = "%d.%m.%Y %H:%M"
+time_is = "start"
+zone = "Europe/Berlin"
+ambiguous = "RULE"
+interval_s = 900
+[[values]]
+column = "wh"
+reading_type = "import_kwh"
+unit = "Wh"
+"""
+
+
+@pytest.mark.parametrize(("rule", "utc"), [("first", "2025-10-26T00:45:00Z"), ("second", "2025-10-26T01:45:00Z")])
+def test_a_mapping_file(rule, utc):
+    data = b"serial;at;wh\nM1;26.10.2025 02:30;1250,5\n"
+    items = decode("mapped", data, mapping=MAPPING.replace("RULE", rule))
+    assert rows(items) == [("import_kwh", Decimal("1.2505"), utc, 900, "", "M1", "")]
+
+
+def test_times_that_come_twice_or_never():
+    data = b"serial;at;wh\nM1;26.10.2025 02:30;1\nM1;30.03.2025 02:30;1\n"
+    twice, never = decode("mapped", data, mapping=MAPPING.replace("RULE", "refuse"))
+    assert "comes twice" in twice.reason
+    assert "does not exist" in never.reason
+    assert twice.prelude == b"serial;at;wh\n"
+
+
+def test_a_mapping_for_json_lines():
+    mapping = 'format = "json"\nmeter = "id"\ntime = "t"\ntime_format = "unix"\ntype_column = "k"\nvalue_column = "v.n"'
+    items = decode("mapped", b'{"id":"M","t":1700000000,"k":"1-0:32.7.0","v":{"n":230.10}}\n', mapping=mapping)
+    assert rows(items) == [("voltage_l1_v", Decimal("230.10"), "2023-11-14T22:13:20Z", 0, "", "M", "")]
+    with pytest.raises(InvalidSetting, match="give --mapping"):
+        decode("mapped", b"x")

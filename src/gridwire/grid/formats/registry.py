@@ -22,6 +22,7 @@ _PLACES: Final = {
     "senml": ("senml", "JSON"),
     "senml-cbor": ("senml", "CBOR"),
     "cim-json": ("cim", "JSON"),
+    "mapped": ("mapped", "FORMAT"),
     "json": ("rows", "JSON"),  # last: their names fit many files
     "csv": ("rows", "CSV"),
 }
