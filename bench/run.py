@@ -35,6 +35,7 @@ BENCHES: Final = (
     "gateways",
     "start_and_memory",
     "recovery",
+    "decoders",
 )
 
 COLUMNAR_GOAL: Final = 20e6
