@@ -36,6 +36,7 @@ BENCHES: Final = (
     "gateways",
     "start_and_memory",
     "recovery",
+    "decoders",
 )
 
 COLUMNAR_GOAL: Final = 20e6
