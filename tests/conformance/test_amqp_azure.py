@@ -257,8 +257,10 @@ def test_keys_and_rights(start_hub: Any, tmp_path: Path) -> None:
 
 
 def test_up_says_what_the_sdk_is_given(hub: Any, name: str) -> None:
-    word, _, connection_string = hub.process.stdout.readline().strip().partition(" ")
-    assert word == "event-hubs"
+    word = connection_string = "not yet"
+    while word != "event-hubs":
+        word, _, connection_string = hub.process.stdout.readline().strip().partition(" ")
+        assert word, "the hub has nothing more to say"
     with EventHubProducerClient.from_connection_string(connection_string, eventhub_name=name) as client:
         client.send_event(EventData("in"), partition_id="0")
 

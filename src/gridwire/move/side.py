@@ -302,7 +302,12 @@ def _translated(error: Any, what: str) -> GridwireError:
         KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         KafkaError._AUTHENTICATION,
     )  # fmt: skip
-    moved = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.REPLICA_NOT_AVAILABLE)
+    moved = (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError._NOENT,
+    )  # fmt: skip - the last is librdkafka's "no leaders found"
     if error.code() in moved:
         return LeaderMoved(f"{what}: {error.str()}")
     invalid = (KafkaError.INVALID_CONFIG, KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.POLICY_VIOLATION)
