@@ -43,13 +43,19 @@ class KafkaUnavailable(Exception):
 
 def java(program: str = "java") -> str:
     """Path of a program of Java 17 or newer. Raises KafkaUnavailable."""
-    found = shutil.which(program)
-    if found is None:
-        raise KafkaUnavailable(f"Java is not installed ({program} of 17 or newer is needed)")
+    found = tool(program)
     told = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
     major = java_major(told.stderr or told.stdout)
     if major < 17:
         raise KafkaUnavailable(f"Java {major} is too old ({program} of 17 or newer is needed)")
+    return found
+
+
+def tool(program: str) -> str:
+    """Path of a program that comes with Java. Raises KafkaUnavailable."""
+    found = shutil.which(program)
+    if found is None:
+        raise KafkaUnavailable(f"Java is not installed ({program} of 17 or newer is needed)")
     return found
 
 
@@ -63,27 +69,33 @@ def java_major(told: str) -> int:
         return 0
 
 
-def fetch(cache: Path = CACHE) -> Path:
-    """The directory with the jars, filled by Maven on first use. Raises KafkaUnavailable."""
-    libs = cache / f"kafka-{VERSION}"
+def copied(name: str, pom: str, what: str, cache: Path = CACHE) -> Path:
+    """The directory `name` with the jars a POM asks for, filled by Maven on first use. Raises KafkaUnavailable."""
+    libs = cache / name
     if (libs / ".complete").exists():
         return libs
     maven = shutil.which("mvn")
     if maven is None:
-        raise KafkaUnavailable("Maven is not installed (it fetches Apache Kafka)")
+        raise KafkaUnavailable(f"Maven is not installed (it fetches {what})")
     cache.mkdir(parents=True, exist_ok=True)
-    pom = cache / "pom.xml"
-    pom.write_text(_POM.format(kafka=VERSION, slf4j=SLF4J))
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={libs}"]
+    file = cache / f"{name}.pom.xml"
+    file.write_text(pom)
+    command = [maven, "-q", "-B", "-f", str(file), "dependency:copy-dependencies", f"-DoutputDirectory={libs}"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_S, check=False)
     except subprocess.TimeoutExpired:
-        raise KafkaUnavailable(f"Maven did not fetch Apache Kafka within {FETCH_S:.0f} s") from None
+        raise KafkaUnavailable(f"Maven did not fetch {what} within {FETCH_S:.0f} s") from None
     if told.returncode:
         reason = next((line for line in (told.stdout + told.stderr).splitlines() if "ERROR" in line), "no reason given")
-        raise KafkaUnavailable(f"Maven could not fetch Apache Kafka {VERSION}: {reason[:200]}")
+        raise KafkaUnavailable(f"Maven could not fetch {what}: {reason[:200]}")
     (libs / ".complete").touch()
     return libs
+
+
+def fetch(cache: Path = CACHE) -> Path:
+    """The directory with Kafka's jars. Raises KafkaUnavailable."""
+    pom = _POM.format(kafka=VERSION, slf4j=SLF4J)
+    return copied(f"kafka-{VERSION}", pom, f"Apache Kafka {VERSION}", cache)
 
 
 if __name__ == "__main__":

@@ -61,16 +61,22 @@ class HubConnection(HttpToolsProtocol):
                 timer.cancel()
 
     def _should_upgrade(self) -> bool:
-        path = self.url.partition(b"?")[0].decode("latin-1")
-        return self._get_upgrade() == b"websocket" and path in self.upgrades
+        return self._get_upgrade() == b"websocket" and self._path() in self.upgrades
+
+    def _path(self) -> str:
+        """Path of the request target, which may be a whole URL: Azure's SDK for Java asks for WebSockets so."""
+        target = self.url.partition(b"?")[0].decode("latin-1")
+        if target.startswith("/"):
+            return target
+        _, _, rest = target.partition("://")
+        return "/" + rest.partition("/")[2]
 
     def _unsupported_upgrade_warning(self) -> None:
         """The request is answered as if it had not asked."""
 
     def handle_websocket_upgrade(self) -> None:
         """The connection goes on as what its path stands for, and is no longer ours."""
-        path = self.url.partition(b"?")[0].decode("latin-1")
-        head, protocol = answer(self.scope, self.upgrades[path], self.guard)
+        head, protocol = answer(self.scope, self.upgrades[self._path()], self.guard)
         self.transport.write(head)
         if protocol is None:
             self.transport.close()
