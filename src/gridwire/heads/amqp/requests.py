@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from gridwire.auth.model import Action, allowed
+from gridwire.auth.model import Action
 from gridwire.core.errors import GridwireError, NotAuthenticated, UnknownHub, UnknownPartition
 from gridwire.heads.amqp.context import CBS_CREDIT
 from gridwire.heads.amqp.rights import token_of
@@ -189,7 +189,7 @@ class Requests:
         if not isinstance(token, str) or not token:
             return False
         try:
-            return allowed(token_of(token, keyring), Action.DESCRIBE_HUB, name)
+            return keyring.grants(token_of(token, keyring), (Action.DESCRIBE_HUB, name))
         except NotAuthenticated as error:
             keyring.access.audit.failed("?", "sign-in", keyring.peer, f"amqp $management: {error}")
             return False

@@ -21,6 +21,7 @@ class Keyring:
     def __init__(self, access: Identities, peer: str, certificate: dict[str, Any] | None) -> None:
         self.access = access
         self.peer = peer
+        self._host = peer.rpartition(":")[0]
         self._generation = access.generation
         self._own: Identity | None = access.by_certificate(certificate_names(certificate)) if certificate else None
         self._tokens: dict[str, Identity] = {}
@@ -72,7 +73,11 @@ class Keyring:
 
     def may(self, *needs: tuple[Action, str]) -> bool:
         """Whether one of the identities may do all of this now."""
-        return any(all(allowed(identity, action, name) for action, name in needs) for identity in self._current())
+        return any(self.grants(identity, *needs) for identity in self._current())
+
+    def grants(self, identity: Identity, *needs: tuple[Action, str]) -> bool:
+        """Whether an identity may do all of this from where the peer is."""
+        return all(allowed(identity, action, name, self._host) for action, name in needs)
 
     def _current(self) -> Iterator[Identity]:
         """Identities that are still good: a policy may be gone, a token over."""

@@ -70,7 +70,7 @@ class Records:
                 self._add_batch(data, start, end, key)
             else:
                 self._add(event(data, start, end), key)
-        except AmqpError:
+        except BaseException:
             del self.parts[before[0] :]
             self.count = before[1]
             raise
