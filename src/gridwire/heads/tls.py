@@ -17,7 +17,7 @@ POLL_S: Final = 2.0
 """How often the files are looked at."""
 
 GOODBYE_S: Final = 0.5
-"""How long a peer may take to answer that a connection ends: enough for the farthest, and one that is idle never does."""
+"""How long a peer may take to answer that a connection ends: enough for the farthest; one that is idle never does."""
 
 log = structlog.get_logger("gridwire.tls")
 
