@@ -1,4 +1,4 @@
-"""TLS for every head: one context, whose certificate is read again when its files change, and the end of a connection."""
+"""TLS for every head: one context, whose certificate is read again when its files change; and how connections end."""
 
 from __future__ import annotations
 
