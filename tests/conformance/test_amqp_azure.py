@@ -256,6 +256,13 @@ def test_keys_and_rights(start_hub: Any, tmp_path: Path) -> None:
     assert '"end": 2' not in shown
 
 
+def test_up_says_what_the_sdk_is_given(hub: Any, name: str) -> None:
+    word, _, connection_string = hub.process.stdout.readline().strip().partition(" ")
+    assert word == "event-hubs"
+    with EventHubProducerClient.from_connection_string(connection_string, eventhub_name=name) as client:
+        client.send_event(EventData("in"), partition_id="0")
+
+
 def test_an_unknown_hub_is_named(hub: Any) -> None:
     with producer(hub, "nowhere", retry_total=0) as client, pytest.raises(EventHubError, match="nowhere"):
         client.get_eventhub_properties()

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from gridwire import config
 from gridwire.cli.output import print_fields, say
+from gridwire.cli.up import event_hubs_text
 from gridwire.core.errors import GridwireError
 
 _START_S = 30.0
@@ -121,6 +122,7 @@ def _introduce(hub: RunningHub, data: Path, built: Any) -> None:
             "page": hub.http,
             "kafka": hub.kafka,
             "amqp": hub.amqp,
+            "event hubs": event_hubs_text(hub.amqp),
             "http": f"{hub.http}/v1",
             "metrics": f"{hub.http}/metrics",
             "data": str(data),

@@ -57,9 +57,22 @@ def up(**flags: Any) -> None:
     app.run(app.serve(settings, announce))
 
 
+def event_hubs_text(amqp: str) -> str:
+    """Connection string for Azure's SDKs on a hub without sign-in: any name and key will do.
+
+    Args:
+        amqp: `amqp://HOST:PORT`.
+    """
+    address = amqp.removeprefix("amqp://")
+    return f"Endpoint=sb://{address};SharedAccessKeyName=any;SharedAccessKey=any;UseDevelopmentEmulator=true;"
+
+
 def announce(hub: Any) -> None:
     """Say that every head serves, and where."""
-    lines = ["ready", *(f"{name} {address}" for name, address in hub.endpoints().items())]
+    endpoints = hub.endpoints()
+    lines = ["ready", *(f"{name} {address}" for name, address in endpoints.items())]
+    if hub.access is None and "amqp" in endpoints:
+        lines.append(f"event-hubs {event_hubs_text(endpoints['amqp'])}")
     if hub.root_key_file is not None:
         lines.append(f"root policy made; its connection string, shown nowhere else, is in {hub.root_key_file}")
     sys.stdout.write("\n".join(lines) + "\n")
