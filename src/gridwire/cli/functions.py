@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import re
 import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +36,7 @@ def start(
     lag_s: float = 1.0,
     keys: Annotated[bool | None, Parameter(help="whether HTTP functions ask for keys")] = None,
     state: Path | None = None,
+    save_failing: Path | None = None,
 ) -> int:
     """Run an app in the foreground until Ctrl-C or SIGTERM.
 
@@ -47,20 +51,128 @@ def start(
         idle_s: seconds without work after which there is no worker process.
         lag_s: age in seconds events may reach before there are more worker processes.
         state: directory for keys, times of timers and blobs. [default: in the data directory, or .gridwire]
+        save_failing: directory for batches as they were when they failed first, for `fn run-batch`.
     """
     from gridwire.config import is_loopback
 
     configure_logs()
-    if not directory.is_dir():
-        raise InvalidSetting(f"{directory} is not a directory")
+    _check_directory(directory)
     opener, home = _opener(hub)
-    app = name or re.sub(r"[^A-Za-z0-9_-]+", "-", directory.absolute().name).strip("-") or "app"
+    app = name or _name_of(directory)
     options: dict[str, Any] = {
         "host": host, "port": port, "workers_max": workers, "workers_min": workers_min, "idle_s": idle_s,
         "lag_s": lag_s, "keys": not is_loopback(host) if keys is None else keys,
         "state": (state or (home or directory / ".gridwire") / "functions" / app).absolute(),
+        "save_failing": save_failing and save_failing.absolute(),
     }  # fmt: skip
     return run_host(app, directory, opener, options)
+
+
+@fn.command
+def replay(
+    directory: Path,
+    function: str,
+    *,
+    from_: Annotated[str, Parameter(name="--from")] = "earliest",
+    to: str = "latest",
+    hub: str = "gridwire-data",
+    name: str | None = None,
+    workers: int = 1,
+    outputs: bool = False,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Run a function over a past range of its hub, beside the app that runs; nobody's position moves.
+
+    The exit code is 1 when it was stopped before the end, or when events failed for good.
+
+    Args:
+        directory: where function_app.py is.
+        function: its name; it must read a hub.
+        from_: earliest, an offset (of every partition), or an RFC 3339 time: the events of that time and later ones.
+        to: latest (when the replay begins), an offset or a time; itself not in the range.
+        hub: the hub's data directory, or its HTTP address on this machine.
+        name: the app's name. [default: the directory's name]
+        workers: worker processes.
+        outputs: publish what the function hands out; else it is only counted, and blobs are thrown away.
+        json_: print the summary as JSON.
+    """
+    import tempfile
+
+    from gridwire.functions.replay import Range
+    from gridwire.functions.replay import replay as run
+    from gridwire.functions.saved import opened, stream_of
+
+    configure_logs()
+    _check_directory(directory)
+    wanted = Range.parse(from_, to)
+    if hub.startswith("kafka://"):
+        raise InvalidSetting("replay reads hubs of this machine, not a Kafka cluster")
+    opener, home = _opener(hub)
+    app = name or _name_of(directory)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with tempfile.TemporaryDirectory() as scratch:
+        blobs = home / "functions" / app / "blobs" if outputs and home else Path(scratch)
+        with opened(directory.absolute(), blobs) as (loaded, pool):
+            found = stream_of(loaded, function)
+            pool.want(max(1, workers))
+            summary = run(app, found, opener, pool, wanted, stop, publish=outputs, progress=_progress)
+    _tell_summary(summary, json_)
+    return 0 if summary.complete and not summary.dead_letters else 1
+
+
+def _progress(passed: int, size: int) -> None:
+    sys.stderr.write(f"{passed:,} of {size:,} offsets ({passed * 100 // max(1, size)} %)\n")
+
+
+def _tell_summary(summary: Any, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(summary)) + "\n")
+        return
+    done = "complete" if summary.complete else "STOPPED BEFORE THE END"
+    what = "published" if summary.published else "not published"
+    counted = ", ".join(f"{hub} {count:,}" for hub, count in sorted(summary.outputs.items())) or "none"
+    lines = [
+        f"{done}: {summary.passed:,} of {summary.offsets:,} offsets in {summary.took_s:.1f} s",
+        f"events {summary.events:,}, failed calls {summary.failures:,}, failed for good {summary.dead_letters:,}",
+        f"outputs ({what}): {counted}",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+@fn.command(name="run-batch")
+def run_batch(directory: Path, file: Path, *, function: str = "") -> int:
+    """Run a function once over a batch that `fn start --save-failing` saved; nothing is published.
+
+    Args:
+        directory: where function_app.py is.
+        file: the saved batch.
+        function: another function of the app. [default: the one that failed]
+    """
+    from gridwire.functions.saved import run
+
+    _check_directory(directory)
+    result = run(directory, file, function)
+    if result.error:
+        sys.stderr.write(result.traceback or result.error + "\n")
+        return 1
+    for published in result.published:
+        for value in published.values:
+            sys.stdout.write(f"{published.hub}  {value.decode('utf-8', 'backslashreplace')}\n")
+    for row, reason in result.rejected:
+        sys.stdout.write(f"rejected: event {row} of the batch: {reason}\n")
+    sys.stdout.write(f"{result.done:,} events in {result.took_us / 1000:.1f} ms\n")
+    return 0
+
+
+def _check_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        raise InvalidSetting(f"{directory} is not a directory")
+
+
+def _name_of(directory: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", directory.absolute().name).strip("-") or "app"
 
 
 def _opener(hub: str) -> tuple[Any, Path | None]:
