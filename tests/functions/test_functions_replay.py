@@ -158,3 +158,24 @@ def test_the_command_line_replays(start_hub, write_app):
     assert (summary["events"], summary["outputs"], summary["published"]) == (2, {"out": 2}, False)
     failed = hub.cli("fn", "replay", str(directory), "g", "--hub", hub.http, check=False)
     assert "there are f" in failed.stderr
+
+
+def test_events_given_by_hand(write_app, gridwire_cli):
+    directory = write_app(APP)
+    result = saved.invoke(directory, "f", [b"1", b"3"], b"k")
+    assert (result.error, result.done, result.published[0].values) == ("", 2, [b"10", b"30"])
+    told = gridwire_cli("fn", "invoke", str(directory), "f", "7")
+    assert told.stdout.startswith("out  70\n1 events in ")
+    failed = gridwire_cli("fn", "invoke", str(directory), "f", "13", check=False)
+    assert (failed.returncode, "ValueError: unlucky" in failed.stderr) == (1, True)
+    assert "at least one event" in gridwire_cli("fn", "invoke", str(directory), "f", check=False).stderr
+
+
+def test_an_event_given_by_hand_has_its_key_and_an_empty_body(write_app):
+    code = APP.replace("[json.loads(event.get_body()) for event in events]", "[]").replace(
+        "return [str(number * 10) for number in numbers]",
+        "return [repr((event.get_body(), event.partition_key, event.sequence_number)) for event in events]",
+    )
+    result = saved.invoke(write_app(code), "f", [b"a", b""], b"k")
+    assert result.error == ""
+    assert result.published[0].values == [b"(b'a', 'k', 0)", b"(b'', 'k', 1)"]

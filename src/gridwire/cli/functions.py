@@ -153,16 +153,38 @@ def run_batch(directory: Path, file: Path, *, function: str = "") -> int:
     from gridwire.functions.saved import run
 
     _check_directory(directory)
-    result = run(directory, file, function)
-    if result.error:
-        sys.stderr.write(result.traceback or result.error + "\n")
-        return 1
+    return _tell_result(run(directory, file, function))
+
+
+@fn.command
+def invoke(directory: Path, function: str, *events: str, key: str | None = None) -> int:
+    """Run a function that reads a hub once, over given events and without a hub; nothing is published.
+
+    HTTP functions are called over HTTP while `fn start` runs.
+
+    Args:
+        directory: where function_app.py is.
+        function: its name.
+        events: the events' bodies; one that is `-` is read from standard input.
+        key: key of every event.
+    """
+    from gridwire.functions.saved import invoke as run
+
+    _check_directory(directory)
+    values = [sys.stdin.buffer.read() if event == "-" else event.encode() for event in events]
+    return _tell_result(run(directory, function, values, key.encode() if key is not None else None))
+
+
+def _tell_result(result: Any) -> int:
     for published in result.published:
         for value in published.values:
             sys.stdout.write(f"{published.hub}  {value.decode('utf-8', 'backslashreplace')}\n")
     for row, reason in result.rejected:
         sys.stdout.write(f"rejected: event {row} of the batch: {reason}\n")
     sys.stdout.write(f"{result.done:,} events in {result.took_us / 1000:.1f} ms\n")
+    if result.error:
+        sys.stderr.write(result.traceback or result.error + "\n")
+        return 1
     return 0
 
 

@@ -1,9 +1,9 @@
-"""A failing batch in a file: saved by a running app, run again from the command line or in a unit test.
+"""A function by itself, without a hub: over a failing batch that a running app saved, or over events given by hand.
 
     from gridwire.functions.saved import run
     assert not run("app", "testdata/f-readings-0-4711.batch").error
 
-The file is a magic and the body of a BATCH frame (see `frames`): what the worker was given, byte for byte.
+A saved file is a magic and the body of a BATCH frame (see `frames`): what the worker was given, byte for byte.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import structlog
 
 from gridwire.columnar.columns import EventColumns
@@ -94,12 +97,54 @@ def run(directory: Path | str, path: Path | str, function: str = "", *, output: 
     Raises:
         InvalidSetting: the file is no saved batch, the app does not load or has no such function.
     """
-    root, body = Path(directory).absolute(), read(Path(path))
+    body = read(Path(path))
     saved = read_events(memoryview(body)).call
     call = msgspec.structs.replace(saved, function=function or saved.function, failure="")
-    with tempfile.TemporaryDirectory() as blobs, opened(root, Path(blobs), output) as (app, pool):
-        found = stream_of(app, call.function)
+    with _apart(directory, call.function, output) as (found, pool):
         return _ask(pool, found, with_call(call, body))
+
+
+def invoke(
+    directory: Path | str, function: str, values: Sequence[bytes], key: bytes | None = None, *, output: Any = None
+) -> Result:
+    """Give events to a function that reads a hub, without a hub. Nothing is published.
+
+    Args:
+        values: at least one; they become offsets 0, 1, ... of partition 0, of the present time. key: of each.
+
+    Raises:
+        InvalidSetting: there are no events, the app does not load or has no such function.
+    """
+    if not values:
+        raise InvalidSetting("give at least one event")
+    with _apart(directory, function, output) as (found, pool):
+        call = Call(function, uuid.uuid4().hex, found.hub)
+        return _ask(pool, found, pack(call, [_columns(values, key)]))
+
+
+def _columns(values: Sequence[bytes], key: bytes | None) -> EventColumns:
+    count, first = len(values), len(key or b"")
+    sizes = np.fromiter(map(len, values), np.int32, count)
+    ends = first + np.cumsum(sizes, dtype=np.int64)
+    return EventColumns(
+        data=np.frombuffer((key or b"") + b"".join(values), np.uint8),
+        offsets=np.arange(count, dtype=np.int64),
+        timestamps=np.full(count, time.time_ns() // 1_000_000, np.int64),
+        key_starts=np.zeros(count, np.int64),
+        key_lengths=np.full(count, -1 if key is None else first, np.int32),
+        value_starts=ends - sizes,
+        value_lengths=sizes,
+        header_starts=ends,
+        header_counts=np.zeros(count, np.int32),
+    )
+
+
+@contextmanager
+def _apart(directory: Path | str, function: str, output: Any) -> Iterator[tuple[Function, Pool]]:
+    """A function of an app in a worker whose blobs are thrown away."""
+    root = Path(directory).absolute()
+    with tempfile.TemporaryDirectory() as blobs, opened(root, Path(blobs), output) as (app, pool):
+        yield stream_of(app, function), pool
 
 
 def with_call(call: Call, body: bytes) -> list[bytes]:
@@ -139,7 +184,7 @@ def stream_of(app: App, name: str) -> Function:
     return next(function for function in app.functions if function.name == name)
 
 
-def _ask(pool: Pool, function: Function, parts: list[bytes]) -> Result:
+def _ask(pool: Pool, function: Function, parts: Sequence[bytes | memoryview]) -> Result:
     answered: Future[Result] = Future()
     pool.submit(BATCH, list(parts), function.timeout_s, lambda fate, result: answered.set_result(result))
     return answered.result()
