@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import re
@@ -11,13 +12,16 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
 from gridwire.cli.client import HubClient
 from gridwire.cli.logs import configure_logs
 from gridwire.core.errors import FencedEpoch, GridwireError, InvalidSetting
+
+WATCH_S: Final = 0.3
+"""Between two looks at an app's files."""
 
 fn = App(name="fn", help="Functions: Azure Functions apps in Python, unmodified, and functions over Arrow batches.")
 
@@ -37,6 +41,7 @@ def start(
     keys: Annotated[bool | None, Parameter(help="whether HTTP functions ask for keys")] = None,
     state: Path | None = None,
     save_failing: Path | None = None,
+    reload: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run an app in the foreground until Ctrl-C or SIGTERM.
 
@@ -52,6 +57,7 @@ def start(
         lag_s: age in seconds events may reach before there are more worker processes.
         state: directory for keys, times of timers and blobs. [default: in the data directory, or .gridwire]
         save_failing: directory for batches as they were when they failed first, for `fn run-batch`.
+        reload: while developing: run the app anew when its .py and .json files change.
     """
     from gridwire.config import is_loopback
 
@@ -65,7 +71,7 @@ def start(
         "state": (state or (home or directory / ".gridwire") / "functions" / app).absolute(),
         "save_failing": save_failing and save_failing.absolute(),
     }  # fmt: skip
-    return run_host(app, directory, opener, options)
+    return run_host(app, directory, opener, options, reload=reload)
 
 
 @fn.command
@@ -217,35 +223,87 @@ def _data_directory(hub: str) -> Path:
     return Path(HubClient(hub).get("/v1/status")["data_dir"])
 
 
-def run_host(app: str, directory: Path, opener: Any, options: dict[str, Any]) -> int:
-    """Run the host of an app until SIGTERM; returns the exit code."""
-    from gridwire.functions.host import Host, HostOptions
+def run_host(app: str, directory: Path, opener: Any, options: dict[str, Any], *, reload: bool = False) -> int:
+    """Run the host of an app until SIGTERM; returns the exit code.
 
-    host = Host(app, directory, opener, HostOptions(**options))
+    Args:
+        reload: run the app anew whenever its files change and it loads; else the one that runs goes on.
+    """
+    opener(f"fn.{app}", []).close()  # a hub that is not there is said at once
+    host = _learned(app, directory, opener, options)
     try:
-        opener(f"fn.{app}", []).close()  # a hub that is not there is said at once
-        host.learn()
-    except BaseException:
-        host.publisher.close()
-        host.pool.close(kill=True)
-        raise
-    try:
-        asyncio.run(_serve(host))
+        while host is not None:
+            following = partial(_learned, app, directory, opener) if reload else None
+            host = asyncio.run(_serve(host, following, options))
     except FencedEpoch as error:
         sys.stderr.write(f"gridwire: {error}\n")
         return 3
     return 0
 
 
-async def _serve(host: Any) -> None:
+def _learned(app: str, directory: Path, opener: Any, options: dict[str, Any]) -> Any:
+    """A host that has loaded its app. Raises InvalidSetting."""
+    from gridwire.functions.host import Host, HostOptions
+
+    host = Host(app, directory, opener, HostOptions(**options))
+    try:
+        host.learn()
+    except BaseException:
+        _discard(host)
+        raise
+    return host
+
+
+def _discard(host: Any) -> None:
+    host.publisher.close()
+    host.pool.close(kill=True)
+
+
+async def _serve(host: Any, following: Any, options: dict[str, Any]) -> Any:
+    """Run a host until told to stop; returns the one to run next when the app has changed."""
     stop = asyncio.Event()
+    told = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        told.set()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, end)
         except NotImplementedError:
             raise GridwireError("functions need Linux or macOS") from None
-    await host.serve(stop, _announce)
+    watching = asyncio.create_task(_watch(host, following, options, stop)) if following else None
+    try:
+        await host.serve(stop, _announce)
+    finally:
+        stop.set()
+        fresh = await watching if watching else None
+        if fresh is not None and (told.is_set() or sys.exc_info()[0]):
+            await asyncio.to_thread(_discard, fresh)
+            fresh = None
+    return fresh
+
+
+async def _watch(host: Any, following: Any, options: dict[str, Any], stop: asyncio.Event) -> Any:
+    """Load the app anew when its files change; the running one is told to stop only once that went well."""
+    from gridwire.functions.reload import Watch
+
+    watch = Watch(host.directory)
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), WATCH_S)
+        if stop.is_set() or not host.port or not await asyncio.to_thread(watch.changed):
+            continue
+        try:
+            fresh = await asyncio.to_thread(following, {**options, "port": host.port})
+        except GridwireError as error:
+            sys.stderr.write(f"gridwire: not reloaded: {error}\n")
+            continue
+        stop.set()
+        return fresh
+    return None
 
 
 def _announce(host: Any) -> None:
