@@ -98,6 +98,29 @@ def test_start_and_dead_letters_from_the_command_line(start_hub, started, write_
     assert app.stop() == 0
 
 
+def test_files_that_change_are_run_without_losing_an_event(start_hub, started, write_app, until):
+    hub = start_hub("--amqp-port", "off")
+    hub.cli("hub", "create", "in", "--partitions", "1")
+    hub.cli("hub", "create", "out", "--partitions", "1")
+    directory = write_app(APP)
+    app = started(str(directory), "--hub", hub.http, "--reload")
+
+    def out():
+        return [str(event["value"]) for event in hub.get("/v1/hubs/out/events?partition=0&offset=0")["events"]]
+
+    hub.cli("send", "in", "first")
+    until(lambda: out() == ["first"])
+    (directory / "function_app.py").write_text("this is no Python\n")  # does not load: the old one goes on
+    hub.cli("send", "in", "second")
+    until(lambda: out() == ["first", "second"])
+    changed = APP.replace("[event.get_body() for event in events]", "[b'new ' + event.get_body() for event in events]")
+    (directory / "function_app.py").write_text(changed)
+    assert app.process.stdout.readline() == "ready\n"  # the new one
+    hub.cli("send", "in", "third")
+    until(lambda: out() == ["first", "second", "new third"])
+    assert app.stop() == 0
+
+
 def test_mistakes_are_one_sentence_each(gridwire_cli, tmp_path, write_app):
     directory = write_app(APP)
     for arguments, part in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -14,7 +15,8 @@ from gridwire.core.batch import Event
 from gridwire.functions.frames import SIZES, padded
 from gridwire.functions.model import Call
 
-_ROW_BYTES = 5 * 8 + 3 * 4
+ROW_BYTES: Final = 5 * 8 + 3 * 4
+"""Bytes of one event's columns in a frame."""
 
 
 @dataclass(slots=True)
@@ -135,7 +137,7 @@ def pack(call: Call, parts: Sequence[EventColumns]) -> list[bytes | memoryview]:
     def ints(name: str) -> memoryview:
         return np.concatenate([getattr(part, name) for part in parts]).astype(np.int32, copy=False).data.cast("B")
 
-    begun = SIZES.size + padded(len(head)) + n * _ROW_BYTES
+    begun = SIZES.size + padded(len(head)) + n * ROW_BYTES
     return [
         SIZES.pack(len(head), n, at) + head + bytes(padded(len(head)) - len(head)),
         longs("offsets"), longs("timestamps"), longs("key_starts", starts=True), longs("value_starts", starts=True),

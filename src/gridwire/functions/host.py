@@ -57,6 +57,7 @@ class HostOptions:
         state: directory for keys, times of timers and blobs. keys: whether HTTP functions ask for theirs.
         workers_max: processes; 0 for one a core. workers_min: those that stay when there is nothing to do.
         idle_s: until an app without work has no process. lag_s: age events may reach before there are more.
+        save_failing: directory for batches that fail, see `saved`.
     """
 
     state: Path
@@ -67,6 +68,7 @@ class HostOptions:
     workers_min: int = 0
     idle_s: float = IDLE_S
     lag_s: float = LAG_S
+    save_failing: Path | None = None
 
 
 class Host:
@@ -167,7 +169,10 @@ class Host:
     def _start_streams(self) -> None:
         for function in self.app.functions:
             if function.trigger in model.STREAMS:
-                stream = Stream(self.name, function, self._open_source, self.pool, self._stopping, after=self._after)
+                stream = Stream(
+                    self.name, function, self._open_source, self.pool, self._stopping,
+                    save_failing=self.options.save_failing, after=self._after,
+                )  # fmt: skip
                 thread = threading.Thread(target=stream.run, name=function.name, daemon=True)
                 self.streams.append(stream)
                 self._threads.append(thread)

@@ -16,6 +16,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import structlog
@@ -23,7 +24,7 @@ import structlog
 from gridwire.broker.port import EventSource, Output, Place
 from gridwire.core.batch import Event
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists, UnknownHub
-from gridwire.functions import letters
+from gridwire.functions import letters, saved
 from gridwire.functions.batches import Piece, pack
 from gridwire.functions.frames import BATCH
 from gridwire.functions.lanes import Group, Lane
@@ -87,6 +88,7 @@ class Stream:
     """See the module; `run` is a thread's work.
 
     Args:
+        save_failing: directory for batches as they were when they failed first, see `saved`.
         after: told each step once it is done, for tests that die there.
     """
 
@@ -98,10 +100,12 @@ class Stream:
         pool: Workers,
         stop: threading.Event,
         *,
+        save_failing: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         after: Callable[[str], None] = lambda step: None,
     ) -> None:
         self.function = function
+        self.save_failing = save_failing
         self.group = group_of(app, function.name)
         self.dead_letters = dead_letters_of(app, function.name)
         self.hubs = [function.hub, again_of(app, function.name)]
@@ -166,12 +170,12 @@ class Session:
         self._partitions: dict[str, int] = {}
         self._turn = 0
 
-    def run(self) -> None:
-        """Until told to stop; what is under way then may end and is committed."""
+    def run(self, finished: Callable[[], bool] = lambda: False) -> None:
+        """Until told to stop, or `finished`; what is under way then may end and is committed."""
         self._make_hubs()
         self._take_assignment()
         self._after("opened")
-        while not self._stop.is_set():
+        while not (self._stop.is_set() or finished()):
             self.step()
         self._drain()
 
@@ -359,6 +363,9 @@ class Session:
         piece.deaths += lost
         piece.failure, piece.traceback = result.error, result.traceback or result.error
         self._counters[{"died": "deaths", "hung": "timeouts"}.get(fate, "failures")] += 1
+        if piece.whole and piece.tries == 1 and self._stream.save_failing is not None:
+            call = Call(self._function.name, uuid.uuid4().hex, *lane.place, failure=result.error)
+            saved.save(self._stream.save_failing, call, piece.parts)
         one = not self._function.many
         events = 1 if one and not lost else len(piece)
         decision = decide(self._function.retry, events, piece.tries, piece.deaths, whole=piece.whole, lost=lost)
