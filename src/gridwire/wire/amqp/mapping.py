@@ -98,7 +98,7 @@ MAPPING: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("place", "`x-opt-sequence-number`, `x-opt-offset`", "offset", "`offset`"),
     ("time", "`x-opt-enqueued-time`", "timestamp", "`timestamp`"),
 )  # fmt: skip
-"""Rows of docs/reference/mapping.md: part of the event, AMQP, Kafka, HTTP."""
+"""Rows of docs/reference/event-mapping.md: part of the event, AMQP, Kafka, HTTP."""
 
 
 # -- values <-> header bytes ------------------------------------------------------------------------------------
