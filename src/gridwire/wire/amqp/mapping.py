@@ -94,7 +94,7 @@ MAPPING: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("property of another type", "application property", "header: text; type in `amqp.types`", "header of the event"),
     ("property whose name means something here", "application property", "header `amqp.property.NAME`", "as Kafka"),
     ("annotation of the sender", "message annotation", "header `amqp.annotation.NAME`", "header of the event"),
-    ("footer", "footer", "header `amqp.footer`, AMQP-encoded", "header of the event"),
+    ("footer", "footer", "header `amqp.footer`, the section AMQP-encoded", "header of the event"),
     ("place", "`x-opt-sequence-number`, `x-opt-offset`", "offset", "`offset`"),
     ("time", "`x-opt-enqueued-time`", "timestamp", "`timestamp`"),
 )  # fmt: skip
