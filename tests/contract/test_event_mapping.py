@@ -58,6 +58,7 @@ CASES = [
     Case("body that is a binary value", described(0x77, types.binary(b"body")), {"amqp.body": b"value:a0"}),
     Case("body that is any other value", described(0x77, NESTED), {"amqp.body": b"value"}, value=NESTED),
     Case("body of sequences", SEQUENCE, {"amqp.body": b"sequence"}, value=SEQUENCE),
+    Case("no body (tombstone)", described(0x77, types.NULL), {"amqp.body": b"null"}, value=None),
     Case("key, if it is text", pair(0x72, "x-opt-partition-key", types.string("k")) + DATA, key=b"k",
          http=("&key=k", {})),
     Case("key, if it is not", pair(0x72, "x-opt-kafka-key", types.binary(b"\xff")) + DATA, key=b"\xff"),
@@ -85,9 +86,15 @@ CASES = [
 ]  # fmt: skip
 TOMBSTONE = Case("no body (tombstone)", described(0x75, types.binary(b"")), value=None)
 """An empty data section is no tombstone when it comes over AMQP: this one goes in by Kafka only."""
+UNTRUE = [
+    Case("footer", DATA, {"amqp.footer": untrue}) for untrue in (b"body", DATA, b"\x00\x53\x78\xc1")
+] + [
+    Case("body", DATA, {"amqp.body": untrue}) for untrue in (b"sequence", b"value", b"data:9,9", b"nonsense")
+]  # fmt: skip
+"""Headers that say what is not so; anybody can write them over Kafka, and an AMQP reader must get a whole message."""
 
 CELLS = [(case, way) for case in CASES for way in ("amqp", "kafka", "http") if way != "http" or case.http]
-CELLS.append((TOMBSTONE, "kafka"))
+CELLS += [(case, "kafka") for case in (TOMBSTONE, *UNTRUE)]
 
 
 def sections(message: bytes) -> list[tuple[int, Any]]:

@@ -413,8 +413,18 @@ def _sections(data: bytes) -> Sections:
         before += types.described(0x73, types.list_(fields))
     if properties:
         before += types.described(0x74, types.map_(properties))
-    body, footer = apart.get(BODY, b""), apart.get(FOOTER, b"")
+    body, footer = apart.get(BODY, b""), _footer(apart.get(FOOTER, b""))
     return Sections(tuple(transport), len(annotations), b"".join(annotations), before, body, footer)
+
+
+def _footer(data: bytes) -> bytes:
+    """A stored footer; nothing when it is none, for anybody may write the header over Kafka."""
+    try:
+        code, at = section(data, 0, len(data))
+        value, after = types.decode(data, at)
+    except AmqpError:
+        return b""
+    return data if code == 0x78 and isinstance(value, dict) and after == len(data) else b""
 
 
 _sections_cached = lru_cache(HEADS_CACHED)(_sections)
