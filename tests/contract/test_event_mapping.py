@@ -191,6 +191,10 @@ def test_out_by_http(read: dict[str, list[Any]], number: int) -> None:
     assert found["offset"] == number
     if case.value in (b"body", None):
         assert found["value"] == (None if case.value is None else "body")
+    told = {name: value for name, value in case.headers.items() if name not in ("amqp.footer", "amqp.types")}
+    assert {name: (found["headers"] or {}).get(name) for name in told} == {
+        name: value.decode("utf-8", "replace") for name, value in told.items() if value.isascii()
+    }
     assert set(case.headers) <= set(found["headers"] or {})
 
 
