@@ -13,6 +13,7 @@ from gridwire.cli.main import app
 from gridwire.core.settings import HUB_SETTINGS, HubSettings
 from gridwire.grid.formats import registry
 from gridwire.heads.http.metrics import METRICS
+from gridwire.wire.amqp.mapping import MAPPING
 from gridwire.wire.kafka.ledger import NOT_SERVED, ledger
 
 ROOT = Path(__file__).parent.parent
@@ -115,8 +116,17 @@ def formats() -> str:
     )
 
 
+def event_mapping() -> str:
+    return (
+        "# One event, every protocol\n\nWhere each part of an event lies in each protocol, whichever way it came. "
+        "`tests/contract/test_event_mapping.py` sends each part by one protocol and reads it by another. "
+        "Types of AMQP stand in the header `amqp.types`, one code of the specification a header.\n\n"
+        + table(["part of the event", "AMQP", "Kafka", "HTTP and CloudEvents"], [list(row) for row in MAPPING])
+    )
+
+
 PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients,
-         "formats.md": formats}  # fmt: skip
+         "formats.md": formats, "event-mapping.md": event_mapping}  # fmt: skip
 
 
 def main() -> None:

@@ -94,11 +94,11 @@ MAPPING: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("property of another type", "application property", "header: text; type in `amqp.types`", "header of the event"),
     ("property whose name means something here", "application property", "header `amqp.property.NAME`", "as Kafka"),
     ("annotation of the sender", "message annotation", "header `amqp.annotation.NAME`", "header of the event"),
-    ("footer", "footer", "header `amqp.footer`, AMQP-encoded", "header of the event"),
+    ("footer", "footer", "header `amqp.footer`, the section AMQP-encoded", "header of the event"),
     ("place", "`x-opt-sequence-number`, `x-opt-offset`", "offset", "`offset`"),
     ("time", "`x-opt-enqueued-time`", "timestamp", "`timestamp`"),
 )  # fmt: skip
-"""Rows of docs/reference/mapping.md: part of the event, AMQP, Kafka, HTTP."""
+"""Rows of docs/reference/event-mapping.md: part of the event, AMQP, Kafka, HTTP."""
 
 
 # -- values <-> header bytes ------------------------------------------------------------------------------------
@@ -413,8 +413,18 @@ def _sections(data: bytes) -> Sections:
         before += types.described(0x73, types.list_(fields))
     if properties:
         before += types.described(0x74, types.map_(properties))
-    body, footer = apart.get(BODY, b""), apart.get(FOOTER, b"")
+    body, footer = apart.get(BODY, b""), _footer(apart.get(FOOTER, b""))
     return Sections(tuple(transport), len(annotations), b"".join(annotations), before, body, footer)
+
+
+def _footer(data: bytes) -> bytes:
+    """A stored footer; nothing when it is none, for anybody may write the header over Kafka."""
+    try:
+        code, at = section(data, 0, len(data))
+        value, after = types.decode(data, at)
+    except AmqpError:
+        return b""
+    return data if code == 0x78 and isinstance(value, dict) and after == len(data) else b""
 
 
 _sections_cached = lru_cache(HEADS_CACHED)(_sections)

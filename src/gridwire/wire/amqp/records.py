@@ -17,7 +17,19 @@ from gridwire.core import batch
 from gridwire.core.batch import varint
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
-from gridwire.wire.amqp.mapping import BODY, FOOTER, NO_HEAD, Head, head_of, header, plain, restored, section
+from gridwire.wire.amqp.mapping import (
+    BINARY,
+    BODY,
+    ENCODED,
+    FOOTER,
+    NO_HEAD,
+    Head,
+    head_of,
+    header,
+    plain,
+    restored,
+    section,
+)
 
 BATCH_FORMAT: Final = 0x80013700
 """message-format of a transfer that carries many events."""
@@ -230,7 +242,10 @@ def body_sections(value: bytes | None, told: bytes) -> bytes:
             if kind == b"sequence" and value is not None and _is_sequence(value):
                 return value
             if kind == b"value" and value is not None:
-                return b"\x00\x53\x77" + restored(int(rest, 16) if rest else 1, value)
+                code = int(rest, 16) if rest else ENCODED
+                restored_value = restored(code, value)
+                if code == BINARY or restored_value != types.binary(value):
+                    return b"\x00\x53\x77" + restored_value
             if kind == b"data" and value is not None:
                 return _pieces(value, [int(size) for size in rest.split(b",")])
         except (ValueError, AmqpError):
