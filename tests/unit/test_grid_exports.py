@@ -96,3 +96,12 @@ def test_nem12_refuses_what_it_cannot_tell():
         list(exports.NEM12.write([Reading(START_US, 1, 1, 0, 7, NMI)]))
     with pytest.raises(Unsupported, match="no end of a market interval"):
         list(exports.NEM12.write([Reading(START_US + 1, 1, 1, 0, 900, NMI)]))
+
+
+def test_green_button_is_read_back_without_the_meter(tmp_path):
+    readings = [
+        Reading(r.ts_end_us, r.reading_type, r.value, r.scale, 900, "LV1 Load/1", "", "5.8.1" if n == 2 else "")
+        for n, r in enumerate(day(count=9) + day("export_kwh", 5))
+    ]
+    store(tmp_path, readings)
+    assert facts(decoded("espi", exported(tmp_path, exports.ESPI))) == facts(readings)

@@ -39,6 +39,19 @@ def cim(start: str, end: str, *, usage_point: list[str] | None = None, data: Pat
     _write("CIM", start, end, usage_point, data)
 
 
+@export.command
+def espi(start: str, end: str, *, usage_point: list[str] | None = None, data: Path = Path("gridwire-data")) -> None:
+    """Write Green Button (ESPI) XML to standard output.
+
+    Args:
+        start: readings that end after this time, RFC 3339 with an offset.
+        end: readings that end not after this time.
+        usage_point: these alone; may be repeated.
+        data: the data directory whose lake is read.
+    """
+    _write("ESPI", start, end, usage_point, data)
+
+
 def _write(name: str, start: str, end: str, usage_points: list[str] | None, data: Path) -> None:
     from gridwire.grid import exports
 

@@ -1,4 +1,4 @@
-"""Readings of the lake as files other systems take: NEM12 and IEC 61968-9 MeterReadings.
+"""Readings of the lake as files other systems take: NEM12, IEC 61968-9 MeterReadings and Green Button.
 
 Of a reading that came in several versions the newest is written. Values are written as exact decimals. What a format
 has no word for is not in the file: each exporter names the reading types it can tell.
@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from gridwire.capture import sql
 from gridwire.core.errors import Unsupported
-from gridwire.grid.formats import cim_codes
+from gridwire.grid.formats import cim_codes, espi
 from gridwire.grid.formats.nem12 import INTERVALS, MARKET_OFFSET_US, SUFFIXES
 from gridwire.grid.reading import Reading, rfc3339, timestamp_us
 from gridwire.grid.reading_types import BY_ALIAS, BY_ID, READING_TYPES, ReadingType
@@ -82,7 +83,7 @@ def _quality(packed: int) -> str:
 
 
 def _plain(reading: Reading) -> str:
-    """The value as a decimal without an exponent, which neither format has."""
+    """The value as a decimal without an exponent, which none of the formats has."""
     digits = str(abs(reading.value)) + "0" * max(reading.scale, 0)
     if reading.scale < 0:
         digits = digits.rjust(1 - reading.scale, "0")
@@ -200,3 +201,63 @@ NEM12: Final = Exporter("nem12", frozenset(SUFFIXES.values()), _nem12)
 
 CIM: Final = Exporter("cim", _told_by_cim(), _cim)
 """IEC 61968-9 MeterReadings as XML."""
+
+# -- Green Button -------------------------------------------------------------------------------------------------
+
+_ESPI_TYPES: Final = {"import_kwh": (1, 72), "export_kwh": (19, 72), "import_kvarh": (1, 73), "export_kvarh": (19, 73)}
+"""Flow direction and uom by alias."""
+
+_POWERS: Final = (9, 6, 3, 2, 1, 0, -1, -2, -3, -6, -9, -12)
+"""Multipliers of the schema, largest first."""
+
+_INT48_MAX: Final = 2**47 - 1
+_KILO_POWER: Final = 3
+_ESPI_QUALITIES: Final = {code: number for number, code in espi.QUALITIES.items()}
+_ESPI_OTHER: Final = 16
+
+
+def _espi(readings: Iterable[Reading]) -> Iterator[str]:
+    """Raises Unsupported for a value that is no Int48 and a time between seconds. Meters have no place in it."""
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n<feed xmlns="http://www.w3.org/2005/Atom">\n'
+    for number, (stream, group) in enumerate(groupby(readings, _stream_of)):
+        found = list(group)
+        power = max((p for p in _POWERS if p <= min(r.scale for r in found) + _KILO_POWER), default=_POWERS[-1])
+        flow, uom = _ESPI_TYPES[BY_ID[stream[2]].alias]
+        own = f"UsagePoint/{quote(stream[0], safe='')}/MeterReading/{number}"
+        yield _entry(
+            f'<link rel="self" href="ReadingType/{number}"/>',
+            f"<accumulationBehaviour>4</accumulationBehaviour><commodity>1</commodity><flowDirection>{flow}"
+            f"</flowDirection><intervalLength>{stream[3]}</intervalLength><kind>12</kind><powerOfTenMultiplier>{power}"
+            f"</powerOfTenMultiplier><uom>{uom}</uom>",
+            "ReadingType",
+        )
+        yield _entry(
+            f'<link rel="self" href="{own}"/><link rel="related" href="ReadingType/{number}"/>', "", "MeterReading"
+        )
+        block = "\n".join(_espi_reading(reading, power) for reading in found)
+        yield _entry(f'<link rel="up" href="{own}/IntervalBlock"/>', block, "IntervalBlock")
+    yield "</feed>\n"
+
+
+def _entry(links: str, content: str, name: str) -> str:
+    return f'<entry>{links}<content><{name} xmlns="http://naesb.org/espi">{content}</{name}></content></entry>\n'
+
+
+def _espi_reading(reading: Reading, power: int) -> str:
+    start, fraction = divmod(reading.ts_end_us - reading.interval_s * 1_000_000, 1_000_000)
+    shift = reading.scale + _KILO_POWER - power
+    value = reading.value * 10 ** max(shift, 0)
+    if fraction or shift < 0 or abs(value) > _INT48_MAX:
+        raise Unsupported(
+            f"{reading.usage_point}: {rfc3339(reading.ts_end_us)} is no reading that ESPI can tell exactly"
+        )
+    number = _ESPI_QUALITIES.get(reading.quality, _ESPI_OTHER) if reading.quality else 0
+    quality = f"<ReadingQuality><quality>{number}</quality></ReadingQuality>" if number else ""
+    return (
+        f"<IntervalReading>{quality}<timePeriod><duration>{reading.interval_s}</duration><start>{start}</start>"
+        f"</timePeriod><value>{value}</value></IntervalReading>"
+    )
+
+
+ESPI: Final = Exporter("espi", frozenset(_ESPI_TYPES), _espi)
+"""Green Button XML: interval energies."""
