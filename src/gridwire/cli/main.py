@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "fn": "gridwire.cli.functions:fn",
     "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",
+    "export": "gridwire.cli.export:export",
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",
     "salvage": "gridwire.cli.salvage:salvage",

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
+from urllib.parse import unquote
 
 from gridwire.grid.formats import units
 from gridwire.grid.formats.base import Context, Decoded, Format, Item, Unusable, bad_pieces
@@ -164,7 +165,7 @@ class _Feed:
     def _block(self, block: Element, entry: Element, raw: bytes, up: str) -> Iterator[Item]:
         kind = self._kind_of(up)
         found = _POINT.search(up)
-        point = "" if self._context.meter or not found else "/".join(part for part in found.groups() if part)
+        point = "" if self._context.meter or not found else "/".join(unquote(part) for part in found.groups() if part)
         opening = b"<feed>" + kind.raw + f'<entry><link rel="up" href="{_attribute(up)}"/><content>'.encode()
         good: list[Reading] = []
         bad: list[Item] = []

@@ -30,7 +30,9 @@ MARKET_OFFSET_US: Final = 10 * 3_600_000_000
 """Australian eastern standard time, without summer time."""
 
 _MINUTE_US = 60_000_000
-_INTERVALS: Final = (1, 5, 10, 15, 30, 60)
+INTERVALS: Final = (1, 5, 10, 15, 30, 60)
+"""Lengths of an interval in minutes."""
+
 SUFFIXES: Final = {"E": "import_kwh", "B": "export_kwh", "Q": "import_kvarh", "K": "export_kvarh"}
 """Reading type by the first letter of the NMI suffix: energy taken, energy fed in, reactive taken and fed in."""
 
@@ -55,8 +57,8 @@ class _Stream:
         )
         if not self.nmi:
             raise Unusable("200 record without an NMI")
-        if not fields[8].strip().isdecimal() or int(fields[8]) not in _INTERVALS:
-            raise Unusable(f"interval length {fields[8][:10]!r} is none of {_INTERVALS} minutes")
+        if not fields[8].strip().isdecimal() or int(fields[8]) not in INTERVALS:
+            raise Unusable(f"interval length {fields[8][:10]!r} is none of {INTERVALS} minutes")
         self.minutes = int(fields[8])
         self.type = _type(self.suffix)
 
