@@ -3,6 +3,7 @@
     python bench/amqp_client.py KIND ADDRESS EVENTS NODE...
 
     send       one event of 100 B per transfer, unsettled, from several links per node, each node on its own connection
+    durable    the same with a header that asks for durability
     batches    the same with 1,000 events per transfer, in the batch format of Azure's SDKs, one link per node
     drain      receive what the nodes hold, settled, with credit for all of it
     sdk        the unmodified Azure SDK sends one batch of 1,000 again and again; the nodes' first is the hub
@@ -52,7 +53,7 @@ LINKS: Final = 16
 """Senders per connection."""
 CHUNK: Final = 50
 """Transfers of one link that go out in one write."""
-UNDER_WAY: Final = {"send": 2000, "batches": 16}
+UNDER_WAY: Final = {"send": 2000, "durable": 2000, "batches": 16}
 """Deliveries a connection leaves unsettled at most."""
 IDLE_CONNECTIONS: Final = 10
 WINDOW: Final = 1 << 30
@@ -71,8 +72,8 @@ def data_section(body: bytes) -> bytes:
     return b"\x00\x53\x75\xb0" + struct.pack(">I", len(body)) + body
 
 
-MESSAGE: Final = _DURABLE + data_section(b"x" * VALUE_BYTES)
-BATCH_MESSAGE: Final = data_section(MESSAGE) * BATCH
+EVENT: Final = data_section(b"x" * VALUE_BYTES)
+PAYLOADS: Final = {"send": EVENT, "durable": _DURABLE + EVENT, "batches": data_section(EVENT) * BATCH}
 
 
 class Connection:
@@ -202,9 +203,8 @@ class Sender:
 def send(address: str, events: int, nodes: Sequence[str], kind: str) -> float:
     """Events accepted a second."""
     batch = kind == "batches"
-    payload, message_format = (BATCH_MESSAGE, BATCH_FORMAT) if batch else (MESSAGE, 0)
-    links = 1 if batch else LINKS
-    senders = [Sender(address, node, links, payload, message_format, UNDER_WAY[kind]) for node in nodes]
+    links, message_format = (1, BATCH_FORMAT) if batch else (LINKS, 0)
+    senders = [Sender(address, node, links, PAYLOADS[kind], message_format, UNDER_WAY[kind]) for node in nodes]
     share = events // len(nodes) // (BATCH if batch else 1)
     begun_s = time.perf_counter()
     _serve([each.connection for each in senders], lambda at: senders[at].push(share))
@@ -284,7 +284,7 @@ def main() -> None:
     if kind == "idle":
         idle(address, int(events), nodes)
         return
-    run = {"send": send, "batches": send, "drain": drain, "sdk": sdk, "sdk build": sdk}[kind]
+    run = {"send": send, "durable": send, "batches": send, "drain": drain, "sdk": sdk, "sdk build": sdk}[kind]
     print(json.dumps(run(address, int(events), nodes, kind)))
 
 
