@@ -7,11 +7,12 @@
 
 Single events of 100 B, one per transfer, unsettled, come from 16 senders on each of four connections to four partitions
 or four queues; then a client drains what they brought, settled, with credit for all. The raw client is the same for
-both (`amqp_client.py`, one process). RabbitMQ's events have a header that asks for durability, 7 B that the hub does not
-need, and it gets fewer of them, for it is slower and the rates are what is compared. Only the hub takes batches of 1,000 events a transfer, from the raw client, which keeps 16 of them
-under way on each connection, and from the unmodified Azure SDK, one producer that waits for each acceptance. Memory is
-resident memory of the server's process with 1,000 receivers on ten connections, each in a group of
-its own, less what it was before.
+both (`amqp_client.py`, one process). RabbitMQ's events have a header that asks for durability, 7 B that the hub does
+not need, and it gets fewer of them, for it is slower and the rates are what is compared.
+
+Only the hub takes batches of 1,000 events a transfer: from the raw client, which keeps 16 of them under way on each
+connection, and from the unmodified Azure SDK, one producer that waits for each acceptance. Memory is resident memory of
+the server's process with 1,000 receivers on ten connections, each in a group of its own, less what it was before.
 
 Client and server share the processors. The last line is JSON.
 """
