@@ -34,6 +34,7 @@ BENCHES: Final = (
     "kafka_columnar",
     "kafka_workers",
     "gateways",
+    "amqp",
     "start_and_memory",
     "recovery",
     "decoders",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gridwire.wire.amqp import connection as engine
-from gridwire.wire.amqp import errors, frames, types
+from gridwire.wire.amqp import errors, frames, performatives, types
 from gridwire.wire.amqp.connection import Connection, ConnectionSettings
 from gridwire.wire.amqp.frames import frame, protocol_header
 from gridwire.wire.amqp.link import INCOMING_WINDOW, Link, ranges
 from gridwire.wire.amqp.performatives import (
+    AMQP_FRAMES,
     RECEIVER,
     SASL_FRAMES,
     SENDER,
@@ -522,6 +523,44 @@ def test_shortest_forms_are_read() -> None:
     assert decode_frame(body, 0, len(body), {Disposition.CODE: Disposition})[0] == Disposition(
         RECEIVER, 0, None, True, Released()
     )
+
+
+TRANSFERS = (
+    encode_composite(Transfer(0, 300, b"tag!", 0, False, True)),
+    encode_composite(Transfer(7, 0xFFFFFFFF, b"", 0x80013700, True)),
+    encode_composite(Transfer(1)),
+    b"\x00\x53\x14\xc0\x08\x04\x43\x52\x05\xa0\x01x\x43",
+    b"\x00\x53\x14\xc0\x09\x05\x43\x52\x05\xa0\x01x\x43\x41",
+    b"\x00\x53\x14\xc0\x0a\x06\x43\x52\x05\xa0\x01x\x43\x42\x41",
+)
+"""As the hub writes them, and as those do who leave out trailing nulls."""
+
+
+def _changed() -> Iterator[bytes]:
+    """Each of them whole, cut anywhere, and with every byte made each of the codes that mean something."""
+    codes = (0x00, 0x01, 0x04, 0x0B, 0x0C, 0x14, 0x40, 0x41, 0x42, 0x43, 0x45, 0x52, 0x56, 0x70, 0x80, 0xA0, 0xC0, 0xFF)
+    for text in TRANSFERS:
+        yield text
+        yield from (text[:size] for size in range(len(text)))
+        yield from (text[:at] + bytes((code,)) + text[at + 1 :] for at in range(len(text)) for code in codes)
+
+
+def _decoded(text: bytes, end: int) -> Any:
+    try:
+        return decode_frame(text, 0, end, AMQP_FRAMES)
+    except errors.AmqpError as error:
+        return error.condition, error.description
+
+
+def test_the_quick_way_reads_transfers_as_the_general_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [
+        (text + more, len(text + paid)) for text in _changed() for more, paid in ((b"", b""), (BODY, BODY), (BODY, b""))
+    ]
+    quick = [_decoded(text, end) for text, end in texts]
+    taken = sum(performatives._usual_transfer(text, 0, end) is not None for text, end in texts)
+    monkeypatch.setattr(performatives, "_usual_transfer", lambda *_: None)
+    assert quick == [_decoded(text, end) for text, end in texts]
+    assert taken > 3 * len(TRANSFERS)
 
 
 def test_the_modes_asked_for_are_told_back() -> None:

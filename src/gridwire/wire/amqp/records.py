@@ -80,7 +80,7 @@ class Records:
                 if start >= end:
                     raise AmqpError(DECODE_ERROR, "a batch without events")
                 self._add_batch(data, start, end, key)
-            else:
+            elif key is not None or not self._add_plain(data, start, end):
                 self._add(event(data, start, end), key)
         except BaseException:
             del self.parts[before[0] :]
@@ -126,6 +126,20 @@ class Records:
         if index - first > EVENTS_MAX:
             raise AmqpError(DECODE_ERROR, f"a batch of more than {EVENTS_MAX} events")
         self.count = index
+
+    def _add_plain(self, data: bytes, start: int, end: int) -> bool:
+        """Add an event that is a body and nothing else, in a few slices; whether it was one."""
+        mark, body, size, index = data[start : start + 4], 0, 0, self.count
+        if mark == DATA8 and start + 5 <= end:
+            body, size = start + 5, data[start + 4]
+        elif mark == DATA32 and start + 8 <= end:
+            body, size = start + 8, _U32.unpack_from(data, start + 4)[0]
+        if not body or body + size != end or size >= _TABLE or index >= _TABLE:
+            return False
+        sizes = _SIZES[1] if index >= 64 else _SIZES[0]
+        self.parts += (sizes[size], _NO_KEY[index], _LENGTHS[size], data[body:end], b"\x00")
+        self.count = index + 1
+        return True
 
     def _add(self, found: EventParts, key: bytes | None) -> None:
         key = found.head.key if found.head.key is not None else key
