@@ -32,7 +32,7 @@ EVENTS_MAX: Final = 65_536
 _U32: Final = struct.Struct(">I")
 _TABLE: Final = 4096
 _DELTAS: Final = 8192
-"""Offset deltas of one or two bytes: a batch is appended at 4,096 events, and the delivery that fills it may go beyond."""
+"""Offset deltas of one or two bytes: the delivery that fills a batch of 4,096 events may go beyond them."""
 _LENGTHS: Final = [varint(size) for size in range(_TABLE)]
 _NO_KEY: Final = [b"\x00\x00" + varint(delta) + b"\x01" for delta in range(_DELTAS)]
 """Attributes, time delta 0, offset delta, no key: how a plain record begins."""
