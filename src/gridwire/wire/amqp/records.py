@@ -43,8 +43,10 @@ EVENTS_MAX: Final = 65_536
 
 _U32: Final = struct.Struct(">I")
 _TABLE: Final = 4096
+_DELTAS: Final = 8192
+"""Offset deltas of one or two bytes: the delivery that fills a batch of 4,096 events may go beyond them."""
 _LENGTHS: Final = [varint(size) for size in range(_TABLE)]
-_NO_KEY: Final = [b"\x00\x00" + varint(delta) + b"\x01" for delta in range(_TABLE)]
+_NO_KEY: Final = [b"\x00\x00" + varint(delta) + b"\x01" for delta in range(_DELTAS)]
 """Attributes, time delta 0, offset delta, no key: how a plain record begins."""
 _SIZES: Final = [[varint(size + width + 4 + (1 if size < 64 else 2)) for size in range(_TABLE)] for width in (1, 2)]
 """Size of a plain record by the width of its offset delta and the size of its value."""
@@ -114,7 +116,7 @@ class Records:
                 size = _U32.unpack_from(data, start + 4)[0]
             else:
                 body = size = 0
-            if body + size == position and key is None and size < _TABLE and index < _TABLE:
+            if body + size == position and key is None and size < _TABLE and index < _DELTAS:
                 if index >= 64:
                     sizes = _SIZES[1]
                 parts += (sizes[size], beginnings[index], lengths[size], data[body:position], b"\x00")
@@ -134,7 +136,7 @@ class Records:
             body, size = start + 5, data[start + 4]
         elif mark == DATA32 and start + 8 <= end:
             body, size = start + 8, _U32.unpack_from(data, start + 4)[0]
-        if not body or body + size != end or size >= _TABLE or index >= _TABLE:
+        if not body or body + size != end or size >= _TABLE or index >= _DELTAS:
             return False
         sizes = _SIZES[1] if index >= 64 else _SIZES[0]
         self.parts += (sizes[size], _NO_KEY[index], _LENGTHS[size], data[body:end], b"\x00")
