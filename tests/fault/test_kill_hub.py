@@ -55,7 +55,7 @@ CYCLES_A_ROUND = 50
 """A round has its own log, so that a soak of a thousand cycles is checked in pieces that fit in memory."""
 START_S = 30.0
 FIRST_ACK_S = 45.0
-READ_S = 20.0
+READ_S = 60.0
 KILL_AFTER_MS = (20, 400)
 KILL_IN_START_MS = (50, 600)
 HEAD = struct.Struct(">IIQ")
@@ -270,7 +270,7 @@ def read_all(hub: Hub) -> Iterator[Seen]:
     try:
         for partition in range(PARTITIONS):
             place = TopicPartition(HUB, partition, 0)
-            end = consumer.get_watermark_offsets(place, timeout=20)[1]
+            end = consumer.get_watermark_offsets(place, timeout=READ_S)[1]
             consumer.assign([place])
             offset = 0
             deadline_s = time.monotonic() + READ_S
