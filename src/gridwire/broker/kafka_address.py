@@ -146,16 +146,6 @@ class KafkaAddress:
         files = {"ssl.ca.location": self.ca, "ssl.certificate.location": self.cert, "ssl.key.location": self.key}
         return found | {name: file for name, file in files.items() if file}
 
-    def aiokafka(self) -> dict[str, Any]:
-        """Configuration of an aiokafka client. Raises InvalidSetting: a file is not what it should be."""
-        found: dict[str, Any] = {"bootstrap_servers": list(self.servers), "security_protocol": self.protocol}
-        if self.encrypted:
-            found["ssl_context"] = self.ssl_context()
-        if self.sasl:
-            found["sasl_mechanism"] = self.sasl
-            found["sasl_plain_username"], found["sasl_plain_password"] = self.user, self.password
-        return found
-
     def ssl_context(self) -> ssl.SSLContext:
         """What connections are encrypted with. Raises InvalidSetting."""
         try:

@@ -31,7 +31,7 @@ from gridwire.core.settings import (
     NOT_KAFKAS,
     HubSettings,
     from_topic_config,
-    to_topic_config,
+    topic_configs,
     with_changes,
 )
 
@@ -55,7 +55,6 @@ NO_CHANGE: Final = 37
 
 _ROWS: Final = {row.kafka: row for row in HUB_SETTINGS if not row.kafka.startswith(NOT_KAFKAS)}
 _OWN: Final = tuple(row.name for row in HUB_SETTINGS if row.kafka.startswith(NOT_KAFKAS))
-_BY_NAME: Final = {row.name: row for row in _ROWS.values()}
 
 log = structlog.get_logger("gridwire.kafka")
 
@@ -215,8 +214,7 @@ class KafkaHubs:
         count = _partition_count(usual if partitions is None else partitions)
         asked = {**self._templates.get(name, {}), **(settings or {})}
         wanted = with_changes(HubSettings(), asked)
-        configs = {_BY_NAME[each].kafka: to_topic_config(_BY_NAME[each], getattr(wanted, each))
-                   for each in {*asked, "message_bytes_max"} if each in _BY_NAME}  # fmt: skip
+        configs = topic_configs(wanted, {*asked, "message_bytes_max"})
         async with self._admin:
             if name in self._infos:
                 raise HubExists(f"hub {name!r} exists already")
@@ -261,9 +259,7 @@ class KafkaHubs:
             info = self.get(name)
             wanted = with_changes(info.settings, settings)
             topic = self._address.topic(name)
-            ours = [_BY_NAME[each] for each in settings if each in _BY_NAME]
-            if ours:
-                configs = {row.kafka: to_topic_config(row, getattr(wanted, row.name)) for row in ours}
+            if configs := topic_configs(wanted, settings):
                 await self._set_configs(topic, configs)
             await self._write_note(info.id, {each: getattr(wanted, each) for each in settings if each in _OWN})
 

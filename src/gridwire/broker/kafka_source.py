@@ -37,6 +37,7 @@ from gridwire.columnar.decode import Decoded, decode
 from gridwire.core import batch
 from gridwire.core.errors import LocalProtocolError, NotAllowed, Rebalanced, Unavailable, UnknownHub
 from gridwire.core.hubs import TEMPLATES
+from gridwire.core.settings import HubSettings, topic_configs, with_changes
 from gridwire.log.transactions import Aborted
 
 ANSWER_S: Final = 30.0
@@ -303,13 +304,12 @@ class KafkaSource:
             raise UnknownHub(f"no hub {hub!r}")
         return self._fetcher.topics[hub]
 
-    def create_hub(self, hub: str, partitions: int | None = None, settings: Mapping[str, str] | None = None) -> None:
-        """Create a topic unless it exists. `settings` are Kafka's own."""
-        config = dict(settings or {})
-        if (kept_ms := TEMPLATES.get(hub, {}).get("retention_ms")) is not None:
-            config.setdefault("retention.ms", str(kept_ms))
+    def create_hub(self, hub: str, partitions: int | None = None) -> None:
+        """Create a topic unless it exists, with the configs a gateway gives it."""
+        asked = TEMPLATES.get(hub, {})
+        config = topic_configs(with_changes(HubSettings(), asked), {*asked, "message_bytes_max"})
         if self._address.min_insync > 0:
-            config.setdefault("min.insync.replicas", str(self._address.min_insync))
+            config["min.insync.replicas"] = str(self._address.min_insync)
         topic = NewTopic(self._address.topic(hub), partitions or -1, self._address.replication, config=config)
         admin: Any = AdminClient(self._address.confluent())
         (answer,) = admin.create_topics([topic]).values()

@@ -165,10 +165,10 @@ class LocalSource:
             raise errors.UnknownHub(f"no hub {hub!r}")
         return UUID(self._ids[hub])
 
-    def create_hub(self, hub: str, partitions: int | None = None, settings: Mapping[str, Any] | None = None) -> None:
+    def create_hub(self, hub: str, partitions: int | None = None) -> None:
         """Create a hub unless it exists."""
         try:
-            self._connection.call("create", hub=hub, partitions=partitions, settings=dict(settings or {}))
+            self._connection.call("create", hub=hub, partitions=partitions)
         except errors.HubExists:
             return
 

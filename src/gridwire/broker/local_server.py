@@ -176,5 +176,5 @@ class _Session:
     async def _do_report(self, group: str, counters: dict[str, int]) -> None:
         self._reports[group] = counters
 
-    async def _do_create(self, hub: str, partitions: int | None, settings: dict[str, Any]) -> None:
-        await self._broker.create_hub(hub, partitions, settings)
+    async def _do_create(self, hub: str, partitions: int | None) -> None:
+        await self._broker.create_hub(hub, partitions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -127,6 +127,13 @@ def to_topic_config(row: SettingRow, value: Any) -> str:
     if row.name == "timestamp_type":
         return _SHOWN_TYPES[value]
     return str(value / 100) if row.name == "compact_dirty_percent" else str(value)
+
+
+def topic_configs(settings: HubSettings, names: Iterable[str]) -> dict[str, str]:
+    """Settings of these names as Kafka's topic configs; what no Kafka broker knows is left out."""
+    rows = (_ROWS[name] for name in names)
+    return {row.kafka: to_topic_config(row, getattr(settings, row.name))
+            for row in rows if not row.kafka.startswith(NOT_KAFKAS)}  # fmt: skip
 
 
 def _choice(row: SettingRow, value: Any) -> str:

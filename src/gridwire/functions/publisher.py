@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from gridwire.broker.port import Output, Place
+from gridwire.broker.port import EventSource, Output, Place
 from gridwire.core.batch import Event
 from gridwire.core.errors import FencedEpoch, GridwireError, Unavailable, UnknownHub
 from gridwire.functions.model import Published
-from gridwire.functions.stream import OpenSource, Source, spread
+from gridwire.functions.stream import OpenSource, spread
 
 
 class Publisher:
@@ -26,7 +26,7 @@ class Publisher:
         self.fenced = False
         self._group, self._open = group, open_source
         self._asked: queue.SimpleQueue[tuple[Sequence[Published], Future[None]] | None] = queue.SimpleQueue()
-        self._source: Source | None = None
+        self._source: EventSource | None = None
         self._turn = 0
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()

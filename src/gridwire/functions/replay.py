@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from gridwire.broker.port import ColumnBatch, Output, Place
+from gridwire.broker.port import ColumnBatch, EventSource, Output, Place
 from gridwire.core.errors import InvalidSetting, Unavailable, UnknownHub
 from gridwire.functions.model import Function
-from gridwire.functions.stream import OpenSource, Session, Source, Stream, Workers
+from gridwire.functions.stream import OpenSource, Session, Stream, Workers
 
 PROGRESS_S: Final = 1.0
 """Between two reports of progress."""
@@ -90,7 +90,7 @@ class RangeSource:
 
     whole_hubs = True
 
-    def __init__(self, inner: Source, wanted: Range, *, publish: bool, dead_letters: str) -> None:
+    def __init__(self, inner: EventSource, wanted: Range, *, publish: bool, dead_letters: str) -> None:
         self.group = inner.group
         self.outputs: Counter[str] = Counter()
         self.dead_letters = 0
@@ -133,10 +133,10 @@ class RangeSource:
                 raise
             return 1
 
-    def create_hub(self, hub: str, partitions: int | None = None, settings: Mapping[str, Any] | None = None) -> None:
+    def create_hub(self, hub: str, partitions: int | None = None) -> None:
         """Create a hub for outputs, if they are published."""
         if self._publish and hub != self._dead:
-            self._inner.create_hub(hub, partitions, settings)
+            self._inner.create_hub(hub, partitions)
 
     def hub_id(self, hub: str) -> uuid.UUID:
         """See `EventSource`."""

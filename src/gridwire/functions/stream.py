@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,7 +23,7 @@ import structlog
 
 from gridwire.broker.port import EventSource, Output, Place
 from gridwire.core.batch import Event
-from gridwire.core.errors import FencedEpoch, GridwireError, HubExists, UnknownHub
+from gridwire.core.errors import FencedEpoch, GridwireError, UnknownHub
 from gridwire.functions import letters, saved
 from gridwire.functions.batches import Piece, pack
 from gridwire.functions.frames import BATCH
@@ -60,15 +60,7 @@ RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 log = structlog.get_logger("gridwire.functions")
 
 
-class Source(EventSource, Protocol):
-    """What the host asks of a source besides: hubs for outputs."""
-
-    def create_hub(self, hub: str, partitions: int | None = None, settings: Mapping[str, Any] | None = None) -> None:
-        """Create a hub unless it exists."""
-        ...
-
-
-OpenSource = Callable[[str, list[str], str], Source]
+OpenSource = Callable[[str, list[str], str], EventSource]
 """Group, hubs, and where to begin. Raises Unavailable."""
 
 
@@ -149,7 +141,7 @@ class Stream:
 class Session:
     """One source, from opening to losing it."""
 
-    def __init__(self, stream: Stream, source: Source) -> None:
+    def __init__(self, stream: Stream, source: EventSource) -> None:
         self.committed = False
         self._stream = stream
         self._function = stream.function
@@ -203,13 +195,7 @@ class Session:
                 self._source.partitions(hub)
             except UnknownHub:
                 self._source.create_hub(hub)
-        self._create(self._stream.dead_letters)
-
-    def _create(self, hub: str) -> None:
-        try:
-            self._source.create_hub(hub, 1)
-        except HubExists:
-            pass
+        self._source.create_hub(self._stream.dead_letters, 1)
 
     def _take_assignment(self) -> None:
         """Compare what is ours with what was: a place that came anew starts over, one that went is forgotten."""
