@@ -5,58 +5,33 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-
-from cyclopts import App
+from typing import Literal
 
 from gridwire.core.errors import InvalidSetting
 
-export = App(name="export", help="Readings of the lake as files of the formats other systems take.")
 
-
-@export.command
-def nem12(start: str, end: str, *, usage_point: list[str] | None = None, data: Path = Path("gridwire-data")) -> None:
-    """Write NEM12 to standard output. Usage points must be NMIs; energies of an interval are written.
-
-    Args:
-        start: intervals that end after this time, RFC 3339 with an offset.
-        end: intervals that end not after this time.
-        usage_point: these alone; may be repeated.
-        data: the data directory whose lake is read.
-    """
-    _write("NEM12", start, end, usage_point, data)
-
-
-@export.command
-def cim(start: str, end: str, *, usage_point: list[str] | None = None, data: Path = Path("gridwire-data")) -> None:
-    """Write IEC 61968-9 MeterReadings (XML) to standard output.
+def export(
+    format: Literal["nem12", "espi", "cim"],
+    start: str,
+    end: str,
+    *,
+    usage_point: list[str] | None = None,
+    data: Path = Path("gridwire-data"),
+) -> None:
+    """Write readings of the lake to standard output, as other systems take them.
 
     Args:
+        format: nem12 (usage points must be NMIs, energies of an interval are written), espi (Green Button XML) or
+            cim (IEC 61968-9 MeterReadings, XML).
         start: readings that end after this time, RFC 3339 with an offset.
         end: readings that end not after this time.
         usage_point: these alone; may be repeated.
         data: the data directory whose lake is read.
     """
-    _write("CIM", start, end, usage_point, data)
-
-
-@export.command
-def espi(start: str, end: str, *, usage_point: list[str] | None = None, data: Path = Path("gridwire-data")) -> None:
-    """Write Green Button (ESPI) XML to standard output.
-
-    Args:
-        start: readings that end after this time, RFC 3339 with an offset.
-        end: readings that end not after this time.
-        usage_point: these alone; may be repeated.
-        data: the data directory whose lake is read.
-    """
-    _write("ESPI", start, end, usage_point, data)
-
-
-def _write(name: str, start: str, end: str, usage_points: list[str] | None, data: Path) -> None:
     from gridwire.grid import exports
 
-    exporter: exports.Exporter = getattr(exports, name)
-    found = exports.read(data / "lake", exporter.types, _time(start), _time(end), usage_points or ())
+    exporter = exports.EXPORTERS[format]
+    found = exports.read(data / "lake", exporter.types, _time(start), _time(end), usage_point or ())
     for text in exporter.write(found):
         sys.stdout.write(text)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from gridwire.cli.client import HubClient, hub_path
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
@@ -103,21 +104,34 @@ def _instant_us(text: str | None) -> int | None:
         ) from None
 
 
-def context_of(
-    zone: str | None, meter: str | None, received_at: str | None, keys: Path | None, mapping: Path | None
-) -> Context:
-    """What the flags say beyond the frames."""
-    from gridwire.grid.formats import keys as key_file
-    from gridwire.grid.formats.base import Context
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Beyond:
+    """What is known of frames beyond their bytes; options of every command that decodes."""
 
-    told: dict[str, Any] = {
-        "zone": zone,
-        "meter": meter,
-        "received_at_us": _instant_us(received_at),
-        "keys": key_file.load(keys) if keys else None,
-        "mapping": _read(mapping).decode("utf-8", "replace") if mapping else None,
-    }
-    return Context(**{name: value for name, value in told.items() if value is not None})
+    zone: Annotated[str | None, Parameter(help="time zone of meters that do not say it, such as Europe/Oslo")] = None
+    meter: Annotated[str | None, Parameter(help="id of the meter, for frames that do not name one")] = None
+    received_at: Annotated[
+        str | None, Parameter(help="when frames without a clock arrived, such as 2026-11-23T12:00:00Z")
+    ] = None
+    keys: Annotated[Path | None, Parameter(help="TOML file with the keys of encrypted meters")] = None
+    mapping: Annotated[
+        Path | None, Parameter(help="TOML file that says what a head-end's own columns mean, for the format mapped")
+    ] = None
+
+    def context(self) -> Context:
+        """As decoders take it. Raises GridwireError: a file or time is not what it should be."""
+        from gridwire.grid.formats import keys as key_file
+        from gridwire.grid.formats.base import Context
+
+        told: dict[str, Any] = {
+            "zone": self.zone,
+            "meter": self.meter,
+            "received_at_us": _instant_us(self.received_at),
+            "keys": key_file.load(self.keys) if self.keys else None,
+            "mapping": _read(self.mapping).decode("utf-8", "replace") if self.mapping else None,
+        }
+        return Context(**{name: value for name, value in told.items() if value is not None})
 
 
 def expanded(paths: list[Path]) -> list[Path]:
@@ -132,11 +146,7 @@ def ingest(
     format: str,
     files: list[Path],
     *,
-    zone: str | None = None,
-    meter: str | None = None,
-    received_at: str | None = None,
-    keys: Path | None = None,
-    mapping: Path | None = None,
+    beyond: Beyond = Beyond(),
     common: Common = Common(),  # noqa: B008
 ) -> int:
     """Decode meter files: readings go to the hub `readings`, what cannot be read to `quarantine` with its reason.
@@ -144,17 +154,11 @@ def ingest(
     Args:
         format: one of the formats of docs/reference/formats.md, such as dsmr, dlms or espi.
         files: the files, or directories of them.
-        zone: time zone of meters that do not say it, such as Europe/Oslo.
-        meter: id of the meter, for frames that do not name one.
-        received_at: when the frames arrived, for those without a clock, such as 2026-11-23T12:00:00Z.
-        keys: TOML file with the keys of encrypted meters.
-        mapping: TOML file that says what a head-end's own columns mean, for the format mapped.
     """
     from gridwire.grid.ingest import ingest as ingest_files
 
-    context = context_of(zone, meter, received_at, keys, mapping)
     try:
-        report = ingest_files(format, expanded(files), common.client(), context=context)
+        report = ingest_files(format, expanded(files), common.client(), context=beyond.context())
     except OSError as error:
         raise GridwireError(f"cannot read {error.filename}: {error.strerror}") from None
     if common.json:

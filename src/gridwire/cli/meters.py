@@ -10,7 +10,7 @@ from typing import Any
 from cyclopts import App
 
 from gridwire.cli.client import HubClient, StoredEvent, hub_path
-from gridwire.cli.grid import context_of, expanded
+from gridwire.cli.grid import Beyond, expanded
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.batch import Event
 from gridwire.core.errors import GridwireError
@@ -22,11 +22,7 @@ def decode(
     format: str,
     files: list[Path],
     *,
-    zone: str | None = None,
-    meter: str | None = None,
-    received_at: str | None = None,
-    keys: Path | None = None,
-    mapping: Path | None = None,
+    beyond: Beyond = Beyond(),  # noqa: B008
     limit: int = 1000,
     common: Common = Common(),  # noqa: B008
 ) -> int:
@@ -35,15 +31,9 @@ def decode(
     Args:
         format: one of the formats of docs/reference/formats.md.
         files: the files, or directories of them.
-        zone: time zone of meters that do not say it, such as Europe/Oslo.
-        meter: id of the meter, for frames that do not name one.
-        received_at: when the frames arrived, for those without a clock.
-        keys: TOML file with the keys of encrypted meters.
-        mapping: TOML file that says what a head-end's own columns mean, for the format mapped.
         limit: how many readings, events and bad frames to show at most.
     """
-    context = context_of(zone, meter, received_at, keys, mapping)
-    rows = list(islice(_shown(format, expanded(files), context), limit))
+    rows = list(islice(_shown(format, expanded(files), beyond.context()), limit))
     if common.json:
         print_json(rows)
     else:
@@ -148,11 +138,7 @@ def replay(
     offsets: list[int] | None = None,
     *,
     format: str | None = None,
-    zone: str | None = None,
-    meter: str | None = None,
-    received_at: str | None = None,
-    keys: Path | None = None,
-    mapping: Path | None = None,
+    beyond: Beyond = Beyond(),  # noqa: B008
     common: Common = Common(),  # noqa: B008
 ) -> int:
     """Try frames again, after a fix or with what was missing: a key, a meter's id, a time of receipt.
@@ -163,18 +149,13 @@ def replay(
     Args:
         offsets: frames as `list` shows them; all when none is named.
         format: frames of this format only.
-        zone: time zone of meters that do not say it.
-        meter: id of the meter, for frames that do not name one.
-        received_at: when the frames arrived, for those without a clock.
-        keys: TOML file with the keys of encrypted meters.
-        mapping: TOML file that says what a head-end's own columns mean.
     """
     from gridwire.grid import quarantine as grid_quarantine
     from gridwire.grid.ingest import usage_point_of_meter
 
     report = grid_quarantine.replay(
         _Hubs(common.client()),
-        context_of(zone, meter, received_at, keys, mapping),
+        beyond.context(),
         usage_point_of_meter(),
         lambda frame: (not offsets or frame.offset in offsets) and format in (None, frame.format),
     )

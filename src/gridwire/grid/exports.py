@@ -261,3 +261,6 @@ def _espi_reading(reading: Reading, power: int) -> str:
 
 ESPI: Final = Exporter("espi", frozenset(_ESPI_TYPES), _espi)
 """Green Button XML: interval energies."""
+
+EXPORTERS: Final = {each.name: each for each in (NEM12, CIM, ESPI)}
+"""All of them by name."""
