@@ -96,11 +96,7 @@ class Kafka(Server):
                 [program, *_JVM, *_QUIET, *classpath, "kafka.Kafka", str(properties)],
                 stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=directory,
             )  # fmt: skip
-        try:
-            self._await_start()
-        except BaseException:
-            self.stop()
-            raise
+        self.await_word(STARTED, self._log, "Kafka", PeerUnavailable)
         self.start_s = time.perf_counter() - begun_s
 
     def _format(self, command: list[str], properties: Path) -> None:
@@ -112,15 +108,6 @@ class Kafka(Server):
         if told.returncode:
             raise PeerUnavailable(f"Kafka's storage could not be formatted: {(told.stderr or made.stderr)[-300:]}")
 
-    def _await_start(self) -> None:
-        deadline_s = time.perf_counter() + START_S
-        while STARTED not in self._log.read_text(errors="replace"):
-            if self.process.poll() is not None:
-                raise PeerUnavailable(f"Kafka ended: {self._log.read_text(errors='replace')[-300:]}")
-            if time.perf_counter() > deadline_s:
-                raise PeerUnavailable(f"Kafka was not ready within {START_S:.0f} s")
-            time.sleep(0.01)
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,13 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     with scratch("kafka") as directory:
         peer = Kafka(directory, flush=options.flush)
-        print(f"Apache Kafka {VERSION} at {peer.kafka}, started in {peer.start_s:.1f} s", flush=True)
-        try:
-            peer.process.wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            peer.stop()
+        peer.serve(f"Apache Kafka {VERSION} at {peer.kafka}, started in {peer.start_s:.1f} s")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Final
 
-from support import START_S, STOP_S, Server, free_port, scratch
+from support import STOP_S, Server, free_port, scratch
 
 CACHE: Final = Path(__file__).resolve().parent.parent / ".rabbitmq"
 PACKAGES_S: Final = 300.0
@@ -93,11 +91,7 @@ class Rabbit(Server):
                 [home / "sbin" / "rabbitmq-server"],
                 env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=directory,
             )  # fmt: skip
-        try:
-            self._await_start()
-        except BaseException:
-            self.stop()
-            raise
+        self.await_word(STARTED, self._log, "RabbitMQ", RabbitUnavailable)
 
     def _environment(self, directory: Path, erlang: Path, port: int) -> dict[str, str]:
         directory.mkdir(parents=True, exist_ok=True)
@@ -121,17 +115,6 @@ class Rabbit(Server):
             "RABBITMQ_GENERATED_CONFIG_DIR": str(directory / "generated"),
         }
 
-    def _await_start(self) -> None:
-        deadline_s = time.perf_counter() + START_S
-        while STARTED not in self._log.read_text(errors="replace"):
-            if self.process.poll() is not None:
-                raise RabbitUnavailable(f"RabbitMQ ended: {self._log.read_text(errors='replace')[-300:]}")
-            if time.perf_counter() > deadline_s:
-                raise RabbitUnavailable(f"RabbitMQ was not ready within {START_S:.0f} s")
-            time.sleep(0.05)
-        host, _, port = self.amqp.rpartition(":")
-        socket.create_connection((host, int(port)), START_S).close()
-
     def stop(self) -> None:
         """End the node and its port mapper."""
         super().stop()
@@ -142,13 +125,7 @@ class Rabbit(Server):
 def main() -> None:
     with scratch("rabbitmq") as directory:
         peer = Rabbit(directory)
-        print(f"RabbitMQ {peer.version} at {peer.amqp}", flush=True)
-        try:
-            peer.process.wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            peer.stop()
+        peer.serve(f"RabbitMQ {peer.version} at {peer.amqp}")
 
 
 if __name__ == "__main__":

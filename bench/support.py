@@ -238,6 +238,30 @@ class Server:
 
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    def await_word(self, word: str, log: Path, name: str, unavailable: type[Exception]) -> None:
+        """Wait until its log has the word. Raises `unavailable`; the process is stopped then."""
+        deadline_s = time.perf_counter() + START_S
+        try:
+            while word not in log.read_text(errors="replace"):
+                if self.process.poll() is not None:
+                    raise unavailable(f"{name} ended: {log.read_text(errors='replace')[-300:]}")
+                if time.perf_counter() > deadline_s:
+                    raise unavailable(f"{name} was not ready within {START_S:.0f} s")
+                time.sleep(0.01)
+        except BaseException:
+            self.stop()
+            raise
+
+    def serve(self, about: str) -> None:
+        """What a peer's own program does: say where it is, and end it on Ctrl-C."""
+        print(about, flush=True)
+        try:
+            self.process.wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self.stop()
+
     def kill(self) -> None:
         """End it as a crash would: SIGKILL."""
         self.process.kill()

@@ -101,13 +101,7 @@ class Tansu(Server):
 def main() -> None:
     with scratch("tansu") as directory:
         peer = Tansu(directory)
-        print(f"Tansu ({PACKAGE}, memory) at {peer.kafka}, started in {peer.start_s:.1f} s", flush=True)
-        try:
-            peer.process.wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            peer.stop()
+        peer.serve(f"Tansu ({PACKAGE}, memory) at {peer.kafka}, started in {peer.start_s:.1f} s")
 
 
 if __name__ == "__main__":

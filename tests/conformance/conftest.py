@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +13,12 @@ import pytest
 import trustme
 
 from compacted_logs import write_compacted  # noqa: F401 - a fixture
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent.parent / "scripts"))
+import fetch_node  # noqa: E402
+
+NODE_CASE_S = 120.0
 
 
 def _absent(reason: str) -> NoReturn:
@@ -23,6 +31,30 @@ def _absent(reason: str) -> NoReturn:
 def absent() -> Any:
     """Call it with the reason when a client cannot be had: the test is skipped, but CI insists on it."""
     return _absent
+
+
+class NodeClients:
+    """JavaScript clients from npm, as the lock file of one directory says; its scripts print `passed` at their end."""
+
+    def __init__(self, name: str, absent: Any) -> None:
+        self.scripts = HERE / name
+        try:
+            self._environment = fetch_node.environment(fetch_node.fetch(self.scripts))
+        except fetch_node.NodeUnavailable as problem:
+            absent(f"no JavaScript clients of {name}: {problem}")
+
+    def run(self, script: str, *arguments: str, **environment: str) -> None:
+        """Run one case."""
+        command = ["node", str(self.scripts / script), *arguments]
+        found = {**self._environment, **environment}
+        done = subprocess.run(command, env=found, capture_output=True, text=True, timeout=NODE_CASE_S, check=False)
+        assert done.stdout == "passed\n", done.stderr[-4000:]
+
+
+@pytest.fixture(scope="session")
+def node_clients(absent: Any) -> Any:
+    """Give it a directory's name: the clients, fetched on first use."""
+    return lambda name: NodeClients(name, absent)
 
 
 class SecuredHub:

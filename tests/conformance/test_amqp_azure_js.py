@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent / "scripts"))
-import fetch_node  # noqa: E402
-
-CASE_S = 100.0
 PARTITIONS = {"processors": 4}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -23,12 +15,8 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def modules(absent: Any) -> Path:
-    try:
-        return fetch_node.fetch(HERE / "js_azure")
-    except fetch_node.NodeUnavailable as problem:
-        absent(f"no @azure/event-hubs: {problem}")
-        raise
+def clients(node_clients: Any) -> Any:
+    return node_clients("js_azure")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +27,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory, hub_process: Any) -> Iterator[
 
 
 @pytest.fixture
-def case(modules: Path) -> Callable[..., None]:
+def case(clients: Any) -> Callable[..., None]:
     def run(name: str, connection_string: str, cli: Any, way: str = "tcp", **environment: str) -> None:
         hub_name = f"js-{next(_numbers)}"
         cli("hub", "create", hub_name, "--partitions", str(PARTITIONS.get(name, 2)))
-        command = ["node", str(HERE / "js_azure" / "eventhubs.mjs"), name, connection_string, hub_name, way]
-        found = {**fetch_node.environment(modules), **environment}
-        done = subprocess.run(command, env=found, capture_output=True, text=True, timeout=CASE_S, check=False)
-        assert done.stdout == "passed\n", done.stderr[-4000:]
+        clients.run("eventhubs.mjs", name, connection_string, hub_name, way, **environment)
 
     return run
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,24 +12,13 @@ from typing import Any
 import pytest
 import trustme
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent / "scripts"))
-import fetch_node  # noqa: E402
-
-CASE_S = 120.0
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def modules() -> Path:
-    try:
-        return fetch_node.fetch(HERE / "rhea")
-    except fetch_node.NodeUnavailable as problem:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"no rhea: {problem}")
+def clients(node_clients: Any) -> Any:
+    return node_clients("rhea")
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +29,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory, hub_process: Any) -> Iterator[
 
 
 @pytest.fixture
-def case(modules: Path) -> Callable[..., None]:
+def case(clients: Any) -> Callable[..., None]:
     def run(name: str, address: str, hub_name: str, **options: Any) -> None:
         host, _, port = address.rpartition("/")[2].rpartition(":")
-        command = ["node", str(HERE / "rhea" / "rhea.mjs"), name, host, port, hub_name]
-        environment = {**fetch_node.environment(modules), "OPTIONS": json.dumps(options)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=CASE_S, check=False)
-        assert done.stdout == "passed\n", done.stderr[-4000:]
+        clients.run("rhea.mjs", name, host, port, hub_name, OPTIONS=json.dumps(options))
 
     return run
 
@@ -58,7 +41,7 @@ def case(modules: Path) -> Callable[..., None]:
 def test_case(case: Callable[..., None], hub: Any, name: str) -> None:
     hub_name = f"rhea-{next(_numbers)}"
     told = json.dumps({"name": hub_name, "partitions": 2}).encode()
-    urllib.request.urlopen(urllib.request.Request(f"{hub.http}/v1/hubs", told), timeout=CASE_S).close()
+    urllib.request.urlopen(urllib.request.Request(f"{hub.http}/v1/hubs", told), timeout=120.0).close()
     case(name, hub.amqp, hub_name)
 
 

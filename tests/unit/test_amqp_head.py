@@ -104,6 +104,14 @@ async def serve(tmp_path: Path) -> AsyncIterator[tuple[HoldingBroker, Callable[[
         await broker.close()
 
 
+@asynccontextmanager
+async def sending(tmp_path: Path) -> AsyncIterator[tuple[HoldingBroker, Speaker, Any, Any]]:
+    """A hub, and who has a link to send to its partition 0."""
+    async with serve(tmp_path) as (broker, connect):
+        speaker = await connect()
+        yield broker, speaker, speaker.machine, await speaker.link(SENDER, "h/Partitions/0")
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(main, 2 * DEADLINE_S))
@@ -116,10 +124,7 @@ def message(text: str) -> bytes:
 def test_accepted_leaves_only_after_the_append(tmp_path: Path) -> None:
 
     async def main() -> None:
-        async with serve(tmp_path) as (broker, connect):
-            speaker = await connect()
-            machine = speaker.machine
-            link = await speaker.link(SENDER, "h/Partitions/0")
+        async with sending(tmp_path) as (broker, speaker, machine, link):
             broker.hold = True
             first = machine.send(link, message("a"))
             await speaker.until(lambda: True)
@@ -141,10 +146,7 @@ def test_accepted_leaves_only_after_the_append(tmp_path: Path) -> None:
 def test_a_failed_append_is_server_busy_and_nothing_else(tmp_path: Path, error: GridwireError) -> None:
 
     async def main() -> None:
-        async with serve(tmp_path) as (broker, connect):
-            speaker = await connect()
-            machine = speaker.machine
-            link = await speaker.link(SENDER, "h/Partitions/0")
+        async with sending(tmp_path) as (broker, speaker, machine, link):
             broker.hold = True
             number = machine.send(link, message("a"))
             await speaker.settled_round()
@@ -166,10 +168,7 @@ def test_an_end_before_the_append_is_not_spoken_into(tmp_path: Path) -> None:
     """The append succeeds after its session ended, or its link: nothing is said there, and nothing else is hurt."""
 
     async def main() -> None:
-        async with serve(tmp_path) as (broker, connect):
-            speaker = await connect()
-            machine = speaker.machine
-            link = await speaker.link(SENDER, "h/Partitions/0")
+        async with sending(tmp_path) as (broker, speaker, machine, link):
             broker.hold = True
             machine.send(link, message("a"))
             await speaker.settled_round()
@@ -187,10 +186,7 @@ def test_an_end_before_the_append_is_not_spoken_into(tmp_path: Path) -> None:
 def test_an_event_sent_settled_is_not_answered(tmp_path: Path) -> None:
 
     async def main() -> None:
-        async with serve(tmp_path) as (broker, connect):
-            speaker = await connect()
-            machine = speaker.machine
-            link = await speaker.link(SENDER, "h/Partitions/0")
+        async with sending(tmp_path) as (broker, speaker, machine, link):
             silent = machine.send(link, message("a"), settled=True)
             told = machine.send(link, message("b"))
             await speaker.until(lambda: told in machine.outcomes)

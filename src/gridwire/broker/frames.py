@@ -9,6 +9,7 @@ open the log may also talk to the hub. The first request is `hello` with the sec
 
 from __future__ import annotations
 
+import socket
 import struct
 from typing import Any, Final
 
@@ -52,6 +53,15 @@ class Endpoint(msgspec.Struct, frozen=True):
     port: int
     secret: str
     pid: int
+
+
+def receive_into(connected: socket.socket, view: memoryview) -> None:
+    """Fill the view from a blocking socket. Raises ConnectionError when the other side is gone, OSError."""
+    while view:
+        count = connected.recv_into(view)
+        if count == 0:
+            raise ConnectionError("connection closed")
+        view = view[count:]
 
 
 def pack(message: Request | Reply) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gridwire.auth.scram import ScramClient
+from gridwire.broker.frames import receive_into
 from gridwire.broker.kafka_address import KafkaAddress
 from gridwire.core.errors import NotAuthenticated, RemoteProtocolError, Unavailable
 from gridwire.core.limits import MIB
@@ -106,22 +107,15 @@ class KafkaConnection:
         """The answer to the oldest request not answered yet. Raises Unavailable, RemoteProtocolError."""
         try:
             head = bytearray(4)
-            self._fill(memoryview(head))
+            receive_into(self._socket, memoryview(head))
             size = int.from_bytes(head, "big", signed=True)
             if not 4 <= size <= ANSWER_BYTES_MAX:
                 raise RemoteProtocolError(f"Kafka broker {self.where} announces an answer of {size} bytes")
             frame = bytearray(size + 4)
-            self._fill(memoryview(frame)[4:])
+            receive_into(self._socket, memoryview(frame)[4:])
         except OSError as error:
             raise self._lost(error) from None
         return codec.decode_response(key, VERSIONS[key], frame)[1]
-
-    def _fill(self, view: memoryview) -> None:
-        while view:
-            count = self._socket.recv_into(view)
-            if count == 0:
-                raise ConnectionError("connection closed")
-            view = view[count:]
 
     def _lost(self, error: OSError) -> Unavailable:
         self.close()

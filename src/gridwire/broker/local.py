@@ -74,12 +74,7 @@ class _Connection:
 
     def _receive(self, size: int) -> bytes:
         data = bytearray(size)
-        view = memoryview(data)
-        while view:
-            count = self._socket.recv_into(view)
-            if count == 0:
-                raise ConnectionError("connection closed")
-            view = view[count:]
+        frames.receive_into(self._socket, memoryview(data))
         return bytes(data)
 
     def close(self) -> None:

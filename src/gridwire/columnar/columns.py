@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gridwire.core.batch import Event, Headers
+from gridwire.core.batch import Event, Headers, headers_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,11 @@ class EventColumns:
 
     def headers(self, row: int) -> Headers:
         """Headers of one event, in order; names that are not UTF-8 get replacement characters."""
-        position = int(self.header_starts[row])
-        found = []
-        for _ in range(int(self.header_counts[row])):
-            name, position = self._field(position)
-            value, position = self._field(position)
-            found.append(((name or b"").decode("utf-8", "replace"), value))
-        return tuple(found)
+        return self._header_list(row)[0]
 
     def header_end(self, row: int) -> int:
         """Where in `data` the header list of one event ends, and with it the event."""
-        position = int(self.header_starts[row])
-        for _ in range(2 * int(self.header_counts[row])):
-            position = self._field(position)[1]
-        return position
+        return self._header_list(row)[1]
 
     def event(self, row: int) -> Event:
         """One event as the slow path sees it."""
@@ -99,17 +90,5 @@ class EventColumns:
     def _bytes(self, start: np.int64, length: np.int32) -> bytes | None:
         return None if length < 0 else self.data[start : start + length].tobytes()
 
-    def _field(self, position: int) -> tuple[bytes | None, int]:
-        """A length-prefixed field of a header list that the kernel has already checked."""
-        value = shift = 0
-        while True:
-            byte = int(self.data[position])
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-        size = (value >> 1) ^ -(value & 1)
-        if size < 0:
-            return None, position
-        return self.data[position : position + size].tobytes(), position + size
+    def _header_list(self, row: int) -> tuple[Headers, int]:
+        return headers_at(self.data.data, int(self.header_starts[row]), int(self.header_counts[row]))

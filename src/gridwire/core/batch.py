@@ -477,6 +477,14 @@ def _headers(cursor: _Cursor) -> Headers:
     return tuple(out)
 
 
+def headers_at(data: memoryview, position: int, count: int) -> tuple[Headers, int]:
+    """So many headers of a record as columns know it, and where they end. Raises InvalidBatch."""
+    cursor = _Cursor(data)
+    cursor.position = position
+    found = tuple(((cursor.field() or b"").decode("utf-8", "replace"), cursor.field()) for _ in range(count))
+    return found, cursor.position
+
+
 def decode(buffer: bytes | bytearray | memoryview, position: int = 0) -> Iterator[Event]:
     """Yield the events of the whole batch at `position`, decompressing it if need be.
 

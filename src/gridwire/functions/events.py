@@ -99,8 +99,8 @@ class Rows:
         }
 
 
-class HubView(func.EventHubEvent):
-    """`func.EventHubEvent` over a row of a batch."""
+class _View:
+    """A row of a batch; what is asked for is made then."""
 
     def __init__(self, rows: Rows, row: int) -> None:
         self._rows = rows
@@ -109,6 +109,10 @@ class HubView(func.EventHubEvent):
     def get_body(self) -> bytes:
         """The value."""
         return self._rows.bodies[self._row]
+
+
+class HubView(_View, func.EventHubEvent):
+    """`func.EventHubEvent` over a row of a batch."""
 
     @property
     def partition_key(self) -> str | None:
@@ -142,16 +146,8 @@ class HubView(func.EventHubEvent):
         return self._rows.many if self._rows.function.many else self._rows.one(self._row)
 
 
-class KafkaView(func.KafkaEvent):
+class KafkaView(_View, func.KafkaEvent):
     """`func.KafkaEvent` over a row of a batch."""
-
-    def __init__(self, rows: Rows, row: int) -> None:
-        self._rows = rows
-        self._row = row
-
-    def get_body(self) -> bytes:
-        """The value."""
-        return self._rows.bodies[self._row]
 
     @property
     def key(self) -> str | None:

@@ -27,7 +27,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gridwire.core.batch import Headers
+from gridwire.broker.frames import receive_into
+from gridwire.core.batch import Headers, headers_at
 from gridwire.functions.model import Call
 
 CALL: Final = 1
@@ -67,33 +68,12 @@ class Events:
 
     def headers(self, row: int) -> Headers:
         """Headers of one event, in order."""
-        position = self.header_starts[row]
-        found = []
-        for _ in range(self.header_counts[row]):
-            name, position = self._field(position)
-            value, position = self._field(position)
-            found.append(((name or b"").decode("utf-8", "replace"), value))
-        return tuple(found)
+        return headers_at(self.data, self.header_starts[row], self.header_counts[row])[0]
 
     def key(self, row: int) -> bytes | None:
         """Key of one event."""
         start, size = self.key_starts[row], self.key_lengths[row]
         return None if size < 0 else bytes(self.data[start : start + size])
-
-    def _field(self, position: int) -> tuple[bytes | None, int]:
-        """A length-prefixed field of a header list that the log's kernel has already checked."""
-        value = shift = 0
-        while True:
-            byte = self.data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-        size = (value >> 1) ^ -(value & 1)
-        if size < 0:
-            return None, position
-        return bytes(self.data[position : position + size]), position + size
 
 
 def read_events(body: memoryview) -> Events:
@@ -135,12 +115,7 @@ class Channel:
 
     def _exactly(self, size: int) -> bytearray:
         data = bytearray(size)
-        view = memoryview(data)
-        while view:
-            count = self._socket.recv_into(view)
-            if count == 0:
-                raise ConnectionError("the other process is gone")
-            view = view[count:]
+        receive_into(self._socket, memoryview(data))
         return data
 
     def close(self) -> None:
