@@ -169,7 +169,8 @@ def test_a_torn_tail_is_cut_and_nothing_else(tmp_path: Path, cut: int) -> None:
 @pytest.mark.parametrize("byte", [0, 7, 8, 16, 17, 30, 65])
 def test_damage_in_the_middle_stays_and_only_it_is_refused(tmp_path: Path, byte: int) -> None:
     log = open_log(tmp_path)
-    append(log, request(b"a"), request(b"b"), request(b"c"))
+    for value in (b"a", b"b", b"c"):  # a write each: whoever wrote c was told that b is on the disk
+        append(log, request(value))
     [path] = tmp_path.glob("*.log")
     size = path.stat().st_size // 3
     data = bytearray(path.read_bytes())
@@ -183,6 +184,45 @@ def test_damage_in_the_middle_stays_and_only_it_is_refused(tmp_path: Path, byte:
     assert [h.base_offset for _, h in iter_headers(log.read(2, 10_000))] == [2]
     with pytest.raises(Corruption, match=f"hub 'hub' partition 3, segment .*, position {size}"):
         log.read(1, 10_000)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_write_that_came_to_the_disk_in_part_is_cut_from_its_first_gap(tmp_path: Path, lost: int) -> None:
+    """Sectors of one write arrive in any order: a later batch may be whole where an earlier one is not."""
+    log = open_log(tmp_path)
+    append(log, request(b"before"))
+    [path] = tmp_path.glob("*.log")
+    start = path.stat().st_size
+    append(log, request(b"a", producer_id=7, producer_epoch=0, base_sequence=0), request(b"b"), request(b"c"))
+    [_, *written] = iter_headers(path.read_bytes())
+    data = bytearray(path.read_bytes())
+    position, header = written[lost]
+    data[position + 61 : position + header.size] = bytes(header.size - 61)  # its records never came
+    path.write_bytes(data)
+    log = open_log(tmp_path)
+    assert log.recovery.damage == ()
+    assert log.recovery.truncated_bytes == len(data) - position
+    kept = [b"before", b"a"][: lost + 1]
+    assert values(log) == kept
+    assert path.stat().st_size == position >= start
+    again = append(log, request(b"a", producer_id=7, producer_epoch=0, base_sequence=0), request(b"d"))
+    assert again == ([Stored(1, duplicate=True), Stored(2)] if lost else [Stored(1), Stored(2)])
+
+
+def test_after_a_later_write_a_damaged_batch_stays_with_its_neighbours(tmp_path: Path) -> None:
+    """Negative control: what was followed by another write had been acknowledged, so nothing of it may go."""
+    log = open_log(tmp_path)
+    append(log, request(b"a"), request(b"b"), request(b"c"))
+    append(log, request(b"d"), request(b"e"))
+    [path] = tmp_path.glob("*.log")
+    data = bytearray(path.read_bytes())
+    [(position, header), *_] = iter_headers(bytes(data))
+    data[position + header.size - 1] ^= 1
+    path.write_bytes(data)
+    log = open_log(tmp_path)
+    assert log.recovery.truncated_bytes == 0
+    assert [(d.start, d.end) for d in log.recovery.damage] == [(position, position + header.size)]
+    assert values(log, 1) == [b"b", b"c", b"d", b"e"]
 
 
 def test_after_a_kill_only_what_follows_the_last_checkpoint_is_scanned(

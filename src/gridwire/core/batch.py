@@ -40,7 +40,13 @@ TRANSACTIONAL: Final = 0x10
 CONTROL: Final = 0x20
 
 LEADER_EPOCH: Final = 0
-"""The leader epoch of every batch that is stored: there is one hub. The field lies outside the CRC."""
+"""The leader epoch of batches that are stored: there is one hub. The field lies outside the CRC."""
+
+CONTINUES: Final = -1
+"""Stands in its place where a batch was written together with the one before it: they are synced and acknowledged
+together. To clients it says that no epoch is known."""
+
+STORED_EPOCHS: Final = frozenset({LEADER_EPOCH, CONTINUES})
 
 NO_PRODUCER: Final = -1
 NO_SEQUENCE: Final = -1
@@ -277,7 +283,7 @@ def sound_headers(
             return
         if expected is not None and header.base_offset != expected:
             return
-        if crc and (header.leader_epoch != LEADER_EPOCH or not crc_matches(buffer, header, position)):
+        if crc and (header.leader_epoch not in STORED_EPOCHS or not crc_matches(buffer, header, position)):
             return
         yield header
         position += header.size

@@ -14,7 +14,9 @@ from typing import Final
 import msgspec
 
 from gridwire.core.batch import (
+    CONTINUES,
     CONTROL,
+    LEADER_EPOCH,
     LOG_APPEND_TIME,
     TRANSACTIONAL,
     BatchHeader,
@@ -37,7 +39,7 @@ from gridwire.core.errors import (
 from gridwire.core.settings import UNLIMITED, HubSettings
 from gridwire.log import disk
 from gridwire.log.producers import Producer, ProducerTable
-from gridwire.log.scan import Damage, Found, scan
+from gridwire.log.scan import Damage, Found, scan, settled
 from gridwire.log.segment import INDEX_INTERVAL_BYTES, Segment, covered, current_files
 from gridwire.log.transactions import Aborted, TransactionTable, is_aborted, is_commit
 
@@ -190,7 +192,8 @@ class PartitionLog:
             elif segment.size == segment.path.stat().st_size:
                 return []
         damage = []
-        for found in scan(segment.descriptor, segment.size, segment.next_offset):
+        pieces = scan(segment.descriptor, segment.size, segment.next_offset)
+        for found in settled(pieces) if segment is self._active else pieces:
             if isinstance(found, Damage):
                 damage.append(found)
                 continue
@@ -297,7 +300,7 @@ class PartitionLog:
         at = 0
         for header in headers:
             offset = active.next_offset
-            stamp(buffer, offset, position=at)
+            stamp(buffer, offset, CONTINUES if at or pending else LEADER_EPOCH, position=at)
             placed = header.at(offset)
             active.note(placed, active.size)
             if header.idempotent:

@@ -2,20 +2,22 @@
 
 Crash model: after SIGKILL the file ends anywhere inside the last group write; after a power cut any byte that was not
 synced may be missing or zero. Bytes that were acknowledged are synced, so everything that follows the last whole
-batch is unacknowledged and may go. A damaged batch with whole batches after it is no torn tail but damage: it stays
-where it is, is reported, and only reading that very batch fails.
+batch is unacknowledged and may go. So may a damaged batch and what follows it where all of that was one write: nothing
+of a write is acknowledged before all of it is on the disk (`settled`, docs/decisions/0039). A damaged batch before a
+later write is no torn tail but damage: it stays where it is, is reported, and only reading that very batch fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from gridwire.core.batch import (
+    CONTINUES,
     HEADER_BYTES,
-    LEADER_EPOCH,
     LENGTH_END,
+    STORED_EPOCHS,
     BatchHeader,
     crc_matches,
     read_header,
@@ -62,6 +64,18 @@ def scan(descriptor: int, start: int, next_offset: int) -> Iterator[Found | Dama
         next_offset = found.header.next_offset
 
 
+def settled(pieces: Iterable[Found | Damage]) -> Iterator[Found | Damage]:
+    """What `scan` yields, up to the first damage in the last write: from there on nothing was acknowledged."""
+    held: list[Found | Damage] = []
+    for piece in pieces:
+        if isinstance(piece, Damage) or (held and piece.header.leader_epoch == CONTINUES):
+            held.append(piece)
+            continue
+        yield from held  # a later write follows: what came before it was on the disk
+        held = []
+        yield piece
+
+
 def _batch_at(descriptor: int, position: int, next_offset: int) -> Found | None:
     prefix = disk.read_at(descriptor, LENGTH_END, position)
     try:
@@ -72,7 +86,7 @@ def _batch_at(descriptor: int, position: int, next_offset: int) -> Found | None:
         header = read_header(data)
     except GridwireError:
         return None
-    if header.base_offset < next_offset or header.leader_epoch != LEADER_EPOCH or not crc_matches(data, header):
+    if header.base_offset < next_offset or header.leader_epoch not in STORED_EPOCHS or not crc_matches(data, header):
         return None
     return Found(position, header)
 
