@@ -45,6 +45,9 @@ REOPEN_S: Final = 1.0
 _READ_TIMEOUT_S: Final = 30.0
 _WATT_HOUR: Final = -3  # power of ten in kWh
 
+LAST_S: Final = 5.0
+"""How long one who is told to stop waits for what is on its way: the hub may have it, so the truth must know."""
+
 Headers = list[tuple[str, str | bytes | None]]
 
 
@@ -70,7 +73,7 @@ class Sink(Protocol):
         ...
 
     def flush(self, stop: threading.Event) -> bool:
-        """Wait until everything queued is acknowledged; False when stopped before."""
+        """Wait until everything queued is acknowledged; False when stopped, and it is not soon afterwards."""
         ...
 
 
@@ -214,10 +217,14 @@ class KafkaSink:
 
     def flush(self, stop: threading.Event) -> bool:
         """See `Sink.flush`."""
+        stopped_s: float | None = None
         while self._producer.flush(0.2):
             self._check()
             if stop.is_set():
-                return False
+                now_s = time.monotonic()
+                stopped_s = now_s if stopped_s is None else stopped_s
+                if now_s - stopped_s > LAST_S:
+                    return False
         self._check()
         return True
 
