@@ -13,6 +13,10 @@ TRANSFORMERS: Final = "grid.transformers"
 FEEDERS: Final = "grid.feeders"
 NETWORK: Final = "grid.network"
 FEEDER_PARTS: Final = "grid.feeder-parts"
+ALERTS: Final = "grid.alerts"
+FORECASTS: Final = "grid.forecasts"
+MODELS: Final = "models"
+WEATHER: Final = "weather"
 
 _DAY_MS: Final = 24 * 3600 * 1000
 
@@ -26,8 +30,12 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     FEEDERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
+    ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
+    FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
+    MODELS: {"retention_ms": -1},
+    WEATHER: {"capture": "events", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
 }
 """Settings by hub name."""
 
-SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS})
+SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER})
 """Hubs whose order as a whole matters more than their rate."""

@@ -20,9 +20,6 @@ What the hubs must keep: `readings` longer than the window, or a rebuild without
 Where partitions are shared out, feeders above several transformers need a second stage: the same worker again, with
 `FEEDERS` in place of `LOADS`.
 
-Where partitions are shared out, feeders above several transformers need a second stage: the same worker again, with
-`FEEDERS` in place of `LOADS`.
-
 When the hub goes away the worker keeps its state and connects again. Whether a commit that got no answer took place is
 then read from the committed positions; it is repeated if it did not.
 """
