@@ -259,3 +259,32 @@ SENML = (
     b'[{"bn":"urn:dev:meter-7/","bt":1.32e9,"bu":"Wh"},{"n":"1-0:1.8.0","v":1234.50},'
     b'{"n":"voltage_l1_v","u":"V","v":230.1,"t":1},{"n":"note","vs":"a]b"}]\n'
 )
+
+
+def sparkplug_lines() -> dict[str, str]:
+    """Messages of one edge node and its meter by verb, encoded by pysparkplug, as `mosquitto_sub -F '%t %x'` shows."""
+    from pysparkplug import DataType, DBirth, DData, Metric, NBirth, NData
+
+    at = 1_700_000_000_000
+
+    def metric(name, datatype, value, alias=None, timestamp=at):
+        return Metric(timestamp=timestamp, name=name, datatype=datatype, value=value, alias=alias)
+
+    born = (
+        metric("Properties/Model", DataType.STRING, "X1"),
+        metric("Energy/import_register_kwh", DataType.DOUBLE, 1234.5, 1),
+        metric("Volts/voltage_l1_v", DataType.FLOAT, 230.1, 2),
+        metric("power_kw", DataType.INT16, -3, 3),
+    )
+    data = (metric(None, DataType.FLOAT, 229.9, 2, at + 1000), metric(None, DataType.INT16, -7, 3, at + 1000))
+    birth = (metric("bdSeq", DataType.INT64, 0), metric("frequency_hz", DataType.FLOAT, 49.98, 9))
+    found = {
+        "NBIRTH": NBirth(timestamp=at, seq=0, metrics=birth),
+        "DBIRTH": DBirth(timestamp=at, seq=1, metrics=born),
+        "DDATA": DData(timestamp=at + 2000, seq=2, metrics=data),
+        "NDATA": NData(timestamp=at + 2000, seq=3, metrics=(metric("frequency_hz", DataType.FLOAT, 50.02, 9),)),
+    }
+    device = {"D": "/meter-7", "N": ""}
+    return {
+        verb: f"spBv1.0/plant/{verb}/edge{device[verb[0]]} {message.encode().hex()}" for verb, message in found.items()
+    }

@@ -36,6 +36,7 @@ SEEDS = {
     "espi": [frames.ESPI],
     "cim": [frames.CIM],
     "cim-json": [frames.CIM_JSON],
+    "sparkplug": [line.encode() + b"\n" for line in frames.sparkplug_lines().values()],
     "mbus": [frames.MBUS_ELECTRICITY, frames.MBUS_HEAT],
 }  # fmt: skip
 MAPPING = """delimiter = ";"

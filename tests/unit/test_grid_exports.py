@@ -9,6 +9,7 @@ from uuid import UUID
 import nemreader
 import pyarrow as pa
 import pytest
+from greenbutton_objects import parse as greenbutton_parse
 
 from gridwire.capture.delta import TableWriter
 from gridwire.core.errors import Unsupported
@@ -105,3 +106,24 @@ def test_green_button_is_read_back_without_the_meter(tmp_path):
     ]
     store(tmp_path, readings)
     assert facts(decoded("espi", exported(tmp_path, exports.ESPI))) == facts(readings)
+
+
+def test_green_button_is_what_greenbutton_objects_reads(tmp_path):
+    readings = [
+        Reading(r.ts_end_us, r.reading_type, r.value, r.scale, 900, point, "", "5.8.1" if n == 2 else "")
+        for point in ("A", "LV1 Load/1")
+        for n, r in enumerate(day(count=9) + day("export_kwh", 5))
+    ]
+    path = tmp_path / "greenbutton.xml"
+    path.write_text("".join(exports.ESPI.write(readings)))
+    points = greenbutton_parse.parse_feed(path)
+    assert [point.title for point in points] == ["A", "LV1 Load/1"]
+    for point in points:
+        streams = sorted(point.meterReadings, key=lambda m: m.title)
+        assert [m.readingType.flowDirection.value for m in streams] == [19, 1]
+        for stream, alias in zip(streams, ("export_kwh", "import_kwh"), strict=True):
+            ours = [r for r in readings if r.usage_point == point.title and BY_ID[r.reading_type].alias == alias]
+            found = list(stream.intervalReadings)
+            assert [Decimal(repr(r.value)) for r in found] == [Decimal(r.value).scaleb(r.scale + 3) for r in ours]
+            assert [r.timePeriod.start.timestamp() for r in found] == [r.ts_end_us / 1e6 - 900 for r in ours]
+            assert [len(r.readingQualities) for r in found] == [1 if r.quality else 0 for r in ours]

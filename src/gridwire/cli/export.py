@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
 from gridwire.core.errors import InvalidSetting
@@ -32,8 +34,12 @@ def export(
 
     exporter = exports.EXPORTERS[format]
     found = exports.read(data / "lake", exporter.types, _time(start), _time(end), usage_point or ())
-    for text in exporter.write(found):
-        sys.stdout.write(text)
+    with TemporaryFile(
+        "w+", encoding="utf-8", newline=""
+    ) as whole:  # what a format cannot tell must not leave half a file
+        whole.writelines(exporter.write(found))
+        whole.seek(0)
+        shutil.copyfileobj(whole, sys.stdout)
 
 
 def _time(text: str) -> datetime:

@@ -6,13 +6,14 @@ has no word for is not in the file: each exporter names the reading types it can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
 from xml.sax.saxutils import escape
 
 from gridwire.capture import sql
@@ -219,28 +220,65 @@ _ESPI_OTHER: Final = 16
 def _espi(readings: Iterable[Reading]) -> Iterator[str]:
     """Raises Unsupported for a value that is no Int48 and a time between seconds. Meters have no place in it."""
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<feed xmlns="http://www.w3.org/2005/Atom">\n'
-    for number, (stream, group) in enumerate(groupby(readings, _stream_of)):
-        found = list(group)
-        power = max((p for p in _POWERS if p <= min(r.scale for r in found) + _KILO_POWER), default=_POWERS[-1])
-        flow, uom = _ESPI_TYPES[BY_ID[stream[2]].alias]
-        own = f"UsagePoint/{quote(stream[0], safe='')}/MeterReading/{number}"
+    found = list(readings)
+    updated = rfc3339(max((r.ts_end_us for r in found), default=0) // 1_000_000 * 1_000_000)
+    yield _atom_head("urn:gridwire:readings", "Green Button usage feed", updated)
+    for point, streams in groupby(groupby(found, _stream_of), lambda stream: stream[0][0]):
+        own = f"UsagePoint/{quote(point, safe='')}"
         yield _entry(
-            f'<link rel="self" href="ReadingType/{number}"/>',
-            f"<accumulationBehaviour>4</accumulationBehaviour><commodity>1</commodity><flowDirection>{flow}"
-            f"</flowDirection><intervalLength>{stream[3]}</intervalLength><kind>12</kind><powerOfTenMultiplier>{power}"
-            f"</powerOfTenMultiplier><uom>{uom}</uom>",
-            "ReadingType",
+            "UsagePoint",
+            point,
+            updated,
+            {"self": own, "up": "UsagePoint", "related": f"{own}/MeterReading"},
+            "<ServiceCategory><kind>0</kind></ServiceCategory>",
         )
-        yield _entry(
-            f'<link rel="self" href="{own}"/><link rel="related" href="ReadingType/{number}"/>', "", "MeterReading"
-        )
-        block = "\n".join(_espi_reading(reading, power) for reading in found)
-        yield _entry(f'<link rel="up" href="{own}/IntervalBlock"/>', block, "IntervalBlock")
+        for number, (stream, group) in enumerate(streams):
+            yield from _espi_stream(own, number, stream, list(group), updated)
     yield "</feed>\n"
 
 
-def _entry(links: str, content: str, name: str) -> str:
-    return f'<entry>{links}<content><{name} xmlns="http://naesb.org/espi">{content}</{name}></content></entry>\n'
+def _espi_stream(
+    point: str, number: int, stream: tuple[str, str, int, int], readings: list[Reading], updated: str
+) -> Iterator[str]:
+    """A meter reading, its reading type and its block: three entries that name each other by their links."""
+    power = max((p for p in _POWERS if p <= min(r.scale for r in readings) + _KILO_POWER), default=_POWERS[-1])
+    type, interval_s = BY_ID[stream[2]], stream[3]
+    flow, uom = _ESPI_TYPES[type.alias]
+    own = f"{point}/MeterReading/{number}"
+    # ReadingType stands under the usage point: the numbers of two usage points must not meet.
+    kind, blocks = f"{point}/ReadingType/{number}", f"{own}/IntervalBlock"
+    title = f"{type.alias}, {interval_s} s"
+    yield _entry(
+        "ReadingType",
+        title,
+        updated,
+        {"self": kind, "up": f"{point}/ReadingType"},
+        f"<accumulationBehaviour>4</accumulationBehaviour><commodity>1</commodity><flowDirection>{flow}"
+        f"</flowDirection><intervalLength>{interval_s}</intervalLength><kind>12</kind><powerOfTenMultiplier>{power}"
+        f"</powerOfTenMultiplier><uom>{uom}</uom>",
+    )
+    links = {"self": own, "up": f"{point}/MeterReading"}
+    yield _entry("MeterReading", title, updated, links, "", related=(kind, blocks))
+    start_us = min(r.ts_end_us for r in readings) - interval_s * 1_000_000
+    duration_s = (max(r.ts_end_us for r in readings) - start_us) // 1_000_000
+    span = f"<interval><duration>{duration_s}</duration><start>{start_us // 1_000_000}</start></interval>\n"
+    content = span + "\n".join(_espi_reading(reading, power) for reading in readings)
+    yield _entry("IntervalBlock", title, updated, {"self": f"{blocks}/0", "up": blocks}, content)
+
+
+def _atom_head(id: str, title: str, updated: str) -> str:
+    return f"<id>{escape(id)}</id><title>{escape(title)}</title><updated>{updated}</updated>"
+
+
+def _entry(
+    name: str, title: str, updated: str, links: Mapping[str, str], content: str, related: Iterable[str] = ()
+) -> str:
+    """An Atom entry; its id is made of its own address, so that the same readings give the same file."""
+    told = "".join(
+        f'<link rel="{rel}" href="{href}"/>' for rel, href in [*links.items(), *(("related", r) for r in related)]
+    )
+    head = _atom_head(f"urn:uuid:{uuid5(NAMESPACE_URL, links['self'])}", title, updated)
+    return f'<entry>{head}{told}<content><{name} xmlns="http://naesb.org/espi">{content}</{name}></content></entry>\n'
 
 
 def _espi_reading(reading: Reading, power: int) -> str:

@@ -21,6 +21,7 @@ _PLACES: Final = {
     "cim": ("cim", "XML"),
     "senml": ("senml", "JSON"),
     "senml-cbor": ("senml", "CBOR"),
+    "sparkplug": ("sparkplug", "FORMAT"),
     "cim-json": ("cim", "JSON"),
     "mapped": ("mapped", "FORMAT"),
     "json": ("rows", "JSON"),  # last: their names fit many files

@@ -58,16 +58,16 @@ def _reading(row: _Row, context: Context) -> Reading:
     )  # fmt: skip
 
 
-def lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+def lines(chunks: Iterable[bytes], line_bytes_max: int = LINE_BYTES_MAX) -> Iterator[tuple[bytes, int]]:
     """Yield (line without its end, position); a line that is too long comes in pieces one byte above the limit."""
     buffer = bytearray()
     position = 0
     for chunk in chunks:
         buffer += chunk
         start = 0
-        while (end := buffer.find(b"\n", start)) >= 0 or len(buffer) - start > LINE_BYTES_MAX:
-            if end < 0 or end - start > LINE_BYTES_MAX:
-                end = start + LINE_BYTES_MAX
+        while (end := buffer.find(b"\n", start)) >= 0 or len(buffer) - start > line_bytes_max:
+            if end < 0 or end - start > line_bytes_max:
+                end = start + line_bytes_max
                 yield bytes(buffer[start : end + 1]), position + start
             else:
                 yield bytes(buffer[start:end]).removesuffix(b"\r"), position + start
