@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -17,37 +17,36 @@ from gridwire.grid.reading import timestamp_us
 
 if TYPE_CHECKING:
     from gridwire.grid.formats.base import Context
+    from gridwire.grid.network import Network
 
 network = App(name="network", help="The network model: usage points, feeders, transformers.")
 
 
 @network.command(name="import")
 def import_(
-    source: str,
+    source: Literal["simbench", "json", "csv", "cim", "pandapower"],
     grids: list[str],
     *,
     folder: Path | None = None,
-    name: str | None = None,
+    name: str = "",
+    check: bool = False,
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Import a network model and publish it; live grid facts start with it.
 
     Args:
-        source: simbench, or json for a file in gridwire's own form.
-        grids: SimBench codes such as 1-LV-rural1--0-sw or subnets such as LV1.101; or the JSON file.
+        source: simbench; json, gridwire's own form; csv, one line a usage point; cim, CIM XML, several files if need
+            be; pandapower, a network that it saved as JSON.
+        grids: SimBench codes such as 1-LV-rural1--0-sw or subnets such as LV1.101; else files.
         folder: SimBench CSV files elsewhere than in the installed package.
         name: what to call the utility.
+        check: say what is in it and publish nothing.
     """
-    from gridwire.grid import network as model
-    from gridwire.grid.simbench import import_simbench
+    found = _imported(source, grids, folder, name)
+    if not check:
+        from gridwire.grid.network import to_json
 
-    if source == "simbench":
-        found = import_simbench(grids, name=name or "SimBench", folder=folder).network
-    elif source == "json":
-        found = model.from_json(_read(Path(grids[0])))
-    else:
-        raise GridwireError(f"unknown network source {source!r}: use simbench or json")
-    publish(common.client(), model.to_json(found))
+        publish(common.client(), to_json(found))
     counts = {
         "transformers": len(found.transformers),
         "feeders": len(found.feeders),
@@ -56,7 +55,26 @@ def import_(
     if common.json:
         print_json(counts)
     else:
-        say(f"published network {found.name!r}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        told = ", ".join(f"{count} {what}" for what, count in counts.items())
+        say(f"{'read' if check else 'published'} network {found.name!r}: {told}")
+
+
+def _imported(source: str, grids: list[str], folder: Path | None, name: str) -> Network:
+    from gridwire.grid import network as model
+    from gridwire.grid.importers import cim, pandapower, table
+    from gridwire.grid.simbench import import_simbench
+
+    if source == "simbench":
+        return import_simbench(grids, name=name or "SimBench", folder=folder).network
+    files = [Path(grid) for grid in grids]
+    if source == "cim":
+        return cim.read(map(_read, files), name)
+    if len(files) != 1:
+        raise GridwireError(f"{source} takes one file")
+    data = _read(files[0])
+    if source == "json":
+        return model.from_json(data)
+    return table.read(data, name or files[0].stem) if source == "csv" else pandapower.read(data, name)
 
 
 def publish(client: HubClient, model: bytes) -> None:

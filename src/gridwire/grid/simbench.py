@@ -2,12 +2,7 @@
 
 The data set is under the ODbL; it is read where the package `simbench` installed it and nothing of it is copied.
 
-A low-voltage grid is a tree under one transformer. Its feeders are what is left in one piece when the busbar, all
-nodes that closed switches join to the transformer's low-voltage side, is taken away:
-
-    transformer -- busbar -+- line - bus - line - bus ...      Feeder 1
-                           +- line - bus                       Feeder 2
-                           +- load                             busbar
+A low-voltage grid is a tree under one transformer; `importers.wiring` says what its feeders are.
 
 Source: S. Meinecke et al., "SimBench - A Benchmark Dataset of Electric Power Systems to Compare Innovative Solutions
 based on Power Flow Analysis", Energies 13(12), 2020; the code scheme and file columns are those of its documentation.
@@ -17,7 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from gridwire.core.errors import GridwireError
+from gridwire.grid.importers.wiring import feeder_names, natural_key, neighbours, reached
 from gridwire.grid.network import Feeder, Network, Transformer, UsagePoint, check
 
 DEMO_CODES: Final = tuple(
@@ -208,41 +204,9 @@ def _grid(subnet: str, tables: _Tables) -> _Grid:
 
 
 def _feeders(subnet: str, transformer: str, low_side: str, tables: _Tables) -> dict[str, str]:
-    """The feeder of every node the transformer feeds."""
+    """The feeder of every node the transformer feeds; names stay when nothing changes."""
     switches = [(row["nodeA"], row["nodeB"]) for row in tables.rows("Switch", subnet) if row["cond"] == 1]
     lines = sorted(tables.rows("Line", subnet), key=lambda row: natural_key(row["id"]))
-    busbar = _reached([low_side], _neighbours(switches), frozenset())
-    graph = _neighbours([*switches, *((row["nodeA"], row["nodeB"]) for row in lines)])
-    feeder_of_node = dict.fromkeys(busbar, f"{transformer} busbar")
-    number = 0
-    for line in lines:  # outgoing lines in the order of their ids: names stay when nothing changes
-        for inner, outer in ((line["nodeA"], line["nodeB"]), (line["nodeB"], line["nodeA"])):
-            if inner in busbar and outer not in feeder_of_node:
-                number += 1
-                feeder_of_node |= dict.fromkeys(_reached([outer], graph, busbar), f"{subnet} Feeder {number}")
-    return feeder_of_node
-
-
-def _neighbours(edges: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    graph: dict[str, list[str]] = {}
-    for a, b in edges:
-        graph.setdefault(a, []).append(b)
-        graph.setdefault(b, []).append(a)
-    return graph
-
-
-def _reached(start: Sequence[str], graph: Mapping[str, Sequence[str]], without: Iterable[str]) -> frozenset[str]:
-    blocked = frozenset(without)
-    seen = set(start)
-    waiting = list(start)
-    while waiting:
-        for node in graph.get(waiting.pop(), ()):
-            if node not in seen and node not in blocked:
-                seen.add(node)
-                waiting.append(node)
-    return frozenset(seen)
-
-
-def natural_key(text: str) -> tuple[Any, ...]:
-    """Sort key under which `Load 2` comes before `Load 10`."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text))
+    edges = [(row["nodeA"], row["nodeB"]) for row in lines]
+    busbar = reached([low_side], neighbours(switches))
+    return feeder_names(subnet, busbar, edges, neighbours([*switches, *edges]), busbar_id=transformer)

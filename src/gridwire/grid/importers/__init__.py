@@ -1,0 +1,1 @@
+"""Network models from what utilities have: CIM XML, pandapower, tables."""

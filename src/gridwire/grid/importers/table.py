@@ -1,0 +1,118 @@
+"""A network model as one table, a usage point a line: what a GIS or customer system exports in an hour.
+
+    usage_point,transformer,feeder,substation,rated_kva,expects
+    U1,T1,F1,S1,160,import_kwh
+    U2,T1,F1,S1,160,import_kwh export_kwh
+
+Needed are `usage_point` and `transformer`. Without `feeder` the transformer's own is meant. What is said of a
+transformer may stand on any of its lines and must not differ between them. Separators are commas, semicolons or tabs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Final
+
+from gridwire.grid import reading_types
+from gridwire.grid.importers.wiring import listed
+from gridwire.grid.network import Feeder, InvalidNetwork, Network, Transformer, UsagePoint, check
+
+NEEDED: Final = ("usage_point", "transformer")
+COLUMNS: Final = (*NEEDED, "feeder", "substation", "rated_kva", "expects")
+
+
+def read(data: bytes, name: str = "", interval_s: int = 900) -> Network:
+    """The network of a table. Raises InvalidNetwork, naming all lines that are wrong, up to a limit."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidNetwork(f"the table is no UTF-8: byte {error.start}") from None
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        header = [column.strip().lower() for column in next(rows, [])]
+        missing = [column for column in NEEDED if column not in header]
+        if missing:
+            raise InvalidNetwork(f"the table has no column {missing[0]!r}; it may have {', '.join(COLUMNS)}")
+        table = _Table(header)
+        for values in rows:
+            if values:
+                table.add(rows.line_num, [value.strip() for value in values])
+    except csv.Error as error:
+        raise InvalidNetwork(f"line {rows.line_num}: {error}") from None
+    return table.network(name or "table", interval_s)
+
+
+class _Table:
+    """What the lines so far have said."""
+
+    def __init__(self, header: list[str]) -> None:
+        self._header = header
+        self._points: dict[str, UsagePoint] = {}
+        self._said: dict[tuple[str, str], str] = {}
+        self._under: dict[str, set[str]] = {}
+        self._problems: list[str] = []
+
+    def add(self, line: int, values: list[str]) -> None:
+        problem = self._add(values)
+        if problem:
+            self._problems.append(f"line {line}: {problem}")
+
+    def _add(self, values: list[str]) -> str:
+        """What is wrong with a line; "" when nothing is."""
+        if len(values) != len(self._header):
+            return f"{len(values)} values for {len(self._header)} columns"
+        row = dict(zip(self._header, values, strict=True))
+        id, transformer = row["usage_point"], row["transformer"]
+        if not id or not transformer:
+            return "usage_point or transformer is empty"
+        if id in self._points:
+            return f"usage point {id!r} comes twice"
+        for column in ("substation", "rated_kva"):
+            said = row.get(column, "")
+            if said and self._said.setdefault((transformer, column), said) != said:
+                return f"{column} of transformer {transformer!r} differs from {self._said[transformer, column]!r}"
+        expects = tuple(row.get("expects", "").split()) or ("import_kwh",)
+        unknown = [alias for alias in expects if alias not in reading_types.BY_ALIAS]
+        if unknown:
+            return f"unknown reading type {unknown[0]!r}"
+        if not _rating(row.get("rated_kva", "")) >= 0:
+            return f"rated_kva {row['rated_kva']!r} is no number of kVA"
+        feeder = row.get("feeder", "") or f"{transformer} feeder"
+        self._under.setdefault(feeder, set()).add(transformer)
+        self._points[id] = UsagePoint(id=id, transformer=transformer, feeder=feeder, expects=expects)
+        return ""
+
+    def network(self, name: str, interval_s: int) -> Network:
+        if self._problems:
+            raise InvalidNetwork(f"{len(self._problems)} lines are wrong: {listed(self._problems)}")
+        transformers = dict.fromkeys(point.transformer for point in self._points.values())
+        feeders = [
+            Feeder(id=id, transformer=next(iter(over)) if len(over) == 1 else "") for id, over in self._under.items()
+        ]
+        model = Network(
+            name=name,
+            interval_s=interval_s,
+            transformers=tuple(
+                Transformer(
+                    id=id,
+                    rated_kva=_rating(self._said.get((id, "rated_kva"), "")),
+                    substation=self._said.get((id, "substation"), ""),
+                )
+                for id in transformers
+            ),
+            feeders=tuple(feeders),
+            usage_points=tuple(self._points.values()),
+        )
+        check(model)
+        return model
+
+
+def _rating(text: str) -> float:
+    """kVA; 0 where nothing is said, NaN for what is no number."""
+    try:
+        return float(text.replace(",", ".")) if text else 0.0
+    except ValueError:
+        return float("nan")
