@@ -60,6 +60,7 @@ GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
+DECODE_GROUP: Final = "grid.decode"
 SETTLE_S: Final = 0.2
 """Hubs tend to be created several at a time; workers are started once for all of them."""
 
@@ -243,6 +244,7 @@ class Hub:
         if self.local is not None:  # workers of a cluster tell their own log
             reports = self.local.reports
             counters["grid"] = lambda: reports.get(GRID_GROUP, {})
+            counters["decode"] = lambda: reports.get(DECODE_GROUP, {})
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
         if self.amqp is not None:
@@ -357,7 +359,16 @@ class Hub:
             flush = ["--flush-s", str(self.settings.avro_window), "--flush-mib", str(self.settings.avro_size)]
             names = ["--path", self.settings.avro_path, "--namespace", self.settings.namespace]
             wanted["avro"] = (AVRO_GROUP, [*base, "avro", *data, *flush, *names, "--table", *files])
+        if feeds := [f"{hub.name}={hub.settings.decode}" for hub in hubs if hub.settings.decode != "off"]:
+            wanted["decode"] = (DECODE_GROUP, [*base, "decode", *data, *self._of_frames(), "--table", *feeds])
         return wanted
+
+    def _of_frames(self) -> list[str]:
+        """What frames leave out, as flags of the worker that decodes them."""
+        settings = self.settings
+        told = {"processes": settings.decode_processes, "zone": settings.decode_zone}
+        told |= {"keys": settings.decode_keys, "mapping": settings.decode_mapping}
+        return [f"--{name}={value}" for name, value in told.items() if value]
 
 
 class Gateway(Hub):
@@ -637,4 +648,36 @@ def _avro(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None
     )
 
 
-_WORKERS: Final = {"grid": _grid, "capture": _capture, "avro": _avro}
+def _decode(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    from gridwire.grid import decode_worker
+    from gridwire.grid.formats import keys
+    from gridwire.grid.formats.base import NO_KEYS, Context
+
+    context = Context(
+        zone=options["zone"],
+        keys=keys.load(options["keys"]) if options["keys"] else NO_KEYS,
+        mapping=_text(options["mapping"]) if options["mapping"] else "",
+    )
+    pairs = (assignment.rpartition("=") for assignment in options["tables"])
+    feeds = [decode_worker.Feed(hub, format, context) for hub, _, format in pairs]
+    broker, counters = options["broker"], dict[str, int]()
+    tell = _log_counters if broker else partial(_report, data)
+    threading.Thread(target=tell, args=(DECODE_GROUP, counters, stop), daemon=True).start()
+    opener = _sources(data, broker, whole_hubs=False)
+    decode_worker.run(
+        lambda hubs, follow: opener(DECODE_GROUP, hubs, follow=follow),
+        feeds,
+        stop,
+        processes=options["processes"] or None,
+        metrics=counters,
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GridwireError(f"cannot read {path}: {error}") from None
+
+
+_WORKERS: Final = {"grid": _grid, "capture": _capture, "avro": _avro, "decode": _decode}

@@ -74,6 +74,10 @@ SETTINGS: Final = (
     Row("avro_path", AVRO_PATH, "text", "path", "where captured Avro files lie below `capture` in the data directory"),
     Row("namespace", "gridwire", "text", "name", "what {Namespace} stands for there"),
     Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
+    Row("decode_processes", 0, "count", "processes", "that decode meter frames of hubs; 0: one a core"),
+    Row("decode_zone", "Europe/Oslo", "text", "IANA zone", "of clocks in frames that do not say it"),
+    Row("decode_keys", "", "path", "file", "keys of encrypted meters (TOML)"),
+    Row("decode_mapping", "", "path", "file", "what columns mean (TOML), for hubs of the format mapped"),
     Row("secret_file", "", "path", "file", "key of the policies' keys, the same on every gateway [data]/secret.key"),
     Row("auth", False, "switch", "on or off", "let in only who signs in: keys, SCRAM, tokens, certificates"),
     Row("tls_cert", "", "path", "file", "certificate chain (PEM) of both heads; read again when it changes"),
@@ -137,6 +141,10 @@ class Settings:
     avro_path: str
     namespace: str
     grid_window: int
+    decode_processes: int
+    decode_zone: str
+    decode_keys: str
+    decode_mapping: str
     secret_file: str
     auth: bool
     tls_cert: str

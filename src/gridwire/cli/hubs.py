@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -13,25 +14,35 @@ from gridwire.cli.output import Common, print_fields, print_json, print_table, s
 hub = App(name="hub", help="Create, list, show, change and delete hubs.")
 
 
-def _settings(
-    retention: str | None,
-    retention_size: str | None,
-    cleanup: str | None,
-    capture: str | None,
-    capture_avro: str | None,
-) -> dict[str, Any]:
-    wanted: dict[str, Any] = {}
-    if retention is not None:
-        wanted["retention_ms"] = duration_ms(retention)
-    if retention_size is not None:
-        wanted["retention_bytes"] = size_bytes(retention_size)
-    if cleanup is not None:
-        wanted["cleanup"] = cleanup
-    if capture is not None:
-        wanted["capture"] = capture
-    if capture_avro is not None:
-        wanted["capture_avro"] = capture_avro
-    return wanted
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Wanted:
+    """Settings of a hub that may be given when it is made and changed later."""
+
+    retention: Annotated[str | None, Parameter(help="how long events are kept: 7d, 12h, forever")] = None
+    retention_size: Annotated[str | None, Parameter(help="how much a partition keeps: 10g, unlimited")] = None
+    capture: Annotated[
+        Literal["off", "events", "readings", "loads"] | None, Parameter(help="table the lake keeps of it")
+    ] = None
+    capture_avro: Annotated[
+        Literal["off", "on"] | None,
+        Parameter(help="keep its events as Avro files too, in the layout of Event Hubs Capture"),
+    ] = None
+    decode: Annotated[
+        str | None,
+        Parameter(help="format of the meter frames sent to it, which become readings as they arrive; or off"),
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """As the API takes them."""
+        wanted: dict[str, Any] = {
+            name: value for name in ("capture", "capture_avro", "decode") if (value := getattr(self, name)) is not None
+        }
+        if self.retention is not None:
+            wanted["retention_ms"] = duration_ms(self.retention)
+        if self.retention_size is not None:
+            wanted["retention_bytes"] = size_bytes(self.retention_size)
+        return wanted
 
 
 @hub.command
@@ -39,11 +50,8 @@ def create(
     name: str,
     *,
     partitions: int | None = None,
-    retention: str | None = None,
-    retention_size: str | None = None,
     cleanup: Literal["delete"] | None = None,
-    capture: Literal["off", "events", "readings", "loads"] | None = None,
-    capture_avro: Literal["off", "on"] | None = None,
+    wanted: Wanted = Wanted(),
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Create a hub: at once a Kafka topic and an HTTP event collection of that name.
@@ -51,13 +59,9 @@ def create(
     Args:
         name: letters, digits, '.', '_' and '-'.
         partitions: how many readers can share the work; can grow later.
-        retention: how long events are kept: 7d, 12h, forever.
-        retention_size: how much a partition keeps: 10g, unlimited.
         cleanup: what retention does.
-        capture: table the lake keeps of it.
-        capture_avro: keep its events as Avro files too, in the layout of Event Hubs Capture.
     """
-    settings = _settings(retention, retention_size, cleanup, capture, capture_avro)
+    settings = wanted.settings() | ({} if cleanup is None else {"cleanup": cleanup})
     made = common.client().post("/v1/hubs", {"name": name, "partitions": partitions, "settings": settings})
     if common.json:
         print_json(made)
@@ -116,10 +120,7 @@ def alter(
     name: str,
     *,
     partitions: int | None = None,
-    retention: str | None = None,
-    retention_size: str | None = None,
-    capture: Literal["off", "events", "readings", "loads"] | None = None,
-    capture_avro: Literal["off", "on"] | None = None,
+    wanted: Wanted = Wanted(),
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Change a hub while it serves.
@@ -127,12 +128,8 @@ def alter(
     Args:
         name: the hub.
         partitions: more than it has.
-        retention: how long events are kept: 7d, 12h, forever.
-        retention_size: how much a partition keeps: 10g, unlimited.
-        capture: table the lake keeps of it.
-        capture_avro: keep its events as Avro files too, in the layout of Event Hubs Capture.
     """
-    body: dict[str, Any] = {"settings": _settings(retention, retention_size, None, capture, capture_avro)}
+    body: dict[str, Any] = {"settings": wanted.settings()}
     if partitions is not None:
         body["partitions"] = partitions
     changed = common.client().patch(hub_path(name), body)

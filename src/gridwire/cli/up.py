@@ -91,6 +91,10 @@ def worker(
     path: str = config.AVRO_PATH,
     namespace: str = "gridwire",
     window_days: int = 2,
+    processes: int = 0,
+    zone: str = "Europe/Oslo",
+    keys: Path | None = None,
+    mapping: Path | None = None,
     whole: bool = False,
     supervised: bool = False,
     **broker: Any,
@@ -100,15 +104,19 @@ def worker(
     With --broker kafka://host:9092,host2:9092 run the same command on as many machines as there are.
 
     Args:
-        name: grid, capture or avro.
+        name: grid, capture, avro or decode.
         data: the hub's data directory; on a cluster, where this machine keeps what can be made again.
-        table: hub=decoder, for capture; hub, for avro.
+        table: hub=decoder, for capture; hub, for avro; hub=format, for decode.
         lake: where tables or files are [default: lake or capture in data]; for several such workers one they all reach.
         flush_s: seconds until captured events are rows, or in a file.
         flush_mib: events that wait at most, for avro.
         path: pattern of the files' paths, for avro.
         namespace: what {Namespace} stands for in it.
         window_days: how late a reading may be.
+        processes: that decode frames; 0: one a core.
+        zone: of clocks in frames that do not say it.
+        keys: TOML file with the keys of encrypted meters.
+        mapping: TOML file that says what columns mean, for frames of the format mapped.
         whole: one grid worker gets all readings, the others stand by; for readings that are not keyed by transformer.
         supervised: end when standard input does.
     """
@@ -119,5 +127,6 @@ def worker(
         "broker": config.load_address(broker, config=broker.pop("config", None)), "supervised": supervised,
         "tables": table or [], "lake": lake, "flush_s": flush_s, "flush_mib": flush_mib, "path": path,
         "namespace": namespace, "window_days": window_days, "whole": whole,
+        "processes": processes, "zone": zone, "keys": keys, "mapping": mapping,
     }  # fmt: skip
     return app.run_worker(name, data, options)

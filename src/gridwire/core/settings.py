@@ -13,6 +13,12 @@ from gridwire.core.limits import BATCH_BYTES_MAX, MIB
 
 UNLIMITED: Final = -1
 
+FRAME_FORMATS: Final = (
+    "dsmr", "han", "dlms", "sml", "mbus", "nem12", "espi", "cim", "cim-json", "senml", "senml-cbor", "mapped", "json",
+    "csv",
+)  # fmt: skip
+"""Formats whose frames mean something each by itself; Sparkplug's do not."""
+
 
 class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What can be set per hub; the defaults hold until somebody says otherwise."""
@@ -29,6 +35,7 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     timestamp_type: str = "create"
     capture: str = "off"
     capture_avro: str = "off"
+    decode: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,12 @@ HUB_SETTINGS: Final = (
         "gridwire.capture.avro",
         "also keep this hub's events as Avro files in the layout of Event Hubs Capture",
         choices=("off", "on"),
+    ),
+    SettingRow(
+        "decode",
+        "gridwire.decode",
+        "format of the meter frames that are this hub's events: they are decoded to the hub readings as they arrive",
+        choices=("off", *FRAME_FORMATS),
     ),
 )
 
