@@ -38,7 +38,18 @@ from gridwire.capture.layout import Layout
 from gridwire.config import OFF, Settings, broker_flags, is_loopback, kafka_address
 from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
-from gridwire.core.hubs import FEEDERS, NETWORK, QUARANTINE, READINGS, SINGLE_PARTITION, TEMPLATES, TRANSFORMERS
+from gridwire.core.hubs import (
+    ALERTS,
+    FEEDERS,
+    METER_EVENTS,
+    NETWORK,
+    QUARANTINE,
+    READINGS,
+    SINGLE_PARTITION,
+    TEMPLATES,
+    TRANSFORMERS,
+    WEATHER,
+)
 from gridwire.core.limits import MIB
 from gridwire.heads.amqp import AmqpHead
 from gridwire.heads.amqp.websocket import SUBPROTOCOLS, WEBSOCKET_PATH
@@ -58,6 +69,7 @@ if TYPE_CHECKING:
 
 GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
+WATCH_GROUP: Final = "grid.watch"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 DECODE_GROUP: Final = "grid.decode"
@@ -245,6 +257,7 @@ class Hub:
             reports = self.local.reports
             counters["grid"] = lambda: reports.get(GRID_GROUP, {})
             counters["decode"] = lambda: reports.get(DECODE_GROUP, {})
+            counters["watch"] = lambda: reports.get(WATCH_GROUP, {})
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
         if self.amqp is not None:
@@ -338,7 +351,7 @@ class Hub:
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
         if NETWORK in names:
-            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS):
+            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS):
                 if name not in names:
                     with contextlib.suppress(HubExists):
                         await self.broker.create_hub(name)
@@ -351,6 +364,7 @@ class Hub:
         if any(hub.name == NETWORK for hub in hubs):
             window = ["--window-days", str(self.settings.grid_window)]
             wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
+            wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data])
         tables = [f"{hub.name}={hub.settings.capture}" for hub in hubs if hub.settings.capture != "off"]
         if tables:
             flush = ["--flush-s", str(self.settings.lake_flush)]
@@ -540,7 +554,9 @@ def open_source(data: Path, group: str, hubs: list[str], follow: Sequence[str] =
     return LocalSource(data, group, hubs, follow=follow)
 
 
-def _sources(data: Path, broker: KafkaAddress | None, *, whole_hubs: bool) -> Callable[..., EventSource]:
+def _sources(
+    data: Path, broker: KafkaAddress | None, *, whole_hubs: bool, together: bool = False
+) -> Callable[..., EventSource]:
     """What opens a worker's subscriptions."""
     if broker is None:
         return partial(open_source, data)
@@ -549,7 +565,7 @@ def _sources(data: Path, broker: KafkaAddress | None, *, whole_hubs: bool) -> Ca
     except ImportError:
         raise GridwireError("a worker on a cluster needs the Kafka client: pip install 'gridwire[kafka]'") from None
 
-    return partial(KafkaSource, broker, whole_hubs=whole_hubs)
+    return partial(KafkaSource, broker, whole_hubs=whole_hubs, together=together)
 
 
 def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
@@ -571,22 +587,42 @@ def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None
 
 
 def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], settings: WorkerSettings) -> None:
-    from gridwire.grid import worker
     from gridwire.grid.loads import LoadsSettings
 
-    broker, counters = options["broker"], dict[str, int]()
-    tell = _log_counters if broker else partial(_report, data)
+    settings = replace(settings, loads=LoadsSettings(days=options["window_days"]))
+    opener = _sources(data, options["broker"], whole_hubs=options["whole"])
+    _run_stage("grid", data, stop, settings, opener, remote=options["broker"] is not None)
+
+
+def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """One worker watches everything; others on a cluster stand by."""
+    from gridwire.grid.watch.worker import watch_stage
+    from gridwire.grid.worker import WorkerSettings
+
+    opener = _sources(data, options["broker"], whole_hubs=True, together=True)
+    settings = WorkerSettings(WATCH_GROUP, watch_stage())
+    _run_stage("watch", data, stop, settings, opener, remote=options["broker"] is not None)
+
+
+def _run_stage(
+    name: str, data: Path, stop: threading.Event, settings: WorkerSettings, opener: Callable[..., EventSource], *,
+    remote: bool,
+) -> None:  # fmt: skip
+    """Run a stage of the grid's workers, its counters told to the hub, or to the log where there is none."""
+    from gridwire.grid import worker
+
+    counters = dict[str, int]()
+    tell = _log_counters if remote else partial(_report, data)
     threading.Thread(target=tell, args=(settings.group, counters, stop), daemon=True).start()
-    opener = _sources(data, broker, whole_hubs=options["whole"])
     outcome = worker.run(
         lambda group, hubs, follow: opener(group, hubs, follow=follow),
-        data / "workers" / "grid",
+        data / "workers" / name,
         stop,
-        replace(settings, loads=LoadsSettings(days=options["window_days"])),
+        settings,
         metrics=counters,
     )
     if outcome == "fenced":
-        raise FencedEpoch("another grid worker took over")
+        raise FencedEpoch(f"another {name} worker took over")
 
 
 def _log_counters(group: str, counters: Mapping[str, int], stop: threading.Event) -> None:
@@ -680,4 +716,4 @@ def _text(path: Path) -> str:
         raise GridwireError(f"cannot read {path}: {error}") from None
 
 
-_WORKERS: Final = {"grid": _grid, "capture": _capture, "avro": _avro, "decode": _decode}
+_WORKERS: Final = {"grid": _grid, "watch": _watch, "capture": _capture, "avro": _avro, "decode": _decode}

@@ -9,138 +9,32 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridwire.broker.port import ColumnBatch, Output, Place, Position
+from gridwire.broker.port import ColumnBatch
 from gridwire.columnar.decode import decode
 from gridwire.core import batch
 from gridwire.core.batch import Event
 from gridwire.core.clock import ManualClock
-from gridwire.core.errors import FencedEpoch, Unavailable, UnknownHub
+from gridwire.core.errors import Unavailable
 from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network_log import NetworkLog
 from gridwire.grid.parts import wide_feeders
 from gridwire.grid.worker import FEEDERS, LOADS, WorkerSettings, run
+from worker_hub import Crash, Hub
 
 HUBS = {"readings": 3, "grid.network": 1, "grid.transformers": 2, "grid.feeders": 2, "quarantine": 2}
 GROUPS = {"loads": ("grid.loads", "readings"), "feeders": ("grid.feeder-sums", "grid.feeder-parts")}
-
-
-class Crash(BaseException):
-    """The process died here."""
-
-
-class Hub:
-    """Events and committed positions; what survives a crash of the worker."""
-
-    def __init__(self, hubs: Mapping[str, int] = HUBS) -> None:
-        self.log: dict[Place, list[Event]] = {(hub, p): [] for hub, n in hubs.items() for p in range(n)}
-        self.committed: dict[tuple[str, Place], int] = {}
-        self.notes: dict[tuple[str, Place], str] = {}
-        self.epochs: dict[str, int] = defaultdict(int)
-        self.step: Callable[[str], None] = lambda name: None
-        self.split_commit = False
-        self.shared = False
-        self.poll_events_max = 1_000
-
-    def append(self, hub: str, value: bytes, partition: int = 0, timestamp: int = 0) -> None:
-        place = (hub, partition)
-        self.log[place].append(Event(value, None, (), timestamp, len(self.log[place])))
-
-    def open(self, group: str, hubs: list[str], follow: list[str]) -> Source:
-        self.step("open")
-        return Source(self, group, hubs, follow)
-
-    def events(self, hub: str) -> list[Event]:
-        return [event for (name, _), events in sorted(self.log.items()) if name == hub for event in events]
-
-    def values(self, hub: str) -> list[Any]:
-        return [json.loads(event.value or b"") for event in self.events(hub)]
-
-
-class Source:
-    """`EventSource` over a `Hub`."""
-
-    def __init__(self, hub: Hub, group: str, hubs: list[str], follow: list[str]) -> None:
-        self.whole_hubs = not hub.shared
-        self._hub, self.group, self._hubs = hub, group, hubs
-        if hubs:
-            hub.epochs[group] += 1
-        self._epoch = hub.epochs[group]
-        self._at = {
-            p: hub.committed.get((group, p), 0) if p[0] in hubs else 0 for p in hub.log if p[0] in hubs + follow
-        }
-
-    def hub_id(self, hub: str) -> UUID:
-        return UUID(int=0)
-
-    def create_hub(self, hub: str, partitions: int | None = None) -> None:
-        for number in range(partitions or 1):
-            self._hub.log.setdefault((hub, number), [])
-
-    def assigned(self) -> dict[Place, int]:
-        return {place: 1 for place in self._at if place[0] in self._hubs}
-
-    def committed(self) -> dict[Place, Position]:
-        known = {place: self._hub.committed.get((self.group, place)) for place in self.assigned()}
-        notes = self._hub.notes
-        return {p: Position(at, notes.get((self.group, p), "")) for p, at in known.items() if at is not None}
-
-    def partitions(self, hub: str) -> int:
-        count = sum(name == hub for name, _ in self._hub.log)
-        if count == 0:
-            raise UnknownHub(hub)
-        return count
-
-    def positions(self) -> dict[Place, int]:
-        return dict(self._at)
-
-    def seek(self, place: Place, offset: int) -> None:
-        self._at[place] = offset
-
-    def poll(self, timeout_s: float, bytes_max: int = 0) -> list[ColumnBatch]:
-        self._hub.step("poll")
-        out = []
-        for place, at in self._at.items():
-            events = self._hub.log[place][at : at + self._hub.poll_events_max]
-            if events:
-                data = batch.encode(events, base_offset=at)
-                found = decode(bytes(data), 0, len(data), from_offset=at)
-                assert len(found.columns) == 1
-                self._at[place] = at + len(events)
-                out.append(ColumnBatch(*place, found.columns[0], self._at[place]))
-        return out
-
-    def commit(self, positions: Mapping[Place, int], outputs: Sequence[Output] = (), note: str = "") -> None:
-        self._hub.step("before commit")
-        if self._epoch != self._hub.epochs[self.group]:
-            raise FencedEpoch(self.group)
-        for output in outputs:
-            log = self._hub.log[output.hub, output.partition]
-            log += [Event(e.value, e.key, e.headers, e.timestamp, len(log) + i) for i, e in enumerate(output.events)]
-        if self._hub.split_commit:
-            self._hub.step("between outputs and positions")
-        self._hub.committed |= {(self.group, place): offset for place, offset in positions.items()}
-        self._hub.notes |= {(self.group, place): note for place in positions}
-        self._hub.step("after commit")
-
-    def lag(self) -> dict[Place, int]:
-        return {place: len(self._hub.log[place]) - at for place, at in self._at.items()}
-
-    def close(self) -> None:
-        self._hub.step("close")
 
 
 def model(moved: str = "T0", interval_s: int = 900) -> network.Network:
@@ -304,7 +198,7 @@ def run_through_crashes(hub: Hub, directory: Path, **options: Any) -> None:
 def test_no_reading_is_lost_or_counted_twice(
     readings: list[tuple[int, str, int, str]], plan: list[int], chunk: int, snapshots: bool, lose: bool
 ) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.poll_events_max = chunk
     hub.append("grid.network", network.to_json(model()))
     fill(hub, readings)
@@ -317,7 +211,7 @@ def test_no_reading_is_lost_or_counted_twice(
 
 def test_negative_control_a_commit_in_two_halves_is_noticed() -> None:
     """The test above must be able to fail: with outputs and positions apart, a crash in between publishes twice."""
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.split_commit = True
     hub.append("grid.network", network.to_json(model()))
     hub.append("readings", b"not a reading")
@@ -338,7 +232,7 @@ def test_negative_control_a_commit_in_two_halves_is_noticed() -> None:
 def test_rejected_readings_reach_the_quarantine_once(
     readings: list[tuple[int, str, int, str]], plan: list[int]
 ) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.poll_events_max = 2
     hub.append("grid.network", network.to_json(model()))
     for at, (partition, point, quarter, value) in enumerate(readings):
@@ -357,7 +251,7 @@ def test_recovery_from_a_snapshot_or_from_the_log_continues_alike() -> None:
     after = [(0, "U0", 5, "0.9"), (1, "U1", 97, "0.4"), (2, "U2", 129, "0.1"), (0, "U0", 1, "0.7")]
     results = []
     for case in ("snapshot", "log", "never stopped"):
-        hub = Hub()
+        hub = Hub(HUBS)
         hub.append("grid.network", network.to_json(model()))
         with TemporaryDirectory() as name:
             directory = Path(name)
@@ -389,7 +283,7 @@ def test_recovery_from_a_snapshot_or_from_the_log_continues_alike() -> None:
 
 
 def test_a_snapshot_ahead_of_the_committed_positions_is_passed_over(tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model()))
     fill(hub, [(0, "U0", 1, "0.2"), (0, "U0", 2, "0.3")])
     work(hub, tmp_path)
@@ -414,7 +308,7 @@ def stopping(hub: Hub, when: Callable[[], bool], directory: Path) -> str:
 
 
 def test_it_waits_for_a_network_model(tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     fill(hub, [(0, "U0", 1, "0.2")])
     hub.append("grid.network", b"no model")
     polls = 0
@@ -434,7 +328,7 @@ def test_it_waits_for_a_network_model(tmp_path: Path) -> None:
 
 
 def test_stopping_before_there_is_a_model(tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     assert stopping(hub, lambda: True, tmp_path) == "stopped"
     assert hub.committed == {}
 
@@ -445,7 +339,7 @@ READINGS = [(p, f"U{p}", q, "0.2") for q in (1, 2, 100) for p in range(3)]
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 12), max_size=4), st.booleans(), st.booleans())
 def test_a_new_network_model_is_told_for_the_whole_window(plan: list[int], lose: bool, running: bool) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model("T0")))
     fill(hub, READINGS)
     with TemporaryDirectory() as name:
@@ -476,7 +370,7 @@ def test_a_new_network_model_is_told_for_the_whole_window(plan: list[int], lose:
 
 
 def test_the_same_network_model_again_changes_nothing(tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model()))
     fill(hub, READINGS)
     work(hub, tmp_path)
@@ -493,7 +387,7 @@ def test_the_same_network_model_again_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["before commit", "after commit"])
 def test_a_commit_without_an_answer_is_repeated_only_if_it_failed(moment: str, tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model()))
     hub.append("readings", b"not a reading")
     failures = iter([False, True])  # the first commit is that of the network model
@@ -508,7 +402,7 @@ def test_a_commit_without_an_answer_is_repeated_only_if_it_failed(moment: str, t
 
 
 def test_a_worker_that_was_taken_over_ends(tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model()))
     fill(hub, READINGS)
     hub.step = lambda name: hub.open("grid.loads", ["readings"], []) and None if name == "before commit" else None
@@ -535,7 +429,7 @@ def test_it_waits_for_the_hubs_it_writes(tmp_path: Path) -> None:
 
 
 def test_a_hub_that_begins_anew_makes_the_state_anew(tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model()))
     fill(hub, [(0, "U0", quarter, "0.2") for quarter in (1, 2, 3)])
     work(hub, tmp_path)
@@ -551,7 +445,7 @@ def test_a_hub_that_begins_anew_makes_the_state_anew(tmp_path: Path) -> None:
 def test_no_reading_of_a_backlog_is_too_old_because_of_another_partition(
     sizes: list[int], chunk: int, days: int
 ) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.poll_events_max = chunk
     hub.append("grid.network", network.to_json(model()))
     readings = [(p, f"U{p}", 96 * day + q, "0.1") for day in range(9) for p, n in enumerate(sizes) for q in range(n)]
@@ -599,7 +493,7 @@ def fill_wide(hub: Hub, readings: list[WideReading]) -> None:
 
 
 def one_owner(readings: list[WideReading]) -> dict[tuple[str, str], dict[str, Any]]:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(wide_model()))
     fill_wide(hub, readings)
     with TemporaryDirectory() as name:
@@ -620,7 +514,7 @@ def without_peaks(facts: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[st
 def test_wide_feeders_of_shared_partitions_are_those_of_one_owner(
     readings: list[WideReading], plan: list[int], later: list[int], chunk: int, snapshots: bool, lose: bool
 ) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.shared = True
     hub.poll_events_max = chunk
     hub.append("grid.network", network.to_json(wide_model()))
@@ -645,7 +539,7 @@ def test_wide_feeders_told_in_one_go_have_the_same_peaks(tmp_path: Path) -> None
         (n, m, quarter, "import_kwh", (quarter * 7 + n * m) % 40 + 1)
         for n in range(3) for m in range(3) for quarter in range(1, 97)
     ]  # fmt: skip
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.shared = True
     hub.append("grid.network", network.to_json(wide_model()))
     fill_wide(hub, readings)
@@ -655,7 +549,7 @@ def test_wide_feeders_told_in_one_go_have_the_same_peaks(tmp_path: Path) -> None
 
 
 def test_negative_control_a_part_that_is_passed_over_is_noticed(tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.shared = True
     hub.append("grid.network", network.to_json(wide_model()))
     readings = [(n, 0, 1, "import_kwh", 5) for n in range(3)]
@@ -670,7 +564,7 @@ def test_negative_control_a_part_that_is_passed_over_is_noticed(tmp_path: Path) 
 
 
 def test_a_new_model_is_told_for_wide_feeders_too(tmp_path: Path) -> None:
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.shared = True
     hub.append("grid.network", network.to_json(wide_model()))
     readings = [(n, m, quarter, "import_kwh", 5) for n in range(3) for m in range(3) for quarter in (1, 2)]
@@ -696,7 +590,7 @@ def test_a_new_model_is_told_for_wide_feeders_too(tmp_path: Path) -> None:
 
 def test_partitions_that_are_shared_from_now_on_tell_all_their_parts(tmp_path: Path) -> None:
     """One owner told the facts; its successors share, and the second stage must know what came before."""
-    hub = Hub()
+    hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(wide_model()))
     before = [(n, 0, 1, "import_kwh", 5) for n in range(3)]
     fill_wide(hub, before)

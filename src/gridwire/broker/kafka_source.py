@@ -89,6 +89,7 @@ class KafkaSource:
         hubs: what the group works on. start: `earliest` or `latest`, where there is no committed position.
         follow: hubs that every member reads from their start, outside of the group.
         whole_hubs: all partitions of a hub go to one member, the one that is assigned its partition 0.
+        together: all hubs go to one member, the one that is assigned partition 0 of the first of them.
         session_s: see `SESSION_S`. work_s_max: see `WORK_S_MAX`. topics_s: see `TOPICS_S`.
 
     Raises:
@@ -104,12 +105,14 @@ class KafkaSource:
         *,
         follow: Sequence[str] = (),
         whole_hubs: bool = False,
+        together: bool = False,
         session_s: float = SESSION_S,
         work_s_max: float = WORK_S_MAX,
         topics_s: float = TOPICS_S,
     ) -> None:
         self.group = group
-        self.whole_hubs = whole_hubs
+        self.whole_hubs = whole_hubs or together
+        self._together = together
         self.malformed_batches = 0
         self._address = address
         self._hubs, self._followed = list(hubs), list(follow)
@@ -220,6 +223,8 @@ class KafkaSource:
         topics = self._fetcher.topics
         if self.whole_hubs:
             owned = {hub for hub, number in self._granted if number == 0 and hub in topics}
+            if self._together:
+                owned = topics.keys() & set(self._hubs) if self._hubs[:1] and self._hubs[0] in owned else set()
             return {(hub, number): topics[hub].id for hub in owned for number in topics[hub].leaders}
         # A topic made anew may have fewer partitions than the group still knows of.
         return {(h, n): topics[h].id for h, n in sorted(self._granted) if h in topics and n in topics[h].leaders}

@@ -222,6 +222,12 @@ class FeederSums:
         self._applied += 1
         self.state.apply(feeder, part)
 
+    def recall(self, batches: Sequence[ColumnBatch]) -> None:
+        """Nothing: facts follow from what was read alone."""
+
+    def idle(self, now_ms: int) -> None:
+        """Nothing: facts do not change by themselves."""
+
     def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
         """Facts that changed since the last call."""
         outputs: list[Output] = []

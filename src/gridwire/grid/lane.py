@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 RESTATED_FACTS_PER_COMMIT: Final = 20_000
 """Facts of one commit while a new network model is told: bounds the memory of the worker and the hub."""
 
+LOG_END: Final = 2**63 - 1
+"""An offset no place reaches."""
+
 Pending = tuple[dict[Place, int], list[Output]]
 """A commit: positions and what comes with them."""
 
@@ -66,6 +69,14 @@ class Pipeline(Protocol):
         """Apply batches; the offset of the first event of each place that has not been applied."""
         ...
 
+    def recall(self, batches: Sequence[ColumnBatch]) -> None:
+        """What was published before, of the hubs `Stage.recalls`, from their start."""
+        ...
+
+    def idle(self, now_ms: int) -> None:
+        """Everything that the hubs held by now has been taken."""
+        ...
+
     def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
         """What to publish with the next commit."""
         ...
@@ -96,15 +107,22 @@ class Stage:
     """What a worker does.
 
     Args:
-        name: of its lanes. hub: what it reads. writes: hubs that must exist before it serves.
+        name: of its lanes. hubs: what it reads; of several, a worker has the whole or nothing.
+        writes: hubs that must exist before it serves.
         writes_shared: hubs that it writes only where partitions are shared out, and then makes itself.
+        creates: hubs that it makes where nobody has yet.
+        recalls: hubs with what it published before, which a state that is made again needs to go on from.
+        timed: its places are taken in the order of time, and time goes on when nothing arrives.
     """
 
     name: str
-    hub: str
+    hubs: tuple[str, ...]
     writes: tuple[str, ...]
     make: MakePipeline
     writes_shared: tuple[str, ...] = ()
+    creates: tuple[str, ...] = ()
+    recalls: tuple[str, ...] = ()
+    timed: bool = False
 
 
 class Lane:
@@ -133,7 +151,7 @@ class Lane:
         self.hub_id = hub_id
         self.note = str(network.ordinal) if whole else f"{network.ordinal} shared"  # sharing tells parts as well
         self._network, self._settings = network, settings
-        self._make = stage.make
+        self._make, self._timed = stage.make, stage.timed
         self._part = None if whole else next(number for _, number in places)
         self.pipeline = self._empty()
         self.identity = f"{self.pipeline.fingerprint} {network.ordinal} {hub_id}"
@@ -170,15 +188,24 @@ class Lane:
         """Places that are not rebuilt up to their committed position yet."""
         return {place for place, offset in self.committed.items() if self.applied[place] < offset}
 
-    def rebuild(self, batch: ColumnBatch) -> int:
-        """Apply what lies before the committed position, silently; the number of readings."""
-        place = (batch.hub, batch.partition)
-        if self.applied[place] >= self.committed[place]:
-            return 0
-        columns = rows_between(batch.columns, self.applied[place], self.committed[place])
-        self.pipeline.take([ColumnBatch(*place, columns, batch.next_offset)], publish=False)
-        self.applied[place] = batch.next_offset
-        return len(columns)
+    def rebuild(self, batches: Sequence[ColumnBatch], left: Mapping[Place, int]) -> tuple[int, dict[Place, int]]:
+        """Apply what lies before the committed positions, silently.
+
+        Returns:
+            The number of events, and the places to read again from an offset.
+        """
+        fresh: list[ColumnBatch] = []
+        reached = dict(self.applied)
+        for batch in batches:
+            place = (batch.hub, batch.partition)
+            if reached[place] < self.committed[place]:
+                columns = rows_between(batch.columns, reached[place], self.committed[place])
+                fresh.append(ColumnBatch(*place, columns, batch.next_offset))
+                reached[place] = batch.next_offset
+        behind = [place for place, end in self.committed.items() if reached[place] < end and left.get(place, 0)]
+        self.applied |= self.pipeline.take(fresh, publish=False, behind=behind if len(self.places) > 1 else ())
+        again = {place: self.applied[place] for place in reached if self.applied[place] < reached[place]}
+        return sum(len(batch.columns) for batch in fresh), again
 
     def ready(self) -> None:
         """The state is that of the committed positions."""
@@ -218,9 +245,10 @@ class Lane:
             columns = rows_between(batch.columns, reached[place], batch.next_offset)
             fresh.append(ColumnBatch(*place, columns, batch.next_offset))
             reached[place] = batch.next_offset
-        left = lag() if self.backlog else {}
-        behind = [place for place, end in self.backlog.items() if reached[place] < end and left.get(place, 0)]
-        self.applied |= self.pipeline.take(fresh, behind=behind)
+        left = lag() if self.backlog or self._timed else {}
+        ends = dict.fromkeys(self.places, LOG_END) if self._timed else self.backlog
+        behind = [place for place, end in ends.items() if reached[place] < end and left.get(place, 0)]
+        self.applied |= self.pipeline.take(fresh, True, behind)
         if not behind:
             self.backlog.clear()
         return {place: self.applied[place] for place in reached if self.applied[place] < reached[place]}

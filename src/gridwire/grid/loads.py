@@ -240,7 +240,7 @@ class LoadsPipeline:
     def _stretches(self, batch: ColumnBatch) -> Iterator[_Stretch]:
         """Cut a batch where its newest day so far rises."""
         readings = decode_readings(batch.columns)
-        found = self._validator.validate(self._measure(readings), batch.columns.timestamps)
+        found = self._validator.validate(measure(readings, self._points), batch.columns.timestamps)
         judged = _Judged(batch, readings, found)
         place, per_day = (batch.hub, batch.partition), self.state.per_day
         day = self._day_of_place.get(place, -1)
@@ -274,6 +274,12 @@ class LoadsPipeline:
             self.rejected += np.bincount(reasons[bad_rows], minlength=len(Reason))
             if publish:
                 self._quarantine.add(batch, (bad_rows + stretch.begin).tolist(), stretch.judged.explain)
+
+    def recall(self, batches: Sequence[ColumnBatch]) -> None:
+        """Nothing: facts follow from what was read alone."""
+
+    def idle(self, now_ms: int) -> None:
+        """Nothing: facts do not change by themselves."""
 
     def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
         """What to publish with the next commit: facts that changed and readings that were rejected since the last call.
@@ -314,21 +320,23 @@ class LoadsPipeline:
         self.rejected[:] = arrays["rejected"]
         self.not_summed = int(arrays["not_summed"][0])
 
-    def _measure(self, readings: ReadingColumns) -> Measured:
-        reasons = _REASON_OF_STATUS[readings.status]
-        lengths = readings.usage_point_lengths
-        if reasons.any():
-            lengths = np.where(reasons == Reason.ACCEPTED, lengths, np.int32(-1))
-        return Measured(
-            reasons=reasons,
-            points=self._points.lookup(readings.data, readings.usage_point_starts, lengths),
-            types=readings.reading_type,
-            ts_end_us=readings.ts_end_us,
-            interval_s=readings.interval_s,
-            mantissas=readings.value,
-            scales=readings.scale,
-            versions=readings.version,
-        )
+
+def measure(readings: ReadingColumns, points: TextIndex) -> Measured:
+    """Decoded readings as what a `Validator` judges. `points`: ids of usage points in the order of the model."""
+    reasons = _REASON_OF_STATUS[readings.status]
+    lengths = readings.usage_point_lengths
+    if reasons.any():
+        lengths = np.where(reasons == Reason.ACCEPTED, lengths, np.int32(-1))
+    return Measured(
+        reasons=reasons,
+        points=points.lookup(readings.data, readings.usage_point_starts, lengths),
+        types=readings.reading_type,
+        ts_end_us=readings.ts_end_us,
+        interval_s=readings.interval_s,
+        mantissas=readings.value,
+        scales=readings.scale,
+        versions=readings.version,
+    )
 
 
 def fact_outputs(writer: FactWriter, facts: Facts, now_ms: int, partitions: int) -> Iterator[Output]:

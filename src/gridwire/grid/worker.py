@@ -67,11 +67,11 @@ NOBODYS: Final = -1
 """Number of the assignment of a lane whose connection is gone."""
 
 LOADS: Final = Stage(
-    "loads", READINGS_HUB, (TRANSFORMERS_HUB, FEEDERS_HUB, QUARANTINE_HUB), LoadsPipeline, writes_shared=(PARTS_HUB,)
+    "loads", (READINGS_HUB,), (TRANSFORMERS_HUB, FEEDERS_HUB, QUARANTINE_HUB), LoadsPipeline, writes_shared=(PARTS_HUB,)
 )
 """From readings to facts, and to parts of feeders that have readings in several partitions."""
 
-FEEDERS: Final = Stage("feeders", PARTS_HUB, (FEEDERS_HUB,), FeederSums)
+FEEDERS: Final = Stage("feeders", (PARTS_HUB,), (FEEDERS_HUB,), FeederSums)
 """From parts of feeders to their facts; needed where partitions are shared out."""
 
 
@@ -217,7 +217,7 @@ class LoadsWorker:
     def _session(self) -> None:
         """Connect, come to where the last commits left off, and work until stopped."""
         self._served = False
-        source = self._open(self.settings.group, [self.settings.stage.hub], [NETWORK_HUB])
+        source = self._open(self.settings.group, list(self.settings.stage.hubs), [NETWORK_HUB])
         self._drop([name for name, lane in self._lanes.items() if not lane.told])
         for lane in self._lanes.values():
             lane.places = dict.fromkeys(lane.places, NOBODYS)
@@ -230,9 +230,15 @@ class LoadsWorker:
         finally:
             source.close()
 
+    def _hub_ids(self, source: EventSource) -> str:
+        """The hubs that are read, as what a snapshot must have been made from. Raises UnknownHub."""
+        return " ".join(str(source.hub_id(hub)) for hub in self.settings.stage.hubs)
+
     def _written(self, source: EventSource) -> dict[str, int]:
-        """Number of partitions of every hub that is written. Raises UnknownHub."""
+        """Number of partitions of every hub that is written, after making what the stage makes. Raises UnknownHub."""
         stage = self.settings.stage
+        for hub in stage.creates:
+            _ensure(source, hub)
         found = {hub: source.partitions(hub) for hub in stage.writes}
         for hub in () if source.whole_hubs else stage.writes_shared:
             try:
@@ -274,7 +280,7 @@ class LoadsWorker:
         wanted = self._wanted(source)
         if wanted == {name: lane.places for name, lane in self._lanes.items()}:
             return
-        hub_id, committed = str(source.hub_id(self.settings.stage.hub)), source.committed()
+        hub_id, committed = self._hub_ids(source), source.committed()
         for name, lane in list(self._lanes.items()):
             if name not in wanted or not (lane.places == wanted[name] or lane.resume(wanted[name], committed, hub_id)):
                 log.info("lane dropped", lane=name)
@@ -292,7 +298,7 @@ class LoadsWorker:
             if name not in self._lanes
         ]  # fmt: skip
         from_snapshot = [lane.name for lane in fresh if lane.load(committed)]
-        if not self._rebuild(source, fresh):
+        if not (self._rebuild(source, fresh) and self._recall(fresh)):
             return
         for lane in fresh:
             lane.ready()
@@ -324,17 +330,41 @@ class LoadsWorker:
                 source.seek(place, offset)
         missing = {place for lane in lanes for place in lane.missing()}
         while missing:
-            batches = [batch for batch in source.poll(IDLE_S) if batch.hub == self.settings.stage.hub]
+            batches = [batch for batch in source.poll(IDLE_S) if batch.hub in self.settings.stage.hubs]
             if self._stop.is_set() or source.assigned() != assigned:
                 return False
+            by_lane: dict[str, list[ColumnBatch]] = defaultdict(list)
             for batch in batches:
                 if (batch.hub, batch.partition) in lane_of:
-                    self._counts["rebuilt_readings"] += lane_of[batch.hub, batch.partition].rebuild(batch)
+                    by_lane[lane_of[batch.hub, batch.partition].name].append(batch)
+            for lane in lanes:
+                if some := by_lane.get(lane.name):
+                    count, again = lane.rebuild(some, source.lag())
+                    self._counts["rebuilt_readings"] += count
+                    for place, offset in again.items():
+                        source.seek(place, offset)
             missing = {place for place in missing if place in lane_of[place].missing()}
             if not batches:
                 lag = source.lag()
                 missing = {place for place in missing if lag.get(place, 0)}
         return True
+
+    def _recall(self, lanes: Sequence[Lane]) -> bool:
+        """Tell the lanes what was published before; False when stopped meanwhile."""
+        stage = self.settings.stage
+        if not stage.recalls or not lanes:
+            return True
+        source = self._open(self.settings.group, [], list(stage.recalls))
+        try:
+            while not self._stop.is_set():
+                batches = source.poll(LINGER_S)
+                for lane in lanes:
+                    lane.pipeline.recall(batches)
+                if not batches and not any(source.lag().values()):
+                    return True
+            return False
+        finally:
+            source.close()
 
     def _restate(self, source: EventSource, lane: Lane) -> None:
         """Tell every fact of the window under the model's generation, then that the model has been told."""
@@ -356,10 +386,19 @@ class LoadsWorker:
         if self._wanted(source) != {name: lane.places for name, lane in self._lanes.items()}:
             return
         self._take(source, batches)
-        if self._waiting and (not batches or self._commit_due()):
+        if self.settings.stage.timed and not batches and not any(source.lag().values()):
+            self._tick(source)
+        elif self._waiting and (not batches or self._commit_due()):
             self._commit_all(source)
         if self._clock.monotonic() >= self._snapshot_due_s and not self._waiting:
             self._snapshot()
+
+    def _tick(self, source: EventSource) -> None:
+        """Nothing arrives and nothing is left: for who watches for silence time goes on."""
+        now_ms = self._clock.now_ms()
+        for lane in self._lanes.values():
+            lane.pipeline.idle(now_ms)
+        self._commit_all(source)
 
     def _take(self, source: EventSource, batches: list[ColumnBatch]) -> None:
         lane_of = {place: lane for lane in self._lanes.values() for place in lane.places}
@@ -405,7 +444,7 @@ class LoadsWorker:
         self._served = True
         self.metrics.update(self._counts)
         self.metrics["lag_events"] = sum(
-            lag for (hub, _), lag in source.lag().items() if hub == self.settings.stage.hub
+            lag for (hub, _), lag in source.lag().items() if hub in self.settings.stage.hubs
         )
         total: Counter[str] = Counter()
         for lane in self._lanes.values():
@@ -418,3 +457,11 @@ class LoadsWorker:
         self._counts["snapshots"] += sum(lane.snapshot() for lane in self._lanes.values())
         took_s = self._clock.monotonic() - begun_s
         self._snapshot_due_s = self._clock.monotonic() + max(self.settings.snapshot_s, SNAPSHOT_SHARE * took_s)
+
+
+def _ensure(source: EventSource, hub: str) -> None:
+    """Make a hub unless it is there; asked first, for who may read it need not be allowed to make one."""
+    try:
+        source.partitions(hub)
+    except UnknownHub:
+        source.create_hub(hub)
