@@ -25,6 +25,7 @@ EVENT = Event(
         "offset >= 42", "timestamp >= 2026-01-01T00:00:00Z", "timestamp < '2026-01-01T00:00:01+00:00'",
         "timestamp = 1767225600000", "data.items.0.kw = 3", "value.key = inner", "ok = true", "nothing = null",
         "missing != 5", "value ~ 'LOAD_KW'", "transformer > S", "n = 12", "n > 9", "data ~ items",
+        "transformer == 'T1'",
     ],
 )  # fmt: skip
 def test_what_holds(text):

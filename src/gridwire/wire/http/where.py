@@ -5,7 +5,7 @@
     key = 'meter-7' and timestamp >= 2026-01-01T00:00:00Z
 
 A condition is a field, one of `= != < <= > >= ~` (`==` is `=`) and a value; all joined by `and` must hold. Fields:
-`key`, `partition`, `offset`, `timestamp`, `header.NAME`, `value` (the whole as text), and anything else is a path into a
+`key`, `partition`, `offset`, `timestamp`, `header.NAME`, `value` (the whole as text); anything else is a path into a
 JSON value (`data.items.0.kw`; `value.key` for a field that is called like one of these). `~` is: contains, in any case.
 Comparing with a number compares numbers, with anything else texts. A field that is not there fulfils `!=` only.
 """
