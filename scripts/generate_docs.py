@@ -9,7 +9,7 @@ from pathlib import Path
 import kafka_clients
 
 from gridwire import config
-from gridwire.cli.main import app
+from gridwire.cli.main import EXIT_CODES, app
 from gridwire.core.settings import HUB_SETTINGS, HubSettings
 from gridwire.grid.formats import registry
 from gridwire.heads.http.metrics import METRICS
@@ -28,7 +28,8 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def cli() -> str:
-    text = app.generate_docs(heading_level=1)
+    codes = table(["exit code", "meaning"], [[str(code), meaning] for code, meaning in EXIT_CODES.items()])
+    text = app.generate_docs(heading_level=1) + f"\n\n## Exit codes\n\n{codes}"
     return re.sub(r"[ \t]+\n", "\n", text).strip() + "\n"
 
 

@@ -92,7 +92,7 @@ SETTINGS: Final = (
 
 ELSEWHERE: Final = (
     "GRIDWIRE_URL", "GRIDWIRE_CONFIG", "GRIDWIRE_CONNECTION_STRING", "GRIDWIRE_CA_FILE",
-    "GRIDWIRE_FROM_CONNECTION_STRING", "GRIDWIRE_TO_CONNECTION_STRING",
+    "GRIDWIRE_FROM_CONNECTION_STRING", "GRIDWIRE_TO_CONNECTION_STRING", "GRIDWIRE_CONTEXT", "GRIDWIRE_CONTEXTS",
 )  # fmt: skip
 """Environment variables of the command line that are no settings of the hub. `GRIDWIRE_TEST_*` belongs to the tests."""
 
@@ -185,13 +185,24 @@ def load_address(
 
 
 def _merged(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path | None) -> dict[str, Any]:
-    values: dict[str, Any] = {row.name: row.default for row in SETTINGS}
-    values.update(_from_file(config or _default_file()))
-    values.update(_from_environment(environment))
-    values.update(
-        {name: _check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
-    )
-    return values
+    return {name: value for name, (value, _) in with_origins(flags, environment, config).items()}
+
+
+def with_origins(
+    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, config: Path | None = None
+) -> dict[str, tuple[Any, str]]:
+    """Every setting as (value, where it was said): a flag, a variable, a file, or `default`. Raises InvalidSetting."""
+    environment = os.environ if environment is None else environment
+    file = config or _default_file()
+    told = {name: _check(name, value, _flag(name)) for name, value in flags.items() if value is not None}
+    values: dict[str, tuple[Any, str]] = {row.name: (row.default, "default") for row in SETTINGS}
+    values |= {name: (value, str(file)) for name, value in _from_file(file).items()}
+    values |= {name: (value, f"GRIDWIRE_{name.upper()}") for name, value in _from_environment(environment).items()}
+    return values | {name: (value, _flag(name)) for name, value in told.items()}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:

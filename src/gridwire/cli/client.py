@@ -14,7 +14,7 @@ import msgspec
 
 from gridwire.address import HubAddress, reachable
 from gridwire.core.batch import Event, encode
-from gridwire.core.errors import GridwireError
+from gridwire.core.errors import GridwireError, NotAllowed, NotAuthenticated, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class HubClient:
         with reachable(self.url):
             response = self._http.request(method, path, **arguments)
         if response.status_code >= 400:
-            raise GridwireError(_problem(response))
+            raise _refusal(response)
         return response
 
     def stream(self, path: str, **query: Any) -> Iterator[Any]:
@@ -139,10 +139,16 @@ class HubClient:
         ):
             if response.status_code >= 400:
                 response.read()
-                raise GridwireError(_problem(response))
+                raise _refusal(response)
             for line in response.iter_lines():
                 if line.startswith("data:"):
                     yield json.loads(line[5:])
+
+
+def _refusal(response: httpx.Response) -> GridwireError:
+    """What the hub answered as an error of its kind, see `gridwire.cli.main.EXIT_CODES`."""
+    kinds: dict[int, type[GridwireError]] = {401: NotAuthenticated, 403: NotAllowed, 503: Unavailable}
+    return kinds.get(response.status_code, GridwireError)(_problem(response))
 
 
 def _problem(response: httpx.Response) -> str:

@@ -46,11 +46,16 @@ class AlterHub(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ResetGroup(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /v1/groups/{group}/reset. `to`: earliest, latest, an offset, or an RFC 3339 time."""
+    """Body of POST /v1/groups/{group}/reset.
+
+    Args:
+        to: earliest, latest, an offset, or an RFC 3339 time. dry_run: only tell what would change.
+    """
 
     hub: str
     to: int | str
     partition: int | None = None
+    dry_run: bool = False
 
 
 class Admin:
@@ -143,15 +148,27 @@ class Admin:
             offset = moved
 
     async def reset(self, group: str, body: bytes) -> dict[str, Any]:
-        """Move a group's position in a hub. Raises BadBody, UnknownHub, UnknownPartition, HttpError 400 and 409."""
+        """Move a group's position in a hub, or tell what that would change.
+
+        Raises:
+            BadBody, UnknownHub, UnknownPartition, HttpError 400 and 409: members are at work.
+        """
         check_group(group)
         wanted = parse_json(body, ResetGroup)
         info = self._broker.hub(wanted.hub)
-        await self._check_idle(group)
+        if not wanted.dry_run:
+            await self._check_idle(group)
         if wanted.partition is not None and not 0 <= wanted.partition < info.partitions:
             raise UnknownPartition(f"hub {info.name!r} has partitions 0 to {info.partitions - 1}")
         places = range(info.partitions) if wanted.partition is None else (wanted.partition,)
         positions = {(info.name, place): Position(await self._target(info.name, place, wanted.to)) for place in places}
+        if wanted.dry_run:
+            known = await self._broker.positions(group)
+            changes = [
+                {"partition": place[1], "from": known[place].offset if place in known else None, "to": at.offset}
+                for place, at in positions.items()
+            ]
+            return {"group": group, "hub": info.name, "dry_run": True, "changes": changes}
         await self._broker.commit(group, positions)
         return await self._overview.group(group)
 
