@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "fault"))
 from amqp_peer import Peer
 
 from gridwire.wire.amqp import types
-from gridwire.wire.amqp.mapping import MAPPING, section
+from gridwire.wire.amqp.mapping import MAPPING
 from gridwire.wire.amqp.performatives import Disposition, Transfer
+from gridwire.wire.amqp.sections_in import section
 from gridwire.wire.amqp.types import described
 
 NAME = "mapped"

@@ -13,7 +13,7 @@ from gridwire.heads.amqp.context import MESSAGE_BYTES_MAX, SENDER_CREDIT
 from gridwire.wire.amqp.errors import AmqpError, condition_of
 from gridwire.wire.amqp.link import Delivery, Link
 from gridwire.wire.amqp.performatives import rejected
-from gridwire.wire.amqp.records import before_body
+from gridwire.wire.amqp.records import key_of
 from gridwire.wire.http.partitioner import partition_of
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class Sender:
             return self._partition
         key = self._key
         if key is None:
-            _, head = before_body(delivery.data, delivery.start, delivery.end)
-            key = head.key
+            key = key_of(delivery.data, delivery.start, delivery.end)
         if key is None:
             return self._connection.head.turn_of(self._hub)
         return partition_of(key, self._hub.partitions)

@@ -20,13 +20,12 @@ from gridwire.wire.amqp.link import MASK, Link
 from gridwire.wire.amqp.mapping import (
     ENQUEUED_TIME,
     KAFKA_KEY,
-    NO_SECTIONS,
     OFFSET,
     PARTITION_KEY,
     SEQUENCE_NUMBER,
-    sections_of,
 )
 from gridwire.wire.amqp.records import DATA8, DATA32, body_sections
+from gridwire.wire.amqp.sections_out import NO_SECTIONS, sections_of
 
 TURN_BYTES: Final = 256 * 1024
 """Written for one link before others get their turn."""
