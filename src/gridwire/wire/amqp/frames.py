@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from gridwire.core.limits import KIB, MIB
 from gridwire.wire.amqp.errors import FRAMING_ERROR, AmqpError
 
@@ -44,9 +46,8 @@ class ProtocolHeader:
     version: tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A whole frame: its body is `data[start:end]`."""
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """A whole frame: its body is `data[start:end]`. A struct, for there is one for every event."""
 
     kind: int
     channel: int
