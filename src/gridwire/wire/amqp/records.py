@@ -50,7 +50,7 @@ class Records:
         self.parts: list[bytes] = []
         self.count = 0
         self.size = 0
-        """Bytes taken in, a little less than the batch will have."""
+        """Bytes the batch will have, give or take a few for each event."""
 
     def batch(self, now_ms: int) -> bytearray:
         """The batch, to be appended."""
@@ -63,7 +63,7 @@ class Records:
         Raises:
             AmqpError: it is malformed.
         """
-        before = len(self.parts), self.count
+        before = len(self.parts), self.count, self.size
         try:
             if message_format == BATCH_FORMAT:
                 start, own, _ = read_head(data, start, end)
@@ -75,7 +75,7 @@ class Records:
                 self._add(data, start, end, key)
         except BaseException:
             del self.parts[before[0] :]
-            self.count = before[1]
+            self.count, self.size = before[1:]
             raise
         self.size += end - start
         return self.count - before[1]
@@ -142,6 +142,7 @@ class Records:
         body = b"".join((beginning, length, value or b"", varint(len(headers)), *headers))
         size = len(body)
         self.parts += (_LENGTHS[size] if size < _TABLE else varint(size), body)
+        self.size += size - (end - start)  # names and types of headers may be longer than what came
         self.count = index + 1
 
 
