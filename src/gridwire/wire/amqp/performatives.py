@@ -373,17 +373,21 @@ def _usual_transfer(buffer: Buffer, position: int, end: int) -> tuple[Transfer, 
     """
     try:
         after, count = position + 5 + buffer[position + 4], buffer[position + 5]
-        handle, at = _usual_uint(buffer, position + 6)
-        number, at = _usual_uint(buffer, at)
+        handle, at = (0, position + 7) if buffer[position + 6] == _ZERO else _usual_uint(buffer, position + 6)
+        if buffer[at] == _UINT:  # not a call where it is not needed: this is the hub's most frequent line
+            number: int | None = _U32.unpack_from(buffer, at + 1)[0]
+            at += 5
+        else:
+            number, at = _usual_uint(buffer, at)
         tag = None
         if buffer[at] == _BINARY8:
             start, at = at + 2, at + 2 + buffer[at + 1]
-            tag = bytes(buffer[start:at])
+            tag = buffer[start:at] if type(buffer) is bytes else bytes(buffer[start:at])
         elif buffer[at] == _NULL:
             at += 1
         else:
             return None
-        message_format, at = _usual_uint(buffer, at)
+        message_format, at = (0, at + 1) if buffer[at] == _ZERO else _usual_uint(buffer, at)
         settled = _FLAGS[buffer[at]] if count > 4 else None
         more = _FLAGS[buffer[at + 1]] if count > 5 else None
     except (IndexError, KeyError, ValueError, struct.error):

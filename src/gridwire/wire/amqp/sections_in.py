@@ -105,8 +105,10 @@ class _Found:
 
 def read_head(data: bytes, position: int, end: int) -> Head:
     """Everything before a message's body. Raises AmqpError."""
-    found = _Found()
-    headers, codes = found.headers, found.codes
+    key: bytes | None = None
+    headers: list[bytes] = []
+    codes: list[int] = []
+    typed = False
     try:
         while position < end:
             if data[position] == 0 and data[position + 1] == 0x53:
@@ -116,7 +118,8 @@ def read_head(data: bytes, position: int, end: int) -> Head:
             if code >= DATA:
                 break
             if code == FIELDS:
-                position = _fields(found, data, at, end, _PROPERTIES, len(_PROPERTIES))
+                position, unusual = _fields(headers, codes, data, at, end, _PROPERTIES)
+                typed = typed or unusual
                 continue
             start = position
             position = at + 2 + data[at + 1] if 0xC0 <= data[at] < 0xD0 else types.skip(data, at, end)
@@ -128,15 +131,13 @@ def read_head(data: bytes, position: int, end: int) -> Head:
                 other = _section(whole, code, at - start)
             headers += other.headers
             codes += other.codes
-            if other.typed:
-                found.typed = True
-            if other.key is not None:
-                found.key = other.key
+            typed = typed or other.typed
+            key = key if other.key is None else other.key
     except (IndexError, struct.error):
         raise AmqpError(DECODE_ERROR, _MALFORMED) from None
-    if found.typed:
+    if typed:
         headers.insert(0, _types_header(bytes(codes)))
-    return position, found.key, headers
+    return position, key, headers
 
 
 _SECTIONS: Final[dict[bytes, _Found]] = {}
@@ -215,12 +216,12 @@ def _check_text(code: int, value: bytes) -> None:
         raise AmqpError(DECODE_ERROR, "a string is no UTF-8, or a symbol no ASCII") from None
 
 
-def _fields(found: _Found, data: bytes, at: int, end: int, known: _Fields, most: int) -> int:
-    """Take the fields of a properties or a header section; returns the position after it. `most`: that there may be."""
+def _fields(headers: list[bytes], codes: list[int], data: bytes, at: int, end: int, known: _Fields) -> tuple[int, bool]:
+    """Add the fields of a properties or a header section; returns the position after it, and if a type is unusual."""
     count, at, stop = _items(data, at, end, 0xC0)
-    if count > most:
+    if count > (_TRANSPORT_FIELDS if known is _TRANSPORT else len(known)):
         raise AmqpError(DECODE_ERROR, "a message section has too many fields")
-    headers, codes = found.headers, found.codes
+    typed = False
     for name, usual in known[:count]:
         code = data[at]
         if code == _NULL:
@@ -241,10 +242,10 @@ def _fields(found: _Found, data: bytes, at: int, end: int, known: _Fields, most:
             headers.append(name + varint(len(number)) + number)
         codes.append(code)
         if code != usual:
-            found.typed = True
+            typed = True
     if at > stop or (count <= len(known) and at != stop):
         raise AmqpError(DECODE_ERROR, _MALFORMED)
-    return stop
+    return stop, typed
 
 
 def _application(found: _Found, data: bytes, at: int, end: int) -> int:
@@ -315,7 +316,8 @@ def _annotations(found: _Found, data: bytes, at: int, end: int) -> int:
 
 def _transport(found: _Found, data: bytes, at: int, end: int) -> int:
     """Take a header section; returns the position after it."""
-    return _fields(found, data, at, end, _TRANSPORT, _TRANSPORT_FIELDS)
+    after, found.typed = _fields(found.headers, found.codes, data, at, end, _TRANSPORT)
+    return after
 
 
 _READERS: Final = {HEADER: _transport, ANNOTATIONS: _annotations, APPLICATION: _application}
