@@ -24,7 +24,7 @@ from gridwire.wire.amqp.mapping import (
     PARTITION_KEY,
     SEQUENCE_NUMBER,
 )
-from gridwire.wire.amqp.records import DATA8, DATA32, body_sections
+from gridwire.wire.amqp.records import DATA8, DATA32, body_sections, data_section
 from gridwire.wire.amqp.sections_out import NO_SECTIONS, sections_of
 
 TURN_BYTES: Final = 256 * 1024
@@ -242,19 +242,22 @@ def event_sections(
     Args:
         lead: delivery annotations. failed: deliveries that failed before.
     """
-    key, at = _field(data, at, stop)
+    if data[at] == 1:
+        key, at = None, at + 1
+    else:
+        key, at = _field(data, at, stop)
     value, at = _field(data, at, stop)
     headers = data[at:stop]
     sections = NO_SECTIONS if headers == b"\x00" else sections_of(headers)
     digits = b"%d" % offset
     ours = (_SEQUENCE_KEY, _I64.pack(offset), _OFFSET_KEY, bytes((len(digits),)), digits, time_bytes)
-    pairs = b"".join((key_annotation(key), sections.annotation_bytes, *ours))
+    pairs = b"".join((b"" if key is None else key_annotation(key), sections.annotation_bytes, *ours))
     count = 6 + (2 if key is not None else 0) + sections.annotations
     if len(pairs) < 255 and count < 256:
         head = bytes((0xC1, len(pairs) + 1, count))
     else:
         head = b"\xd1" + _U32.pack(len(pairs) + 4) + _U32.pack(count)
-    body = body_sections(value, sections.body)
+    body = body_sections(value, sections.body) if sections.body else data_section(value or b"")
     if sections.transport or failed:
         lead = header_section(sections.transport, failed) + lead
     return b"".join((lead, _ANNOTATIONS, head, pairs, sections.before, body, sections.footer))
