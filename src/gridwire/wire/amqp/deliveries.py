@@ -9,6 +9,7 @@ An event that fits a frame is a handful of slices around its body, which is neve
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from gridwire.core import batch, compression
@@ -263,11 +264,11 @@ def event_sections(
     return b"".join((lead, _ANNOTATIONS, head, pairs, sections.before, body, sections.footer))
 
 
-def header_section(fields: tuple[bytes, ...], failed: int) -> bytes:
+def header_section(fields: Sequence[bytes], failed: int) -> bytes:
     """The header section: durable, priority and ttl as they came, and how often a delivery failed."""
-    fields = fields or (types.NULL,) * 3
+    fields = fields or [types.NULL] * 3
     if failed:
-        fields = (*fields, types.FALSE, types.uint(failed))
+        fields = [*fields, types.FALSE, types.uint(failed)]
     return types.described(0x70, types.list_(fields))
 
 

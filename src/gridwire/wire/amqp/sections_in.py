@@ -13,12 +13,12 @@ Source: OASIS AMQP 1.0, part 3, section 3.2.
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 from typing import Final
 
 from gridwire.core.batch import varint
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
+from gridwire.wire.amqp.known import Known
 from gridwire.wire.amqp.mapping import (
     ANNOTATION,
     BINARY,
@@ -40,11 +40,12 @@ from gridwire.wire.amqp.mapping import (
 HEADER, DELIVERY, ANNOTATIONS, FIELDS, APPLICATION, DATA, SEQUENCE, VALUE, FOOTER = range(0x70, 0x79)
 """Descriptors of sections."""
 
-NAMES_CACHED: Final = 4096
+NAMES_KNOWN: Final = 4096
+NAME_BYTES_KNOWN: Final = 255
 """Names of properties and lists of types remembered as headers have them: devices use the same few again and again."""
 
-SECTION_BYTES_CACHED: Final = 512
-SECTIONS_CACHED: Final = 2048
+SECTIONS_KNOWN: Final = 2048
+SECTION_BYTES_KNOWN: Final = 512
 """The same of whole sections: a device sends the same header and often the same application properties with each event.
 Not of properties: a message-id is new every time."""
 
@@ -125,10 +126,7 @@ def read_head(data: bytes, position: int, end: int) -> Head:
             position = at + 2 + data[at + 1] if 0xC0 <= data[at] < 0xD0 else types.skip(data, at, end)
             if position > end:
                 raise AmqpError(DECODE_ERROR, _MALFORMED)
-            whole = data[start:position]
-            other = _SECTIONS.get(whole)
-            if other is None:
-                other = _section(whole, code, at - start)
+            other = _SECTIONS[data[start:position]]
             headers += other.headers
             codes += other.codes
             typed = typed or other.typed
@@ -136,27 +134,20 @@ def read_head(data: bytes, position: int, end: int) -> Head:
     except (IndexError, struct.error):
         raise AmqpError(DECODE_ERROR, _MALFORMED) from None
     if typed:
-        headers.insert(0, _types_header(bytes(codes)))
+        headers.insert(0, _TYPES_HEADERS[bytes(codes)])
     return position, key, headers
 
 
-_SECTIONS: Final[dict[bytes, _Found]] = {}
-"""Sections as they came, and what they are. A plain dictionary: what it lacks costs next to nothing to find out."""
-
-
-def _section(whole: bytes, code: int, at: int) -> _Found:
-    """A section that is remembered from now on."""
+def _section(whole: bytes) -> _Found:
+    """A section of any kind but properties."""
+    code, at = section(whole, 0, len(whole))
     found = _Found()
-    reader = _READERS.get(code)
-    if reader is not None:
-        reader(found, whole, at, len(whole))
-    elif code != DELIVERY:
-        raise AmqpError(DECODE_ERROR, "a message section with an unknown descriptor")
-    if len(whole) <= SECTION_BYTES_CACHED:
-        if len(_SECTIONS) >= SECTIONS_CACHED:
-            _SECTIONS.clear()
-        _SECTIONS[whole] = found
+    if code != DELIVERY:
+        _READERS[code](found, whole, at, len(whole))
     return found
+
+
+_SECTIONS: Final = Known(_section, SECTIONS_KNOWN, SECTION_BYTES_KNOWN)
 
 
 def read_key(data: bytes, position: int, end: int) -> bytes | None:
@@ -173,9 +164,7 @@ def read_key(data: bytes, position: int, end: int) -> bytes | None:
     return found.key
 
 
-@lru_cache(NAMES_CACHED)
-def _types_header(codes: bytes) -> bytes:
-    return header(TYPES, codes.hex().encode())
+_TYPES_HEADERS: Final = Known(lambda codes: header(TYPES, codes.hex().encode()), NAMES_KNOWN, NAME_BYTES_KNOWN)
 
 
 def section(buffer: types.Buffer, position: int, end: int) -> tuple[int, int]:
@@ -258,12 +247,12 @@ def _application(found: _Found, data: bytes, at: int, end: int) -> int:
         if data[at] == STRING:
             start = at + 2
             at = start + data[start - 1]
-            name, usual = _property_name(data[start:at])
+            name, usual = _PROPERTY_NAMES[data[start:at]]
         else:
             key, at = types.decode(data, at, stop)
             if not isinstance(key, str):
                 raise AmqpError(DECODE_ERROR, "the name of an application property is not text")
-            name, usual = _property_name(key.encode())
+            name, usual = _PROPERTY_NAMES[key.encode()]
         code = data[at]
         if code in _TEXTS:
             start = at + 2
@@ -283,7 +272,6 @@ def _application(found: _Found, data: bytes, at: int, end: int) -> int:
     return stop
 
 
-@lru_cache(NAMES_CACHED)
 def _property_name(name: bytes) -> tuple[bytes, int]:
     """(encoded name of the header, type its values have if nobody says so) of an application property."""
     try:
@@ -295,6 +283,9 @@ def _property_name(name: bytes) -> tuple[bytes, int]:
     if name in _PLACES or name.startswith(RESERVED):
         return _named(PROPERTY + name), BINARY
     return _named(name), BINARY
+
+
+_PROPERTY_NAMES: Final = Known(_property_name, NAMES_KNOWN, NAME_BYTES_KNOWN)
 
 
 def _annotations(found: _Found, data: bytes, at: int, end: int) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
+from gridwire.wire.amqp.known import Known
 from gridwire.wire.amqp.mapping import (
     ANNOTATION,
     BINARY,
@@ -23,24 +25,20 @@ from gridwire.wire.amqp.mapping import (
     TYPES,
     restored,
 )
-from gridwire.wire.amqp.sections_in import section
+from gridwire.wire.amqp.sections_in import NAME_BYTES_KNOWN, NAMES_KNOWN, section
 
-HEADERS_BYTES_CACHED: Final = 512
-HEADERS_CACHED: Final = 2048
+HEADERS_KNOWN: Final = 2048
+HEADERS_BYTES_KNOWN: Final = 512
 """Headers remembered with their sections: many devices say the same with every event."""
-
-NAMES_CACHED: Final = 4096
-"""The same of names of headers, and of lists of types."""
 
 _PLACE: Final = {header: index for index, (_, header, _) in enumerate(PROPERTIES)}
 _TRANSPORT_PLACE: Final = {header: index for index, (_, header, _) in enumerate(TRANSPORT)}
 
 
-@dataclass(frozen=True, slots=True)
-class Sections:
+class Sections(msgspec.Struct, frozen=True, gc=False):
     """What headers are in AMQP: encoded entries of message-annotations, whole sections, how to put the body."""
 
-    transport: tuple[bytes, ...]
+    transport: Sequence[bytes]
     """Encoded fields of the header section; empty when there are none."""
     annotations: int
     """Keys and values of `annotation_bytes`, counted together."""
@@ -55,17 +53,7 @@ NO_SECTIONS: Final = Sections((), 0, b"", b"", b"", b"")
 
 def sections_of(headers: bytes) -> Sections:
     """The sections of a record's headers, count and all. Raises AmqpError when they are malformed."""
-    found = _KNOWN.get(headers)
-    if found is None:
-        found = _sections(headers)
-        if len(headers) <= HEADERS_BYTES_CACHED:
-            if len(_KNOWN) >= HEADERS_CACHED:
-                _KNOWN.clear()
-            _KNOWN[headers] = found
-    return found
-
-
-_KNOWN: Final[dict[bytes, Sections]] = {}
+    return _SECTIONS[headers]
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
@@ -80,34 +68,16 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise AmqpError(DECODE_ERROR, _MALFORMED)
 
 
-def _read_headers(data: bytes) -> list[tuple[bytes, bytes | None]]:
-    end = len(data)
-    count, at = _read_varint(data, 0)
-    out: list[tuple[bytes, bytes | None]] = []
-    for _ in range(min(count, end)):
-        size = data[at] if at < end else 0x80
-        size, at = (size >> 1, at + 1) if size < 0x80 and not size & 1 else _read_varint(data, at)
-        start, at = at, at + max(size, 0)
-        name = data[start:at]
-        size = data[at] if at < end else 0x80
-        size, at = (size >> 1, at + 1) if size < 0x80 and not size & 1 else _read_varint(data, at)
-        start, at = at, at + max(size, 0)
-        out.append((name, None if size < 0 else data[start:at]))
-    if at != end:
-        raise AmqpError(DECODE_ERROR, _MALFORMED)
-    return out
-
-
 _MALFORMED: Final = "a stored event's headers are malformed"
-_APART: Final = frozenset({TYPES, BODY, FOOTER})
-_FIELD, _TRANSPORT, _ANNOTATION, _APPLICATION = range(4)
+_FIELD, _TRANSPORT, _ANNOTATION, _APPLICATION, _APART = range(5)
 
 _Place = tuple[int, int, bytes, int]
 """Where a header goes: what it is part of, its place there or its key, encoded, and its type if nobody says so."""
 
 
-@lru_cache(NAMES_CACHED)
 def _place_of(name: bytes) -> _Place:
+    if name in (TYPES, BODY, FOOTER):
+        return _APART, 0, b"", 0
     place = _PLACE.get(name)
     if place is not None:
         return _FIELD, place, b"", PROPERTIES[place][2]
@@ -121,18 +91,48 @@ def _place_of(name: bytes) -> _Place:
     return _APPLICATION, 0, types.string(_text(name[len(PROPERTY) :] if name.startswith(PROPERTY) else name)), BINARY
 
 
+_PLACES: Final = Known(_place_of, NAMES_KNOWN, NAME_BYTES_KNOWN)
+
+
+def _read_headers(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[_Place, bytes | None]]]:
+    """(headers that say how others are meant, by name; others with their places)."""
+    end = len(data)
+    count, at = _read_varint(data, 0)
+    apart: dict[bytes, bytes] = {}
+    rest: list[tuple[_Place, bytes | None]] = []
+    for _ in range(min(count, end)):
+        size = data[at] if at < end else 0x80
+        size, at = (size >> 1, at + 1) if size < 0x80 and not size & 1 else _read_varint(data, at)
+        start, at = at, at + max(size, 0)
+        name = data[start:at]
+        size = data[at] if at < end else 0x80
+        size, at = (size >> 1, at + 1) if size < 0x80 and not size & 1 else _read_varint(data, at)
+        start, at = at, at + max(size, 0)
+        place = _PLACES[name]
+        if place[0] == _APART:
+            apart[name] = data[start:at]
+        else:
+            rest.append((place, None if size < 0 else data[start:at]))
+    if at != end:
+        raise AmqpError(DECODE_ERROR, _MALFORMED)
+    return apart, rest
+
+
 def _sections(data: bytes) -> Sections:
-    headers = _read_headers(data)
-    apart = {name: value or b"" for name, value in headers if name in _APART}
-    rest = [each for each in headers if each[0] not in _APART] if apart else headers
-    codes = _codes(apart.get(TYPES), len(rest))
+    apart, rest = _read_headers(data)
+    codes: Sequence[int] = _CODES[apart[TYPES]] if TYPES in apart else b""
+    if len(codes) != len(rest):  # nobody said, or somebody changed the headers since
+        codes = [usual for (_, _, _, usual), _ in rest]
     fields: list[bytes] = []
     transport: list[bytes] = []
     annotations: list[bytes] = []
     properties: list[bytes] = []
-    for index, (name, value) in enumerate(rest):
-        part, place, key, usual = _place_of(name)
-        encoded = _value(usual if codes is None else codes[index], value)
+    for ((part, place, key, _), value), code in zip(rest, codes, strict=True):
+        # text that is ASCII lies in both as it is, and bytes do
+        if value is not None and len(value) < 256 and (code == BINARY or (code in _HEADS8 and value.isascii())):
+            encoded = _HEADS8[code][len(value)] + value
+        else:
+            encoded = restored(code, value)
         if part == _APPLICATION:
             properties += (key, encoded)
         elif part == _FIELD:
@@ -146,19 +146,14 @@ def _sections(data: bytes) -> Sections:
     before = types.described(0x73, types.list_(fields)) if fields else b""
     if properties:
         before += types.described(0x74, types.map_items(properties))
-    body, footer = apart.get(BODY, b""), _footer(apart.get(FOOTER, b""))
-    return Sections(tuple(transport), len(annotations), b"".join(annotations), before, body, footer)
+    footer = _footer(apart[FOOTER]) if FOOTER in apart else b""
+    return Sections(transport, len(annotations), b"".join(annotations), before, apart.get(BODY, b""), footer)
 
+
+_SECTIONS: Final = Known(_sections, HEADERS_KNOWN, HEADERS_BYTES_KNOWN)
 
 _HEADS8: Final = {code: [bytes((code, size)) for size in range(256)] for code in (BINARY, STRING, SYMBOL)}
 """How values of up to 255 bytes begin."""
-
-
-def _value(code: int, value: bytes | None) -> bytes:
-    """The AMQP value of a header. Text that is ASCII lies in both as it is."""
-    if value is not None and len(value) < 256 and code in _HEADS8 and (code == BINARY or value.isascii()):
-        return _HEADS8[code][len(value)] + value
-    return restored(code, value)
 
 
 def _footer(data: bytes) -> bytes:
@@ -171,16 +166,15 @@ def _footer(data: bytes) -> bytes:
     return data if code == 0x78 and isinstance(value, dict) and after == len(data) else b""
 
 
-@lru_cache(NAMES_CACHED)
-def _codes(text: bytes | None, count: int) -> bytes | None:
-    """Types of the other headers; None where there are none, or somebody changed the headers since."""
-    if text is None:
-        return None
+def _codes(text: bytes) -> bytes:
+    """Types of headers; none where it is no list of them."""
     try:
-        codes = bytes.fromhex(text.decode("ascii"))
+        return bytes.fromhex(text.decode("ascii"))
     except ValueError:
-        return None
-    return codes if len(codes) == count else None
+        return b""
+
+
+_CODES: Final = Known(_codes, NAMES_KNOWN, NAME_BYTES_KNOWN)
 
 
 def _text(name: bytes) -> str:
