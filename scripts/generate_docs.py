@@ -6,7 +6,9 @@ import re
 import sys
 from pathlib import Path
 
+import amqp_page
 import kafka_clients
+from client_ledger import missing_tests
 
 from gridwire import config
 from gridwire.cli.main import app
@@ -88,7 +90,7 @@ def kafka() -> str:
 
 
 def clients() -> str:
-    if missing := kafka_clients.missing_tests():
+    if missing := missing_tests(kafka_clients.CLIENTS):
         sys.exit(f"the ledger of Kafka clients names tests that are not there: {', '.join(missing)}")
     rows = [[client.name, client.version, client.passes, f"`{client.file}`"] for client in kafka_clients.CLIENTS]
     gaps = [[gap.what, gap.clients, gap.instead] for gap in kafka_clients.GAPS]
@@ -126,7 +128,8 @@ def event_mapping() -> str:
 
 
 PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients,
-         "formats.md": formats, "event-mapping.md": event_mapping}  # fmt: skip
+         "formats.md": formats, "event-mapping.md": event_mapping,
+         "amqp.md": lambda: amqp_page.page(table)}  # fmt: skip
 
 
 def main() -> None:
