@@ -122,8 +122,12 @@ def event_mapping() -> str:
     return (
         "# One event, every protocol\n\nWhere each part of an event lies in each protocol, whichever way it came. "
         "`tests/contract/test_event_mapping.py` sends each part by one protocol and reads it by another. "
-        "Types of AMQP stand in the header `amqp.types`, one code of the specification a header.\n\n"
-        + table(["part of the event", "AMQP", "Kafka", "HTTP and CloudEvents"], [list(row) for row in MAPPING])
+        "Types of AMQP stand in the header `amqp.types`, one code of the specification a header. Event Hubs' HTTP API, "
+        "`POST /{hub}/messages`, only sends: what comes by it is read by the others.\n\n"
+        + table(
+            ["part of the event", "AMQP", "Kafka", "HTTP and CloudEvents", "Event Hubs' send API"],
+            [list(row) for row in MAPPING],
+        )
     )
 
 
