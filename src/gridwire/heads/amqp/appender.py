@@ -64,10 +64,10 @@ class Appender:
         """What was appended last, as long as it is under way."""
         self._due = False
 
-    def add(self, place: Place, taker: Taker, delivery: Delivery) -> None:
-        """Take one delivery in. Raises AmqpError when it is malformed, UnknownHub."""
+    def add(self, place: Place, taker: Taker, delivery: Delivery, size: int) -> None:
+        """Take one delivery of `size` bytes in. Raises AmqpError when it is malformed, UnknownHub."""
         filling = self._filling.get(place)
-        if filling is not None and filling.records.size + delivery.size > filling.target:
+        if filling is not None and filling.records.size + size > filling.target:
             self._append(place)
             filling = None
         if filling is None:

@@ -51,12 +51,12 @@ class Sender:
         """Take one delivery."""
         if self._link.credit < SENDER_CREDIT // 2:
             self._connection.engine.grant(self._link, SENDER_CREDIT)
-        size = delivery.size
+        size = delivery.end - delivery.start
         self._connection.charge(size)  # before the append: it may be refused at once
         try:
             self._check(size)
-            place = self._place if self._place is not None else (self._hub.name, self._turn(delivery))
-            self._context.appender.add(place, self, delivery)
+            place = self._place or (self._hub.name, self._turn(delivery))
+            self._context.appender.add(place, self, delivery, size)
         except GridwireError as error:
             self._connection.release(size)
             self._refuse(delivery, error)

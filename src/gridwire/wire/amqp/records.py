@@ -71,7 +71,7 @@ class Records:
                 if start >= end:
                     raise AmqpError(DECODE_ERROR, "a batch without events")
                 self._add_batch(data, start, end, key)
-            elif key is not None or not self._add_plain(data, start, end):
+            elif key is not None or data[start : start + 3] != _DATA_SECTION or not self._add_plain(data, start, end):
                 self._add(data, start, end, key)
         except BaseException:
             del self.parts[before[0] :]
