@@ -69,6 +69,8 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 _MALFORMED: Final = "a stored event's headers are malformed"
+_PROPERTIES_SECTION: Final = b"\x00\x53\x73"
+_APPLICATION_SECTION: Final = b"\x00\x53\x74"
 _FIELD, _TRANSPORT, _ANNOTATION, _APPLICATION, _APART = range(5)
 
 _Place = tuple[int, int, bytes, int]
@@ -77,7 +79,7 @@ _Place = tuple[int, int, bytes, int]
 
 def _place_of(name: bytes) -> _Place:
     if name in (TYPES, BODY, FOOTER):
-        return _APART, 0, b"", 0
+        return _APART, 0, name, 0
     place = _PLACE.get(name)
     if place is not None:
         return _FIELD, place, b"", PROPERTIES[place][2]
@@ -96,26 +98,47 @@ _PLACES: Final = Known(_place_of, NAMES_KNOWN, NAME_BYTES_KNOWN)
 
 def _read_headers(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[_Place, bytes | None]]]:
     """(headers that say how others are meant, by name; others with their places)."""
-    end = len(data)
-    count, at = _read_varint(data, 0)
     apart: dict[bytes, bytes] = {}
     rest: list[tuple[_Place, bytes | None]] = []
-    for _ in range(min(count, end)):
-        size = data[at] if at < end else 0x80
-        size, at = (size >> 1, at + 1) if size < 0x80 and not size & 1 else _read_varint(data, at)
-        start, at = at, at + max(size, 0)
-        name = data[start:at]
-        size = data[at] if at < end else 0x80
-        size, at = (size >> 1, at + 1) if size < 0x80 and not size & 1 else _read_varint(data, at)
-        start, at = at, at + max(size, 0)
-        place = _PLACES[name]
-        if place[0] == _APART:
-            apart[name] = data[start:at]
-        else:
-            rest.append((place, None if size < 0 else data[start:at]))
-    if at != end:
+    try:
+        count, at = _read_varint(data, 0)
+        for _ in range(count):
+            size = data[at]
+            if size & 0x81:  # two bytes or more, or negative
+                size, at = _read_size(data, at)
+            else:
+                size >>= 1
+                at += 1
+            place = _PLACES[data[at : at + size]]
+            at += size
+            size = data[at]
+            if size == 1:
+                at += 1
+                value = None
+            else:
+                if size & 0x81:
+                    size, at = _read_size(data, at)
+                else:
+                    size >>= 1
+                    at += 1
+                value = data[at : at + size]
+                at += size
+            if place[0] == _APART:
+                apart[place[2]] = value or b""
+            else:
+                rest.append((place, value))
+    except IndexError:
+        raise AmqpError(DECODE_ERROR, _MALFORMED) from None
+    if at != len(data):
         raise AmqpError(DECODE_ERROR, _MALFORMED)
     return apart, rest
+
+
+def _read_size(data: bytes, position: int) -> tuple[int, int]:
+    size, after = _read_varint(data, position)
+    if size < 0:
+        raise AmqpError(DECODE_ERROR, _MALFORMED)
+    return size, after
 
 
 def _sections(data: bytes) -> Sections:
@@ -143,9 +166,9 @@ def _sections(data: bytes) -> Sections:
             transport[place] = encoded
         else:
             annotations += (key, encoded)
-    before = types.described(0x73, types.list_(fields)) if fields else b""
+    before = _PROPERTIES_SECTION + types.list_(fields) if fields else b""
     if properties:
-        before += types.described(0x74, types.map_items(properties))
+        before += _APPLICATION_SECTION + types.map_items(properties)
     footer = _footer(apart[FOOTER]) if FOOTER in apart else b""
     return Sections(transport, len(annotations), b"".join(annotations), before, apart.get(BODY, b""), footer)
 
