@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -624,4 +624,4 @@ def _as_kept(terminus: Terminus) -> Terminus:
     """A terminus as it is served: nothing of it outlives its link, whatever durability was asked for."""
     if not terminus.durable and terminus.expiry_policy in (None, "session-end", "link-detach") and not terminus.timeout:
         return terminus
-    return replace(terminus, durable=0, expiry_policy=Symbol("link-detach"), timeout=0)
+    return msgspec.structs.replace(terminus, durable=0, expiry_policy=Symbol("link-detach"), timeout=0)
