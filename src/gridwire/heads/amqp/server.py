@@ -133,10 +133,6 @@ class AmqpHead:
         for name in self._turns:
             self._turns[name] += 1
 
-    def full(self) -> bool:
-        """Whether too much is under way over all connections."""
-        return self.context.pending_bytes >= HEAD_BYTES_MAX
-
     def wait_for_room(self, connection: Connection) -> None:
         """Let a connection go on once less is under way."""
         self._hungry.add(connection)
