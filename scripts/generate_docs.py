@@ -6,7 +6,9 @@ import re
 import sys
 from pathlib import Path
 
+import amqp_page
 import kafka_clients
+from client_ledger import missing_tests
 
 from gridwire import config
 from gridwire.cli.main import EXIT_CODES, app
@@ -89,7 +91,7 @@ def kafka() -> str:
 
 
 def clients() -> str:
-    if missing := kafka_clients.missing_tests():
+    if missing := missing_tests(kafka_clients.CLIENTS):
         sys.exit(f"the ledger of Kafka clients names tests that are not there: {', '.join(missing)}")
     rows = [[client.name, client.version, client.passes, f"`{client.file}`"] for client in kafka_clients.CLIENTS]
     gaps = [[gap.what, gap.clients, gap.instead] for gap in kafka_clients.GAPS]
@@ -121,13 +123,18 @@ def event_mapping() -> str:
     return (
         "# One event, every protocol\n\nWhere each part of an event lies in each protocol, whichever way it came. "
         "`tests/contract/test_event_mapping.py` sends each part by one protocol and reads it by another. "
-        "Types of AMQP stand in the header `amqp.types`, one code of the specification a header.\n\n"
-        + table(["part of the event", "AMQP", "Kafka", "HTTP and CloudEvents"], [list(row) for row in MAPPING])
+        "Types of AMQP stand in the header `amqp.types`, one code of the specification a header. Event Hubs' HTTP API, "
+        "`POST /{hub}/messages`, only sends: what comes by it is read by the others.\n\n"
+        + table(
+            ["part of the event", "AMQP", "Kafka", "HTTP and CloudEvents", "Event Hubs' send API"],
+            [list(row) for row in MAPPING],
+        )
     )
 
 
 PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients,
-         "formats.md": formats, "event-mapping.md": event_mapping}  # fmt: skip
+         "formats.md": formats, "event-mapping.md": event_mapping,
+         "amqp.md": lambda: amqp_page.page(table)}  # fmt: skip
 
 
 def main() -> None:

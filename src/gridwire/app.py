@@ -285,9 +285,7 @@ class Hub:
 
     async def _stop_heads(self) -> None:
         await self.membership.close()  # first, or members that wait for their group hold the heads
-        for head in (self.kafka, self.http, self.amqp):
-            if head is not None:
-                await head.stop()
+        await _stop(self.kafka, self.http, self.amqp)
 
     async def _close_broker(self) -> None:
         if self.local is not None:
@@ -413,9 +411,7 @@ class Gateway(Hub):
         await self._start_http()
 
     async def _stop_heads(self) -> None:
-        for head in (self.http, self.amqp):
-            if head is not None:
-                await head.stop()
+        await _stop(self.http, self.amqp)
 
     async def _close_broker(self) -> None:
         await self._cluster.close()
@@ -423,6 +419,14 @@ class Gateway(Hub):
     def endpoints(self) -> dict[str, str]:
         """Where clients connect: Kafka clients to the cluster itself."""
         return {"kafka": self.address.bootstrap, **super().endpoints(), "broker": self.address.url}
+
+
+async def _stop(*heads: KafkaHead | HttpHead | AmqpHead | None) -> None:
+    """Stop heads at the same time: each may wait for what its clients have under way. Raises what the first raised."""
+    outcomes = await asyncio.gather(*(head.stop() for head in heads if head is not None), return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
 
 
 def _token_issuer(settings: Settings) -> TokenIssuer | None:
