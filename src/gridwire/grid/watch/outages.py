@@ -12,7 +12,8 @@ ended. An outage is open from the first evidence on (estimated), and confirmed w
 Silence alone opens an outage of three customers or more, never in a failure of the communication, see `presence`.
 Messages of known outages open nothing. The start is that of the earliest last gasp, or of the interval that is missing.
 
-**Source**: last gasp after 45 s without voltage and the filter of bellwether meters are published practice; sustained interruptions last longer than 5 min (IEEE 1366).
+**Source**: last gasp after 45 s without voltage and the filter of bellwether meters are published practice; an
+interruption longer than 5 min is sustained (IEEE 1366).
 """
 
 from __future__ import annotations
