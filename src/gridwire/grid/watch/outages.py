@@ -40,6 +40,14 @@ EPOCH_S: Final = 946_684_800
 SUSTAINED_S: Final = 300
 """Longest momentary interruption (IEEE 1366)."""
 
+GASP_SHARE: Final = 0.01
+SILENT_SHARE: Final = 0.1
+"""A device is thought of when this share of its usage points gasped, or fell silent. It bounds the work, not the
+result: with less, the other usage points speak against it."""
+
+REST_INTERVALS: Final = 4
+"""Intervals after the end of an outage in which customers that were not heard of are watched."""
+
 _US: Final = 1_000_000
 _GASP, _RESTORED, _COMM_LOST = (KINDS.index(kind) for kind in ("LAST_GASP", "POWER_RESTORED", "COMM_LOST"))
 
@@ -61,7 +69,8 @@ class OutageSettings:
         nested_prior: the same of a device below one that has just come back.
         merge_s: last gasps this close in time may have one cause.
         young_s: how long after its opening an outage may still turn out to be another device's.
-        single_wait_s: how long a lone last gasp must stand before it is told.
+        single_wait_s: how long a lone last gasp must stand before it is told without another sign; 0: it is told when
+            an interval is missing too, for meters send last gasps for nothing about as often as they are out alone.
         clock_s: how far clocks of meters may be off.
         restore_wait_s: how long after the first sign of supply others may give theirs.
         storm_gust_ms: gusts from which silence alone opens nothing, for `storm_s`.
@@ -73,10 +82,10 @@ class OutageSettings:
     false_gasp: float = 1e-4
     gasp_spread_s: float = 10.0
     priors: tuple[float, ...] = (-9.5, -8.0, -8.0, -8.0, -9.0)
-    nested_prior: float = -5.0
+    nested_prior: float = -7.0
     merge_s: int = 60
     young_s: int = 120
-    single_wait_s: int = 60
+    single_wait_s: int = 0
     clock_s: int = 5
     restore_wait_s: int = 30
     silent_customers_min: int = 3
@@ -103,6 +112,17 @@ class Outage:
     reviewed: tuple[Any, ...] = ()
 
 
+@dataclass(slots=True)
+class Rest:
+    """Customers of an outage that ended who have not been heard of: out for a reason of their own, or just unheard."""
+
+    node: int
+    start_s: int
+    since_s: int
+    name: str
+    units: _Units
+
+
 class Outages(Detector):
     """See the module. Memory: 22 bytes a usage point beside the tree."""
 
@@ -121,6 +141,7 @@ class Outages(Detector):
         self._lost = np.zeros(n, np.bool_)  # the head-end lost it
         self._out = np.zeros(n, np.bool_)  # member of an open outage
         self._open: list[Outage] = []
+        self._rests: list[Rest] = []
         self._gasped: set[int] = set()  # candidates: last gasps that no outage explains yet
         self._hits, self._tries = 20 * self.settings.gasp_reliability, 20.0
         self._bellwether = np.isin(np.array(index.unit_ids, object), list(self.settings.bellwethers))
@@ -180,12 +201,14 @@ class Outages(Detector):
 
     def findings(self, now_us: int) -> list[Finding]:
         """Outages that opened, changed or ended."""
-        due = self._presence.advance(now_us, self._out | self._sign)
+        due = self._presence.advance(now_us, lambda: self._out | self._sign)
         if due:
             self._tell_failure()
         if self._dirty or due or (self._again_us and now_us >= self._again_us):
             self._dirty, self._again_us = False, 0
             self._locate(now_us, due)
+            if due:
+                self._check_rests(now_us)
             self._restore(now_us)
             self._tell(now_us)
         found, self._found = self._found, []
@@ -237,7 +260,7 @@ class Outages(Detector):
         self._sign[gone] = self._sign[gone] & self._out[gone]
 
     def _explain(self, evidence: _Units, start_s: int, now_us: int, young: list[Outage], *, by_silence: bool) -> None:
-        for top in self._tree.spans(evidence):
+        for top in self._tree.spans(evidence, SILENT_SHARE if by_silence else GASP_SHARE):
             units = self._tree.below(top)
             llr = self._evidence(units, start_s, now_us, young, by_silence)
             bonus = {outage.node: 2.0 for outage in young}
@@ -263,11 +286,13 @@ class Outages(Detector):
         missed = presence.silent(units) & (presence.due > start_s) & (not presence.failed)
         llr += np.where(missed, -math.log(presence.miss), 0.0)
         llr += np.where(self._lost[units] & ~active, 1.5, 0.0)
-        waited = now_us - self._gasp_us[units] >= settings.single_wait_s * _US
-        llr += np.where(active & waited, 2.0, 0.0)
-        if active.any() and not waited[active].all():
-            self._once_more(first_us + settings.single_wait_s * _US)
-            self._once_more(now_us + _US)
+        if settings.single_wait_s:
+            waited = now_us - self._gasp_us[units] >= settings.single_wait_s * _US
+            llr += np.where(active & waited, 2.0, 0.0)
+            if not waited[active].all():
+                self._once_more(first_us + settings.single_wait_s * _US)
+        if active.any() and now_us - first_us < 4 * settings.gasp_spread_s * _US:
+            self._once_more(now_us + _US)  # those who have not gasped by then say more
         supplied = (self._on_s[units] > start_s) & ~active
         llr[supplied] = np.where(self._sign[units[supplied]] & self._out[units[supplied]], 0.0, -12.0)
         known = self._out[units].copy()
@@ -384,10 +409,42 @@ class Outages(Detector):
             self._found.append(finding)
         self._open.remove(outage)
         self._out[members] = False
-        self._gasped.update(members[self._gasp_s[members] > self._on_s[members]].tolist() if "part_of" in why else ())
-        done = members if "part_of" not in why else members[:0]
-        self._sign[done] = False
-        self._gasp_s[done] = 0
+        if "part_of" in why:
+            self._gasped.update(members[self._gasp_s[members] > self._on_s[members]].tolist())
+        if "part_of" not in why:
+            self._sign[members] = False
+            self._gasp_s[members] = 0
+            if len(ends) and not back.all():
+                rest = Rest(outage.node, outage.start_s, ended_s, finding.id, members[~back])
+                self._rests.append(rest)
+
+    def _check_rests(self, now_us: int) -> None:
+        """An interval became due: who of the rest has not sent it is still out."""
+        presence, interval_s = self._presence, self.index.interval_s
+        for rest in list(self._rests):
+            rest.units = rest.units[(self._on_s[rest.units] <= rest.start_s) & ~self._out[rest.units]]
+            if not len(rest.units) or presence.due - rest.since_s > REST_INTERVALS * interval_s:
+                self._rests.remove(rest)
+                continue
+            since = np.maximum(presence.ends[rest.units], rest.since_s)
+            missing = np.clip(-((since - presence.due) // interval_s), 0, 2)  # a part of an interval counts as one
+            if missing.any() and not presence.failed:
+                self._open_nested(rest, missing, now_us)
+
+    def _open_nested(self, rest: Rest, missing: NDArray[Any], now_us: int) -> None:
+        units = self._tree.below(rest.node)
+        llr = np.full(len(units), -12.0)
+        place = np.searchsorted(np.sort(units), rest.units)
+        rows = np.argsort(units, kind="stable")[place]
+        llr[rows] = missing * -math.log(self._presence.miss) - np.log1p(-self._reliability(rest.units))
+        llr[rows[missing == 0]] = 0.0
+        priors = np.full(len(self._priors), self.settings.nested_prior)
+        silent = rest.units[missing > 0]
+        for device in self._tree.explain(rest.node, llr, priors, {}):
+            members = silent[np.isin(silent, self._tree.below(device.node))]
+            self._out[members] = True
+            self._sign[members] = True
+            self._open.append(Outage(device.node, rest.start_s, now_us, device.score, members, nested_in=rest.name))
 
     def _learn(self, outage: Outage) -> None:
         """The share of last gasps that arrive."""
@@ -471,6 +528,7 @@ class Outages(Detector):
             "hits": self._hits, "tries": self._tries, "storm": self._storm_until_us, "failure": self._failure_s,
             "dirty": self._dirty, "again": self._again_us, "gasped": sorted(self._gasped),
             "open": [{**asdict(outage), "members": len(outage.members)} for outage in self._open],
+            "rests": [{**asdict(rest), "units": rest.units.tolist()} for rest in self._rests],
         }  # fmt: skip
         members = [outage.members for outage in self._open]
         return {
@@ -489,6 +547,8 @@ class Outages(Detector):
         self._hits, self._tries = notes["hits"], notes["tries"]
         self._storm_until_us, self._failure_s = notes["storm"], notes["failure"]
         self._dirty, self._again_us, self._gasped = notes["dirty"], notes["again"], set(notes["gasped"])
+        rests = notes["rests"]
+        self._rests = [Rest(**{**known, "units": np.array(known["units"], np.int32)}) for known in rests]
         at = 0
         self._open = []
         for known in notes["open"]:

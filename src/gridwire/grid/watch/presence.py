@@ -7,13 +7,17 @@ a replay of the past. When the silent are many and nobody told why, it is the wa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-DAY_S = 86_400
+DAY_S: Final = 86_400
+
+KnownOut = Callable[[], NDArray[np.bool_]]
+"""Which usage points have another sign of an outage, when somebody wants to know. **Shape**: `[n]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,8 @@ class Presence:
             np.maximum.at(self.ends, points, ends)
             self._newest = max(self._newest, int(ends.max()))
 
-    def advance(self, now_us: int, known_out: NDArray[np.bool_]) -> bool:
-        """Whether an interval has become due. `known_out`: `[n]`, usage points with another sign of an outage."""
+    def advance(self, now_us: int, known_out: KnownOut) -> bool:
+        """Whether an interval has become due."""
         end = self._newest
         while end > self._quorum_end and not self._has_quorum(end):
             end -= self._interval_s
@@ -76,16 +80,16 @@ class Presence:
         active = int(np.count_nonzero(self.ends > end - DAY_S))
         return int(np.count_nonzero(self.ends >= end)) >= max(1, self._settings.quorum * active)
 
-    def _judge(self, now_us: int, known_out: NDArray[np.bool_]) -> bool:
+    def _judge(self, now_us: int, known_out: KnownOut) -> bool:
         waited = now_us - self._quorum_us >= self._settings.grace_s * 1_000_000
         if self._quorum_end > self.due and waited:
             self._set_due(self._quorum_end, known_out)
             return True
         return False
 
-    def _set_due(self, end: int, known_out: NDArray[np.bool_]) -> None:
+    def _set_due(self, end: int, known_out: KnownOut) -> None:
         self.due = end
-        active = (self.ends > end - DAY_S) & ~known_out
+        active = (self.ends > end - DAY_S) & ~known_out()
         share = float(np.count_nonzero(active & (self.ends < end))) / max(1, int(np.count_nonzero(active)))
         limit = self._settings.failure_share
         self.failed = share > (limit / 2 if self.failed else limit)

@@ -112,29 +112,29 @@ class Tree:
                 return int(self._first[level]) + self._ids[level].index(id)
         return NONE
 
-    def spans(self, units: _Nodes) -> list[int]:
-        """The lowest nodes that hold all of these usage points: one for each separate part of the network."""
-        nodes = np.unique(units)
-        tops: list[int] = []
-        for level in range(len(LEVELS)):
-            here = self.level[nodes] == level
-            parents = self.parent[nodes]
-            top = here & (parents == NONE)
-            tops += nodes[top].tolist()
-            moved = np.where(here & ~top, parents, nodes)[~top]
-            nodes = np.unique(moved)
-        return [self._descend(top, units) for top in tops]
+    def spans(self, units: _Nodes, share: float) -> list[int]:
+        """Separate parts of the network to look for devices in: what these usage points are close together in.
 
-    def _descend(self, top: int, units: _Nodes) -> int:
-        """The lowest node under `top` that holds all of the units that `top` holds."""
-        begin, end = self._bounds[top].tolist()
-        bounds = self._bounds[units]
-        mine = bounds[(bounds[:, 0] >= begin) & (bounds[:, 1] <= end)]
-        low, high = int(mine[:, 0].min()), int(mine[:, 1].max())
-        node = int(self._order[low])
-        while self._bounds[node][1] < high and node != top:
-            node = int(self.parent[node])
-        return node
+        Of each its highest ancestor of which at least two, and at least a `share` of all below it, are among them;
+        where there is none, the usage point itself.
+        """
+        tops, at = units.copy(), units
+        rows = np.arange(len(units))
+        while len(rows):
+            at = self.parent[at]
+            rows, at = rows[at >= 0], at[at >= 0]
+            nodes, inverse, counts = np.unique(at, return_inverse=True, return_counts=True)
+            sizes = self._bounds[nodes, 1] - self._bounds[nodes, 0]
+            dense = ((counts >= 2) & (counts >= share * sizes))[inverse]
+            tops[rows[dense]] = at[dense]
+        found: list[int] = []
+        end = 0
+        nodes = np.unique(tops)
+        for node in nodes[np.lexsort((-self._bounds[nodes, 1], self._bounds[nodes, 0]))].tolist():
+            if self._bounds[node, 1] > end:
+                found.append(node)
+                end = int(self._bounds[node, 1])
+        return found
 
     def explain(self, node: int, llr: _Floats, priors: _Floats, bonus: Mapping[int, float]) -> list[Device]:
         """The devices under `node` (itself included) that best explain the evidence.
