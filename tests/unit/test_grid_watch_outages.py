@@ -162,6 +162,14 @@ def test_a_momentary_outage_is_told_as_such() -> None:
     assert closed.evidence["customer_minutes"] == pytest.approx(20.0)
 
 
+def test_an_outage_that_is_over_when_it_is_heard_of_is_told_once() -> None:
+    grid = Grid()
+    grid.say("LAST_GASP", [f"U1.{i}" for i in range(10)], 10, late=500)
+    grid.say("POWER_RESTORED", [f"U1.{i}" for i in range(10)], 400, late=110)
+    assert grid.ask(511) == [("closed", "T1", "outage")]
+    assert grid.last().evidence["sustained"] is True and grid.ask(600) == []
+
+
 def test_who_is_not_back_is_still_out_below() -> None:
     grid = Grid()
     for t in range(4):

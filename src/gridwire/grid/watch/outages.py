@@ -175,6 +175,10 @@ class Outages(Detector):
             self._take_gasps(seen.points[gasps], times[gasps], seen.received_us[gasps])
         back = seen.kinds == _RESTORED
         if back.any():
+            points = seen.points[back]
+            if np.any((self._gasp_s[points] > self._on_s[points]) & ~self._out[points]):
+                # They come together where a head-end delivers late: an outage that is over was one all the same.
+                self._locate(int(seen.received_us.max()), False)
             np.maximum.at(self._on_s, seen.points[back], times[back])
             self._sign[seen.points[back]] |= self._out[seen.points[back]]
             self._dirty = True
@@ -405,7 +409,7 @@ class Outages(Detector):
                 "sustained": ended_s - outage.start_s > SUSTAINED_S,
             }
         finding = self._finding(outage, FindingState.CLOSED, why, ended_s)
-        if outage.face:
+        if outage.face or not why.keys() & {"part_of", "unconfirmed"}:
             self._found.append(finding)
         self._open.remove(outage)
         self._out[members] = False
