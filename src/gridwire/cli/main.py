@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",
     "export": "gridwire.cli.export:export",
+    "reliability": "gridwire.cli.reliability:reliability",
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",
     "salvage": "gridwire.cli.salvage:salvage",
