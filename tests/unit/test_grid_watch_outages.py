@@ -203,7 +203,12 @@ def test_a_single_customer_that_stays_out_is_found_by_its_silence() -> None:
         grid.ask(end + 30)
         found = grid.ask(end + 160)
     assert ("opened", "U1.9", "outage") in found
-    assert grid.last().evidence["nested_in"].startswith("outage/transformer/T1/")
+    nested, parent = grid.last(), grid.told[-2]
+    assert nested.evidence["nested_in"] == parent.id and parent.subject == "T1"
+    # The customer is counted once.
+    assert parent.state is FindingState.CLOSED and parent.evidence["customers"] == 9
+    assert parent.evidence["still_out_customers"] == 1
+    assert parent.evidence["customer_minutes"] == pytest.approx(9 * 790 / 60, abs=0.1)
 
 
 def test_readings_of_most_contradict_an_estimate() -> None:

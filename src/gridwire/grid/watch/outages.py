@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +32,7 @@ from gridwire.grid.meter_event import KINDS
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import Detector, SeenEvents, SeenReadings, SeenWeather
 from gridwire.grid.watch.presence import Presence, PresenceSettings
+from gridwire.grid.watch.told import from_json, to_json
 from gridwire.grid.watch.tree import UNIT, Device, Tree
 
 EPOCH_S: Final = 946_684_800
@@ -119,7 +120,7 @@ class Rest:
     node: int
     start_s: int
     since_s: int
-    name: str
+    told: Finding
     units: _Units
 
 
@@ -419,7 +420,7 @@ class Outages(Detector):
             self._sign[members] = False
             self._gasp_s[members] = 0
             if len(ends) and not back.all():
-                rest = Rest(outage.node, outage.start_s, ended_s, finding.id, members[~back])
+                rest = Rest(outage.node, outage.start_s, ended_s, finding, members[~back])
                 self._rests.append(rest)
 
     def _check_rests(self, now_us: int) -> None:
@@ -448,7 +449,21 @@ class Outages(Detector):
             members = silent[np.isin(silent, self._tree.below(device.node))]
             self._out[members] = True
             self._sign[members] = True
-            self._open.append(Outage(device.node, rest.start_s, now_us, device.score, members, nested_in=rest.name))
+            self._open.append(Outage(device.node, rest.start_s, now_us, device.score, members, nested_in=rest.told.id))
+            self._tell_less(rest, len(members))
+
+    def _tell_less(self, rest: Rest, count: int) -> None:
+        """The outage that ended had fewer customers: some are counted in the one that goes on."""
+        known = rest.told.evidence
+        minutes = (rest.since_s - rest.start_s) / 60 * count
+        evidence = {
+            **known,
+            "customers": known["customers"] - count,
+            "still_out_customers": known.get("still_out_customers", 0) + count,
+            "customer_minutes": round(known["customer_minutes"] - minutes, 1),
+        }
+        rest.told = replace(rest.told, evidence=evidence)
+        self._found.append(rest.told)
 
     def _learn(self, outage: Outage) -> None:
         """The share of last gasps that arrive."""
@@ -532,7 +547,7 @@ class Outages(Detector):
             "hits": self._hits, "tries": self._tries, "storm": self._storm_until_us, "failure": self._failure_s,
             "dirty": self._dirty, "again": self._again_us, "gasped": sorted(self._gasped),
             "open": [{**asdict(outage), "members": len(outage.members)} for outage in self._open],
-            "rests": [{**asdict(rest), "units": rest.units.tolist()} for rest in self._rests],
+            "rests": [_plain_rest(rest) for rest in self._rests],
         }  # fmt: skip
         members = [outage.members for outage in self._open]
         return {
@@ -551,8 +566,7 @@ class Outages(Detector):
         self._hits, self._tries = notes["hits"], notes["tries"]
         self._storm_until_us, self._failure_s = notes["storm"], notes["failure"]
         self._dirty, self._again_us, self._gasped = notes["dirty"], notes["again"], set(notes["gasped"])
-        rests = notes["rests"]
-        self._rests = [Rest(**{**known, "units": np.array(known["units"], np.int32)}) for known in rests]
+        self._rests = [_rest(known) for known in notes["rests"]]
         at = 0
         self._open = []
         for known in notes["open"]:
@@ -561,3 +575,16 @@ class Outages(Detector):
             known |= {name: tuple(known[name]) for name in lists}
             self._open.append(Outage(**known, members=arrays["members"][at : at + count].astype(np.int32)))
             at += count
+
+
+def _plain_rest(rest: Rest) -> dict[str, Any]:
+    """For a snapshot."""
+    return {
+        "node": rest.node, "start_s": rest.start_s, "since_s": rest.since_s, "told": to_json(rest.told).decode(),
+        "units": rest.units.tolist(),
+    }  # fmt: skip
+
+
+def _rest(known: dict[str, Any]) -> Rest:
+    told, units = from_json(known["told"].encode()), np.array(known["units"], np.int32)
+    return Rest(known["node"], known["start_s"], known["since_s"], told, units)
