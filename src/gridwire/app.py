@@ -39,6 +39,7 @@ from gridwire.config import OFF, Settings, broker_flags, is_loopback, kafka_addr
 from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import (
+    ALERT_NOTES,
     ALERTS,
     FEEDERS,
     METER_EVENTS,
@@ -349,7 +350,7 @@ class Hub:
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
         if NETWORK in names:
-            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS):
+            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, ALERT_NOTES):
                 if name not in names:
                     with contextlib.suppress(HubExists):
                         await self.broker.create_hub(name)

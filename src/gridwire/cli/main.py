@@ -39,6 +39,8 @@ _COMMANDS: Final = {
     "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",
     "export": "gridwire.cli.export:export",
+    "alert": "gridwire.cli.alerts:alert",
+    "reliability": "gridwire.cli.reliability:reliability",
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",
     "salvage": "gridwire.cli.salvage:salvage",

@@ -14,6 +14,7 @@ FEEDERS: Final = "grid.feeders"
 NETWORK: Final = "grid.network"
 FEEDER_PARTS: Final = "grid.feeder-parts"
 ALERTS: Final = "grid.alerts"
+ALERT_NOTES: Final = "grid.alert-notes"
 FORECASTS: Final = "grid.forecasts"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
@@ -31,11 +32,12 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
+    ALERT_NOTES: {"cleanup": "compact", "retention_ms": -1, "timestamp_type": "append"},
     FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
     MODELS: {"retention_ms": -1},
     WEATHER: {"capture": "events", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
 }
 """Settings by hub name."""
 
-SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER})
+SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER, ALERT_NOTES})
 """Hubs whose order as a whole matters more than their rate."""

@@ -10,7 +10,9 @@ from gridwire.core.errors import Unsupported
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import Detector
 
-_PLACES: Final[dict[str, tuple[str, str]]] = {}
+_PLACES: Final[dict[str, tuple[str, str]]] = {
+    "outages": ("outages", "Outages"),
+}
 
 NAMES: Final = tuple(_PLACES)
 """Names of all detectors."""

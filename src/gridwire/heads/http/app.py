@@ -12,8 +12,10 @@ from starlette.types import Message, Receive, Scope, Send
 from gridwire.auth.model import Action
 from gridwire.broker.port import Broker
 from gridwire.core.errors import GridwireError, RemoteProtocolError
+from gridwire.core.hubs import ALERT_NOTES, ALERTS
 from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
+from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.ingest import Ingest
@@ -64,6 +66,7 @@ class App:
         processors: Processors,
         registry: Schemas,
         event_hubs: EventHubsSend,
+        alerts: Alerts,
         doorman: Doorman | None = None,
     ) -> None:
         self._broker = broker
@@ -80,6 +83,7 @@ class App:
         self._processors = processors
         self._registry = registry
         self._event_hubs = event_hubs
+        self._alerts = alerts
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
         self._policies = None if doorman is None else Policies(doorman.access)
@@ -112,6 +116,11 @@ class App:
             Route("identities", "/v1/identities/recipient", {"GET": self._recipient}),
             Route("identities", "/v1/identities/export", {"POST": self._export_identities}),
             Route("identities", "/v1/identities/import", {"POST": self._import_identities}),
+            Route("alerts", "/v1/alerts", {"GET": self._list_alerts}),
+            Route("alert", "/v1/alerts/{id}", {"GET": self._show_alert}),
+            Route("ack", "/v1/alerts/{id}/ack", {"POST": self._acknowledge}),
+            Route("silences", "/v1/silences", {"GET": self._list_silences, "POST": self._silence}),
+            Route("silence", "/v1/silences/{name}", {"DELETE": self._unsilence}),
             Route("live", "/v1/live", {"GET": self._live_stream}),
             Route("status", "/v1/status", {"GET": self._status}),
             Route("metrics", "/metrics", {"GET": self._metrics}),
@@ -368,6 +377,38 @@ class App:
     async def _import_identities(self, call: Call) -> Answer:
         policies, who = self._rules(call)
         return json_answer(await policies.take(who, await self._body(call)))
+
+    def _speaks(self, call: Call) -> str:
+        """Who leaves a note on alerts, empty where nobody signs in. Raises HttpError 403."""
+        if self._doorman is None:
+            return ""
+        self._doorman.require(call.scope, Action.SEND, ALERT_NOTES)
+        return str(call.scope[IDENTITY].name)
+
+    async def _list_alerts(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        return json_answer(await self._alerts.list(call.query()))
+
+    async def _show_alert(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        return json_answer(await self._alerts.show(call.name))
+
+    async def _acknowledge(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        who = self._speaks(call)
+        return json_answer(await self._alerts.acknowledge(call.name, who, await self._body(call)))
+
+    async def _list_silences(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        return json_answer(await self._alerts.silences())
+
+    async def _silence(self, call: Call) -> Answer:
+        who = self._speaks(call)
+        return json_answer(await self._alerts.silence(who, await self._body(call)), 201)
+
+    async def _unsilence(self, call: Call) -> Answer:
+        await self._alerts.unsilence(call.name, self._speaks(call))
+        return Answer(204, b"", [])
 
     async def _status(self, call: Call) -> Answer:
         return json_answer(self._overview.status())

@@ -21,6 +21,7 @@ from gridwire.broker.port import GroupDirectory, Journal
 from gridwire.broker.schemas import SchemaRegistry
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.heads.http.admin import Admin
+from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.app import App
 from gridwire.heads.http.connection import HubConnection, connection_class
 from gridwire.heads.http.eventhubs import EventHubsSend
@@ -106,6 +107,7 @@ class HttpHead:
             processors=Processors(broker, groups, clock),
             registry=Schemas(SchemaRegistry(broker, clock)),
             event_hubs=EventHubsSend(broker, ingest, clock, self._limits, memory),
+            alerts=Alerts(broker, clock),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls
