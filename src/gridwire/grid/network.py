@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too.
 
     Args:
-        nominal_v: what meters of its usage points measure at 1 pu: phase to neutral, or between the legs of a split phase.
+        nominal_v: what meters of its usage points measure at 1 pu: phase to neutral, or between legs of a split phase.
         meter: usage point that measures all it delivers, "" for none. It lies under another transformer (the
             substation's), or its energy would be summed twice.
         indoors: in a kiosk or building, where its surroundings are warmer than the weather.
@@ -79,6 +79,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         interval_s: length of the expected readings' interval.
+        voltage_standard: what voltages are judged by: EN 50160 or ANSI C84.1.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     feeders: tuple[Feeder, ...]
     usage_points: tuple[UsagePoint, ...]
     interval_s: int = 900
+    voltage_standard: Literal["en50160", "ansi_c84_1"] = "en50160"
 
     def index(self) -> NetworkIndex:
         """The model as arrays, for grouping."""
@@ -122,6 +124,7 @@ class NetworkIndex:
     expected_of_transformer: NDArray[np.int32]
     expected_of_feeder: NDArray[np.int32]
     interval_s: int
+    voltage_standard: str
 
 
 _DECODER = msgspec.json.Decoder(Network)
@@ -233,4 +236,5 @@ def _index(network: Network) -> NetworkIndex:
         ),
         expected_of_feeder=np.bincount(feeder_of_unit[channel_unit], minlength=len(feeder_at)).astype(np.int32),
         interval_s=network.interval_s,
+        voltage_standard=network.voltage_standard,
     )

@@ -2,11 +2,11 @@
 
     load, ambient -> top oil (tau_oil) -> hot spot (tau_winding) -> ageing factor -> loss of life
 
-Within a step load and ambient are constant, so its exponential is exact whatever its length: intervals may be irregular.
-The ageing factor is averaged between both ends of a step.
+Within a step load and ambient are constant, so its exponential is exact whatever its length: intervals may be
+irregular. The ageing factor is averaged between both ends of a step.
 
-Source: IEC 60076-7:2018, clause 8.2 (exponential equations) and clause 6.3 (relative ageing of both papers); constants
-of distribution transformers, ONAN. Life of 180,000 h: IEEE C57.91.
+Source: IEC 60076-7, exponential equations of the hot spot and relative ageing rates of both papers; constants of
+distribution transformers, ONAN. Life of 180,000 h: IEEE C57.91.
 """
 
 from __future__ import annotations

@@ -27,9 +27,7 @@ class Ambient:
 
     def take(self, seen: SeenWeather) -> None:
         """Take observations; older ones than what is known are passed over."""
-        for station, ts_us, value in zip(
-            seen.stations, seen.ts_us.tolist(), seen.temperature_c.tolist(), strict=True
-        ):
+        for station, ts_us, value in zip(seen.stations, seen.ts_us.tolist(), seen.temperature_c.tolist(), strict=True):
             self._station = self._station or station
             if station == self._station and ts_us >= self._ts_us and np.isfinite(value):
                 self._temperature_c, self._ts_us = value, ts_us

@@ -9,12 +9,13 @@ that ends much later than its event, so no clock moves the ring far ahead.) Of a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gridwire.columnar.medians import group_medians
+from gridwire.columnar.units import group_medians
 from gridwire.grid import reading_types
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import SeenReadings
@@ -84,7 +85,7 @@ class VoltageFrames:
         steps = np.rint(off / UNIT).astype(np.int16)
         running = np.maximum.accumulate(np.maximum(slots, self.newest))
         cuts = [0, *(np.flatnonzero(np.diff(running)) + 1).tolist(), len(rows)]
-        for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for begin, end in pairwise(cuts):
             yield from self._move(int(running[begin]))
             open = slots[begin:end] > self.newest - self._depth
             self.late += int(end - begin - open.sum())

@@ -1,8 +1,8 @@
 """Overload, hot spot and ageing of every transformer, live from its load and the weather.
 
 An interval counts when at least half of its readings are there, scaled to all of them; less is a gap. Over a gap the
-load before it is held, and the hours are told as held. Thresholds are those of IEC 60076-7:2018, table 4, distribution
-transformers: normal cyclic loading up to 1.5 of rated current and 120 degC, long-time emergency up to 140 degC.
+load before it is held, and the hours are told as held. Thresholds are the limits of IEC 60076-7 for loading distribution
+transformers above nameplate: normal cyclic loading up to 1.5 of rated current and 120 degC, long-time emergency up to 140 degC.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Loading:
     _ARRAYS = ("slots", "load_pu", "rate", "peak_pu", "factor", "watched_h", "held_h", "observed")
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """The whole state; findings have been taken by then."""
+        """The whole state but for what was found."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in self._ARRAYS}
         arrays |= self.model.to_arrays() | self.ambient.to_arrays()
         arrays |= {"open_slots": self._open.slots, "open_values": self._open.values}
