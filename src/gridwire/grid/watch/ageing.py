@@ -3,7 +3,7 @@
     load, ambient -> top oil (tau_oil) -> hot spot (tau_winding) -> ageing factor -> loss of life
 
 Within a step load and ambient are constant, so its exponential is exact whatever its length: intervals may be
-irregular. The ageing factor is averaged between both ends of a step.
+irregular. The ageing factor of a step is averaged by Simpson's rule.
 
 Source: IEC 60076-7, exponential equations of the hot spot and relative ageing rates of both papers; constants of
 distribution transformers, ONAN. Life of 180,000 h: IEEE C57.91.
@@ -90,14 +90,19 @@ class ThermalModel:
         oil = np.where(first, oil_end, self.top_oil_c[units])
         winding = np.where(first, winding_end, self._winding_k[units])
         oil_k = np.where(first, oil_k_end, self._oil_k[units])
-        before = ageing_factor(oil + winding - oil_k, self._upgraded[units])
-        minutes = hours * 60.0
-        oil = oil_end + (oil - oil_end) * np.exp(-minutes / (s.k11 * s.tau_oil_min))
-        winding = winding_end + (winding - winding_end) * np.exp(-minutes / (s.k22 * s.tau_winding_min))
-        oil_k = oil_k_end + (oil_k - oil_k_end) * np.exp(-minutes * s.k22 / s.tau_oil_min)
+        factors = [ageing_factor(oil + winding - oil_k, self._upgraded[units])]
+        half = hours * 30.0
+        oil_keep, winding_keep, oil_k_keep = (
+            np.exp(-half / minutes)
+            for minutes in (s.k11 * s.tau_oil_min, s.k22 * s.tau_winding_min, s.tau_oil_min / s.k22)
+        )
+        for _ in range(2):
+            oil = oil_end + (oil - oil_end) * oil_keep
+            winding = winding_end + (winding - winding_end) * winding_keep
+            oil_k = oil_k_end + (oil_k - oil_k_end) * oil_k_keep
+            factors.append(ageing_factor(oil + winding - oil_k, self._upgraded[units]))
         self.top_oil_c[units], self._winding_k[units], self._oil_k[units] = oil, winding, oil_k
-        after = ageing_factor(oil + winding - oil_k, self._upgraded[units])
-        mean = (before + after) / 2.0
+        mean = (factors[0] + 4.0 * factors[1] + factors[2]) / 6.0
         self.loss_of_life_h[units] += mean * hours
         return mean
 

@@ -188,7 +188,7 @@ class Losses(Detector):
     def _balances(self, day_kwh: Floats) -> None:
         """Delivered less measured, of transformers with a meter whose day is whole."""
         index, s = self.index, self.settings
-        net = day_kwh - self._energy[1, 0]
+        net = (day_kwh - self._energy[1, 0]).astype(np.float32)
         filled = np.where(np.isnan(day_kwh), np.where(self._days >= s.learn_days, self.base_kwh, np.nan), net)
         n = len(index.transformer_ids)
         measured = np.bincount(index.transformer_of_unit, filled, n)
@@ -220,8 +220,8 @@ class Losses(Detector):
             self.found.append(self._transformer(unit, ended=True))
             self._unaccounted_since[unit] = -1
 
-    def _lost_kwh(self, units: NDArray[np.intp], usual: Floats) -> Floats:
-        lost: Floats = self.base_kwh[units] * np.exp(usual) * (1.0 - np.exp(np.minimum(self.drop[units], 0.0)))
+    def _lost_kwh(self, units: NDArray[np.intp], usual: Floats) -> NDArray[Any]:
+        lost: NDArray[Any] = self.base_kwh[units] * np.exp(usual) * (1.0 - np.exp(np.minimum(self.drop[units], 0.0)))
         return lost
 
     def _scores(self, usual: Floats) -> None:

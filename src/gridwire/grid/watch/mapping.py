@@ -10,9 +10,8 @@ which the voltage of the usage point's own wire is higher: those of low load.
 `analyse` is the method, for any window of voltages, from the lake too. The detector runs it live: it collects a window
 of as many neighbourhoods as its memory allows, analyses them one by one, and goes on with the next ones.
 
-Source: voltage correlation for meter-transformer and phase mapping, as in T. A. Short, "Advanced metering for phase
-identification, transformer identification, and secondary modeling", IEEE Trans. Smart Grid 4(2), 2013; low-load segments:
-F. Olivier et al., "Phase identification of smart meters by clustering voltage measurements", PSCC 2018.
+Source: voltage correlation for mapping meters to transformers and phases, as in T. A. Short, "Advanced metering for
+phase identification, transformer identification, and secondary modeling", IEEE Trans. Smart Grid 4(2), 2013.
 """
 
 from __future__ import annotations
@@ -146,7 +145,8 @@ def _decide(
     others[rows, transformer] = -1.0
     best = others.argmax(axis=1)
     found = []
-    for unit in np.flatnonzero(usable & (own > -1.0)).tolist():
+    # Where a wire has too few others to compare with, nothing can be said of its units.
+    for unit in np.flatnonzero(usable & (by_wire[rows, transformer, phase] > -1.0)).tolist():
         away = float(others[unit, best[unit]])
         if away >= s.least and away - own[unit] >= s.margin:
             place = int(best[unit])
@@ -154,10 +154,10 @@ def _decide(
             continue
         here = by_wire[unit, transformer[unit]]
         labelled, wire = int(phase[unit]), int(here[1:].argmax()) + 1
-        if labelled and wire != labelled and here[labelled] > -1.0 and here[wire] >= s.least:
-            if here[wire] - here[labelled] >= s.margin:
-                place = int(transformer[unit])
-                found.append(Suggestion(unit, place, wire, float(here[labelled]), float(here[wire])))
+        better = wire != labelled and here[wire] >= s.least and here[wire] - here[labelled] >= s.margin
+        if labelled and better:
+            place = int(transformer[unit])
+            found.append(Suggestion(unit, place, wire, float(here[labelled]), float(here[wire])))
     return found
 
 
@@ -183,7 +183,8 @@ class Mapping(Detector):
 
     def _open_window(self) -> None:
         """The next pieces, as many as memory allows."""
-        chosen, count = [], 0
+        chosen: list[int] = []
+        count = 0
         for step in range(len(self._pieces)):
             at = (self._next + step) % len(self._pieces)
             if chosen and count + len(self._pieces[at]) > self._units_max:

@@ -32,6 +32,9 @@ from gridwire.grid.watch.frames import Groups, VoltageFrames, pu_of
 NAMES: Final = ("", "hv_turns", "lv_side", "saturation")
 """Signatures by number; 0 is none."""
 
+SETTLE_H: Final = 48
+"""Hours in which a transformer's usual place among its neighbours is found."""
+
 Floats = NDArray[np.float64]
 
 
@@ -50,11 +53,11 @@ class SignatureSettings:
 
     children_min: int = 3
     neighbours_min: int = 4
-    learn_h: int = 96
+    learn_h: int = 120
     memory_h: float = 720.0
-    noise_pu: float = 0.0015
+    noise_pu: float = 0.002
     slack: float = 1.0
-    limit: float = 16.0
+    limit: float = 24.0
     peak: float = 0.7
     depth: int = 8
 
@@ -79,6 +82,7 @@ class Signatures:
         self._load_slots = np.full((2 * settings.depth, n), -1, np.int64)
         self._hour = -1
         self._sums = np.zeros((3, n))  # of the open hour: count, residual, load
+        self._usual, self._settled = np.zeros(n), np.zeros(n, np.int32)
         self._past = np.zeros((6, n))  # count, x, y, xx, xy, yy with x: load, y: residual
         self._largest = np.zeros(n)
         self.up, self.down, self.sag = np.zeros(n), np.zeros(n), np.zeros(n)
@@ -109,13 +113,18 @@ class Signatures:
             self._close()
             self._hour = hour
         medians = self._children.medians(off, self._settings.children_min)
-        areas = self._areas.medians(medians, self._settings.neighbours_min)
-        everywhere = np.nanmedian(medians) if np.count_nonzero(~np.isnan(medians)) >= 2 else np.nan
+        # Each by its own usual place: or one that moves would change which of them is the middle one.
+        moved = (medians - self._usual).astype(np.float32)
+        areas = self._areas.medians(moved, self._settings.neighbours_min)
+        everywhere = np.nanmedian(moved) if np.count_nonzero(~np.isnan(moved)) >= 2 else np.nan
         around = np.where(np.isnan(areas), everywhere, areas)[self._area_of]
         residual = (medians - around).astype(np.float64)
         at = slot % len(self._loads)
         load = np.where(self._load_slots[at] == slot, self._loads[at], np.nan).astype(np.float64)
-        known = ~np.isnan(residual) & ~np.isnan(load)
+        settling = np.flatnonzero(~np.isnan(residual) & (self._settled < SETTLE_H * self._per_hour))
+        self._settled[settling] += 1
+        self._usual[settling] += (residual[settling] - self._usual[settling]) / self._settled[settling]
+        known = ~np.isnan(residual) & ~np.isnan(load) & (self._settled >= SETTLE_H * self._per_hour)
         self._sums[:, known] += np.vstack((np.ones(len(residual)), residual, load))[:, known]
 
     def _close(self) -> None:
@@ -190,12 +199,13 @@ class Signatures:
         }
         return Finding(
             kind="transformer.failing", subject_kind="transformer", subject=self._index.transformer_ids[unit],
-            started_us=int(self._started_us[unit]), severity=Severity.CRITICAL, confidence=min(0.95, 0.5 + 0.25 * strength),
+            started_us=int(self._started_us[unit]), severity=Severity.CRITICAL,
+            confidence=min(0.95, 0.5 + 0.25 * strength),
             detector="health", state=FindingState.OPENED if ended_us is None else FindingState.CLOSED,
             ended_us=ended_us, evidence=evidence,
         )  # fmt: skip
 
-    _ARRAYS = ("_loads", "_load_slots", "_sums", "_past", "_largest", "up", "down", "sag", "sign", "_started_us",
+    _ARRAYS = ("_usual", "_settled", "_loads", "_load_slots", "_sums", "_past", "_largest", "up", "down", "sag", "sign", "_started_us",
                "_deviation_pu")  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

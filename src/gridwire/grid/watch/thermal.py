@@ -1,8 +1,9 @@
 """Overload, hot spot and ageing of every transformer, live from its load and the weather.
 
 An interval counts when at least half of its readings are there, scaled to all of them; less is a gap. Over a gap the
-load before it is held, and the hours are told as held. Thresholds are the limits of IEC 60076-7 for loading distribution
-transformers above nameplate: normal cyclic loading up to 1.5 of rated current and 120 degC, long-time emergency up to 140 degC.
+load before it is held, and the hours are told as held. Thresholds are the limits of IEC 60076-7 for distribution
+transformers above nameplate: normal cyclic loading up to 1.5 of rated current and 120 degC, long-time emergency up to
+140 degC.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class VoltageSettings:
 
 
 class Voltage(Detector):
-    """Findings `voltage.high`, `voltage.low` (usage points and transformers) and `voltage.week`. 31 bytes a usage point.
+    """Findings `voltage.high`, `voltage.low` (usage points, transformers) and `voltage.week`. 31 bytes a usage point.
 
     **Shape**: `bands` `uint16[5, n_units]`, of the week that goes on.
     """
