@@ -7,12 +7,20 @@ detector, three seeds each; precision, recall, delay or error. `--write` puts th
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
+
+from gridwire.grid import network as net
+from gridwire.grid.findings import FindingState
+from gridwire.grid.meter_event import KINDS
+from gridwire.grid.watch.ageing import ThermalSettings
+from gridwire.grid.watch.base import Detector, SeenEvents, SeenWeather
+from gridwire.grid.watch.health import Health, HealthSettings
+from gridwire.grid.watch.losses import Losses
+from gridwire.grid.watch.mapping import Mapping, MappingSettings
+from gridwire.grid.watch.thermal import LoadingSettings
+from gridwire.grid.watch.voltage import Voltage
 from lv_grid import (
     FIRST_SLOT,
     IMPORT,
@@ -29,18 +37,6 @@ from lv_grid import (
     run,
     transformer_kw,
 )
-from support import heading, markdown_table, print_result, table
-
-from gridwire.grid import network as net
-from gridwire.grid.findings import FindingState
-from gridwire.grid.meter_event import KINDS
-from gridwire.grid.watch.ageing import ThermalSettings
-from gridwire.grid.watch.base import Detector, SeenEvents, SeenWeather
-from gridwire.grid.watch.health import Health, HealthSettings
-from gridwire.grid.watch.losses import Losses
-from gridwire.grid.watch.mapping import Mapping, MappingSettings
-from gridwire.grid.watch.thermal import LoadingSettings
-from gridwire.grid.watch.voltage import Voltage
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "analytics.md"
 BEGIN, END = "<!-- health: written by bench/accuracy_health.py -->", "<!-- health: end -->"

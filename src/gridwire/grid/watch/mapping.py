@@ -85,15 +85,17 @@ def analyse(
     usable = np.count_nonzero(~np.isnan(off), axis=0) >= s.known_share * len(off)
     if np.count_nonzero(usable) < 4:
         return []
-    moves = off - np.nanmedian(off[:, usable], axis=1, keepdims=True)
-    moves = np.nan_to_num(moves - np.nanmean(moves[:, usable], axis=0).mean())
-    moves[:, ~usable] = 0.0
+    heard = off[~np.isnan(off[:, usable]).all(axis=1)]
+    common = np.nanmedian(heard[:, usable], axis=1, keepdims=True)
+    moves = np.zeros(heard.shape, np.float32)
+    own = heard[:, usable] - common
+    moves[:, usable] = np.nan_to_num(own - np.nanmean(own, axis=0))  # unknown: as usual
     wires = int(transformer.max() + 1) * PHASES
-    fits = _fits(moves, off, own_wire, wires, usable)
+    fits = _fits(moves, own_wire, wires, usable)
     return _decide(fits, transformer, phase, usable, s)
 
 
-def _fits(moves: Floats, off: Floats, own_wire: NDArray[Any], wires: int, usable: NDArray[np.bool_]) -> Floats:
+def _fits(moves: Floats, own_wire: NDArray[Any], wires: int, usable: NDArray[np.bool_]) -> Floats:
     """Correlation of each unit with each wire without it, `[n, wires]`; -1 where a wire has too few others."""
     n = moves.shape[1]
     member = np.zeros((n, wires), np.float32)

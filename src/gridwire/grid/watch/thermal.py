@@ -8,6 +8,7 @@ transformers above nameplate: normal cyclic loading up to 1.5 of rated current a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,10 +79,10 @@ class Loading:
         self._critical = {name: np.zeros(n, np.bool_) for name in self._alarms}
         self.found: list[Finding] = []
 
-    def loads(self, seen: SeenLoads) -> list[tuple[Units, NDArray[np.int64]]]:
-        """Take facts. Returns the intervals that closed, as units and slots."""
+    def loads(self, seen: SeenLoads) -> Iterator[tuple[Units, NDArray[np.int64]]]:
+        """Take facts. Yields units and slots of intervals that closed, while the state is that of their end."""
         if seen.level != "transformer":
-            return []
+            return
         rated = self._index.rated_kva[seen.units]
         whole = seen.counts >= self._settings.complete_share * seen.expected
         rows = np.flatnonzero(whole & (seen.counts > 0) & (rated > 0) & np.isfinite(seen.load_kw))
@@ -90,7 +91,7 @@ class Loading:
         closed = self._open.take(seen.units[rows], seen.ts_end_us[rows] // self._interval_us, apparent / rated[rows])
         for units, slots, load_pu in closed:
             self._close(units, slots, load_pu)
-        return [(units, slots) for units, slots, _ in closed]
+            yield units, slots
 
     def _close(self, units: Units, slots: NDArray[np.int64], load_pu: NDArray[np.float64]) -> None:
         ts_us = slots * self._interval_us
