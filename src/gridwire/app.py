@@ -653,6 +653,7 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
         "events": decoders.events,
         "readings": readings.to_arrow,
         "loads": decoders.json_decoder(lake.LOADS),
+        "health": decoders.json_decoder(lake.HEALTH),
     }
     tables = {}
     for assignment in options["tables"]:

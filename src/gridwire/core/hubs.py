@@ -16,6 +16,7 @@ FEEDER_PARTS: Final = "grid.feeder-parts"
 ALERTS: Final = "grid.alerts"
 ALERT_NOTES: Final = "grid.alert-notes"
 FORECASTS: Final = "grid.forecasts"
+HEALTH: Final = "grid.health"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
 
@@ -34,6 +35,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
     ALERT_NOTES: {"cleanup": "compact", "retention_ms": -1, "timestamp_type": "append"},
     FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
+    HEALTH: {"capture": "health", "retention_ms": 90 * _DAY_MS},
     MODELS: {"retention_ms": -1},
     WEATHER: {"capture": "events", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
 }

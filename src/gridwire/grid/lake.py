@@ -25,3 +25,21 @@ LOADS: Final = pa.schema(
     ]
 )
 """Fields of `TransformerFact` and `FeederFact`; `feeder` is null in facts of transformers."""
+
+HEALTH: Final = pa.schema(
+    [
+        pa.field("transformer", pa.string()),
+        pa.field("ts_end", pa.timestamp("us", "UTC")),
+        pa.field("load_factor", pa.float64()),
+        pa.field("top_oil_c", pa.float64()),
+        pa.field("hot_spot_c", pa.float64()),
+        pa.field("ageing_factor", pa.float64()),
+        pa.field("loss_of_life_h", pa.float64()),
+        pa.field("watched_h", pa.float64()),
+        pa.field("held_h", pa.float64()),
+        pa.field("ambient", pa.string()),
+        pa.field("signature", pa.string()),
+        pa.field("risk", pa.float64()),
+    ]
+)
+"""Fields of the facts of `gridwire.grid.watch.health`."""

@@ -7,15 +7,23 @@ from importlib import import_module
 from typing import Final
 
 from gridwire.core.errors import Unsupported
+from gridwire.core.hubs import HEALTH
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import Detector
 
 _PLACES: Final[dict[str, tuple[str, str]]] = {
     "outages": ("outages", "Outages"),
+    "health": ("health", "Health"),
+    "voltage": ("voltage", "Voltage"),
+    "losses": ("losses", "Losses"),
+    "mapping": ("mapping", "Mapping"),
 }
 
 NAMES: Final = tuple(_PLACES)
 """Names of all detectors."""
+
+HUBS: Final = (HEALTH,)
+"""Hubs that detectors tell facts to."""
 
 
 def make(names: Sequence[str], index: NetworkIndex) -> list[Detector]:

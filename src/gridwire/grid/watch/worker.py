@@ -121,7 +121,7 @@ class WatchPipeline:
         """Apply batches of all hubs in the order in which hubs took them, step by step.
 
         Args:
-            publish: makes no difference: what was told is known from the hub of alerts.
+            publish: False while a rebuild repeats facts that were told; what was found is known from the hub of alerts.
             behind: places with more to come: nothing is applied that is of a later step than what they are at.
 
         Returns:
@@ -143,6 +143,9 @@ class WatchPipeline:
             else:
                 self._apply(chunk)
         self._complete_us = complete_us
+        if not publish:  # a rebuild: told with the commit that it repeats
+            for detector in self.detectors:
+                detector.facts()
         return positions
 
     def _chunks(self, batch: ColumnBatch) -> Iterator[_Chunk]:
@@ -219,7 +222,18 @@ class WatchPipeline:
                 partition = zlib.crc32(told.subject.encode()) % count
                 by_partition.setdefault(partition, []).append(self._event(told))
         self._untold.clear()
-        return [Output(ALERTS_HUB, partition, events) for partition, events in sorted(by_partition.items())]
+        outputs = [Output(ALERTS_HUB, partition, events) for partition, events in sorted(by_partition.items())]
+        return outputs + self._facts(partitions)
+
+    def _facts(self, partitions: Callable[[str], int]) -> list[Output]:
+        """What detectors tell all the time, each unit in its partition."""
+        events: dict[Place, list[Event]] = {}
+        for detector in self.detectors:
+            for fact in detector.facts():
+                key = fact.key.encode()
+                place = (fact.hub, zlib.crc32(key) % partitions(fact.hub))
+                events.setdefault(place, []).append(Event(fact.value, key, (), self._now_us // 1000))
+        return [Output(hub, partition, told) for (hub, partition), told in sorted(events.items())]
 
     def _event(self, told: Finding) -> Event:
         """The finding's event, marked where somebody silenced it."""
@@ -269,5 +283,7 @@ class WatchPipeline:
 def watch_stage(detectors: MakeDetectors | None = None, clock: Clock | None = None) -> Stage:
     """What the worker does that watches."""
     make = partial(WatchPipeline, detectors=detectors, clock=clock)
-    creates = (METER_EVENTS, WEATHER, ALERTS_HUB, ALERT_NOTES)
-    return Stage("watch", (*HUBS, ALERT_NOTES), (ALERTS_HUB,), make, creates=creates, recalls=(ALERTS_HUB,), timed=True)
+    facts = () if detectors else registry.HUBS
+    creates = (METER_EVENTS, WEATHER, ALERTS_HUB, ALERT_NOTES, *facts)
+    hubs = (*HUBS, ALERT_NOTES)
+    return Stage("watch", hubs, (ALERTS_HUB, *facts), make, creates=creates, recalls=(ALERTS_HUB,), timed=True)
