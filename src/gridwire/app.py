@@ -648,6 +648,8 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
         "events": decoders.events,
         "readings": readings.to_arrow,
         "loads": decoders.json_decoder(lake.LOADS),
+        "weather": decoders.json_decoder(lake.WEATHER),
+        "forecasts": decoders.json_decoder(lake.FORECASTS),
     }
     tables = {}
     for assignment in options["tables"]:

@@ -31,9 +31,9 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
-    FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
+    FORECASTS: {"capture": "forecasts", "retention_ms": 30 * _DAY_MS},
     MODELS: {"retention_ms": -1},
-    WEATHER: {"capture": "events", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
+    WEATHER: {"capture": "weather", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
 }
 """Settings by hub name."""
 

@@ -83,7 +83,7 @@ HUB_SETTINGS: Final = (
         "capture",
         "gridwire.capture",
         "table the lake keeps of this hub",
-        choices=("off", "events", "readings", "loads"),
+        choices=("off", "events", "readings", "loads", "weather", "forecasts"),
     ),
     SettingRow(
         "capture_avro",

@@ -36,11 +36,14 @@ class InvalidNetwork(GridwireError):
 
 
 class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too."""
+    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too; `station` is where its weather is
+    measured, "" for the utility's first station.
+    """
 
     id: str
     rated_kva: float = 0.0
     substation: str = ""
+    station: str = ""
 
 
 class Feeder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,6 +94,7 @@ class NetworkIndex:
     transformer_ids: tuple[str, ...]
     feeder_ids: tuple[str, ...]
     substation_of_transformer: tuple[str, ...]
+    station_of_transformer: tuple[str, ...]
     transformer_of_unit: NDArray[np.int32]
     feeder_of_unit: NDArray[np.int32]
     rated_kva: NDArray[np.float64]
@@ -175,6 +179,7 @@ def _index(network: Network) -> NetworkIndex:
         transformer_ids=tuple(transformer_at),
         feeder_ids=tuple(feeder_at),
         substation_of_transformer=tuple(row.substation for row in network.transformers),
+        station_of_transformer=tuple(row.station for row in network.transformers),
         transformer_of_unit=transformer_of_unit,
         feeder_of_unit=feeder_of_unit,
         rated_kva=np.array([row.rated_kva for row in network.transformers], np.float64),

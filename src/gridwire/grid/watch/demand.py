@@ -1,0 +1,322 @@
+"""The detector `demand`: when the demand of a transformer or feeder is not what it used to be.
+
+    facts -> closed hours -> local days -> what weekday and weather explain is removed -> CUSUM -> demand.shift
+                                   |           (gridwire.grid.watch.response)   `-> of the day's peak -> demand.peak
+                                   `-> profile of workdays, fast against slow -> demand.peak_time
+
+`demand.shift` is a lasting change of the daily mean, `demand.peak` of the height of the daily peak, `demand.peak_time`
+of its hour. A finding opens when the change is sure and closes after `SETTLE_DAYS`, when the new level has been learnt
+and the shift is known better. Where no weather is known, demand that follows it looks like change: the evidence says
+`weather: false`, and `weather.missing` opens for the network when a station falls silent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gridwire.grid.findings import Finding, FindingState, Severity
+from gridwire.grid.network import NetworkIndex
+from gridwire.grid.reading import timestamp_us
+from gridwire.grid.watch.base import Detector, SeenLoads, SeenWeather
+from gridwire.grid.watch.hours import HOUR_US, Hour, LoadHours, StationHours
+from gridwire.grid.watch.response import Response, ResponseModel
+from gridwire.grid.watch.shifts import Changes, Cusum
+from gridwire.grid.watch.weather import Stations
+
+MEAN, PEAK = 0, 1
+_KINDS: Final = ("demand.shift", "demand.peak", "demand.peak_time")
+PEAK_TIME: Final = 2
+
+SETTLE_DAYS: Final = 14
+"""How long a finding stays open: two weeks of the new level."""
+
+UNSURE_DAYS: Final = 10
+"""Days after which predictions are better than nothing."""
+
+DAY_HOURS_MIN: Final = 22
+"""Complete hours a day must have: one more may be missing than in spring, when a day has 23."""
+
+_FAST, _SLOW = 1 / 5, 1 / 45
+"""Weights of a new workday in the two profiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemandSettings:
+    """What can be set.
+
+    Args:
+        zone: of the utility: its days and weekends.
+        learn_days: days learnt from before anything is told.
+        slack, threshold: of the CUSUM, in standard deviations of a day.
+        share_least: smallest change told, as a share of the unit's mean load.
+        peak_hours_least: smallest move of the peak's hour told. peak_gain_least: how much higher the load must be
+            there than at the hour of the old peak. peak_days: workdays in a row it must have moved.
+        missing_hours: hours without temperature after which that is told.
+    """
+
+    zone: str = "UTC"
+    learn_days: int = 28
+    slack: float = 0.5
+    threshold: float = 9.0
+    share_least: float = 0.08
+    peak_hours_least: int = 2
+    peak_gain_least: float = 0.05
+    peak_days: int = 4
+    missing_hours: int = 24
+
+
+@dataclass(slots=True)
+class _Open:
+    """A finding that is open."""
+
+    finding: Finding
+    until: int
+    innovations: list[float] = field(default_factory=list)
+
+
+class _Day:
+    """Hours of one local day of n units, gathered."""
+
+    def __init__(self, units: int) -> None:
+        self.total = np.zeros(units)
+        self.hours = np.zeros(units, np.int64)
+        self.peak = np.full(units, -np.inf)
+        self.profile = np.full((24, units), np.nan)
+        self.numbers: list[int] = []
+
+    def take(self, hour: Hour, local_hour: int) -> None:
+        known = np.isfinite(hour.load_kw)
+        self.total += np.where(known, hour.load_kw, 0.0)
+        self.hours += known
+        self.peak = np.maximum(self.peak, np.where(known, hour.load_kw, -np.inf))
+        self.profile[local_hour] = hour.load_kw
+        self.numbers.append(hour.number)
+
+    def values(self) -> NDArray[np.float64]:
+        """**Shape** `[n, 2]`: mean and peak of the day, NaN where too many hours are missing."""
+        whole = self.hours >= DAY_HOURS_MIN
+        mean = np.where(whole, self.total / np.maximum(self.hours, 1), np.nan)
+        return np.stack([mean, np.where(whole, self.peak, np.nan)], axis=1)
+
+
+class Level:
+    """Everything known of the transformers, or of the feeders."""
+
+    def __init__(self, name: str, ids: tuple[str, ...], interval_s: int, settings: DemandSettings) -> None:
+        units = len(ids)
+        self.name, self.ids, self.settings = name, ids, settings
+        self.hours = LoadHours(units, interval_s)
+        self.model = ResponseModel(units, targets=2)
+        self.cusums = [Cusum(units, settings.slack, settings.threshold, settings.learn_days) for _ in range(2)]
+        self.scale = np.zeros(units)
+        self.fast, self.slow = np.full((24, units), np.nan), np.full((24, units), np.nan)
+        self.moved = np.zeros(units, np.int64)
+        self.workdays = np.zeros(units, np.int64)
+        self.skipped = 0
+        self.open: dict[tuple[int, int], _Open] = {}
+        self.day: _Day | None = None
+        self.date = date.min
+
+    def gathered(self, hour: Hour, zone: ZoneInfo) -> tuple[date, _Day] | None:
+        """Take an hour; returns the day that it ended, if it did."""
+        local = datetime.fromtimestamp((hour.number - 1) * 3600, zone)
+        ended = None
+        if self.day is None or local.date() != self.date:
+            ended = None if self.day is None else (self.date, self.day)
+            self.day, self.date = _Day(len(self.ids)), local.date()
+        self.day.take(hour, local.hour)
+        return ended
+
+    def learn(self, on: date, day: _Day, temperature_c: NDArray[np.float64]) -> Iterator[Finding]:
+        """Take a whole day: what it says of changes, then learn from it. `temperature_c[n]`: mean of the day."""
+        values, weekend = day.values(), on.weekday() >= 5
+        # A unit that has known weather before is not told that a cold day was a normal one.
+        lacking = (self.model.weather_days > 1.0) & ~np.isfinite(temperature_c)
+        values[lacking] = np.nan
+        self.skipped += int(lacking.sum())
+        innovations = values - self.model.predict(temperature_c, weekend)
+        known = np.isfinite(values[:, MEAN])
+        self.scale[known] += 0.05 * (np.abs(values[known, MEAN]) - self.scale[known])
+        days = self.model.days
+        first = known & (days < 0.5)
+        self.scale[first] = np.abs(values[first, MEAN])
+        innovations[days < UNSURE_DAYS] = np.nan
+        yield from self._settle(on, innovations)
+        for target in (MEAN, PEAK):
+            changes = self.cusums[target].step(innovations[:, target], on.toordinal())
+            yield from self._tell(target, changes, values[:, target])
+        calm = self.cusums[MEAN].calm(on.toordinal()) & self.cusums[PEAK].calm(on.toordinal())
+        self.model.learn(np.where(calm[:, None], values, np.nan), temperature_c, weekend)
+        if not weekend:
+            yield from self._peak_time(on, day)
+
+    def _tell(self, target: int, changes: Changes, values: NDArray[np.float64]) -> Iterator[Finding]:
+        if not len(changes):
+            return
+        rows = changes.rows
+        self.model.shift(rows, changes.shifts, target)
+        weather = self.model.weather_days > 1.0
+        for at, row in enumerate(rows.tolist()):
+            shift = float(changes.shifts[at])
+            share = shift / max(float(self.scale[row]), 1e-9)
+            if abs(share) < self.settings.share_least:
+                continue
+            evidence = {
+                "direction": "up" if shift > 0 else "down",
+                "shift_kw": round(shift, 3),
+                "shift_pct": round(100 * share, 1),
+                "before_kw": round(float(values[row]) - shift, 3),
+                "after_kw": round(float(values[row]), 3),
+                "days": int(changes.steps[at]),
+                "standard_errors": round(float(changes.scores[at]), 2),
+                "weather": bool(weather[row]),
+            }
+            yield self._opened(target, row, int(changes.starts[at]), _confidence(changes.scores[at]), evidence)
+
+    def _opened(self, kind: int, row: int, start: int, confidence: float, evidence: dict[str, Any]) -> Finding:
+        begun = datetime.combine(date.fromordinal(start), time(), ZoneInfo(self.settings.zone)).astimezone(UTC)
+        finding = Finding(
+            kind=_KINDS[kind], subject_kind=self.name, subject=self.ids[row], started_us=timestamp_us(begun),
+            severity=Severity.WARNING if abs(evidence.get("shift_pct", 0.0)) >= 50 else Severity.INFO,
+            confidence=confidence, detector="demand", evidence=evidence,
+        )  # fmt: skip
+        self.open[kind, row] = _Open(finding, self.date.toordinal() + SETTLE_DAYS)
+        return finding
+
+    def _settle(self, on: date, innovations: NDArray[np.float64]) -> Iterator[Finding]:
+        """Close what has been open long enough, with what was learnt since."""
+        for (kind, row), open_ in list(self.open.items()):
+            if kind != PEAK_TIME and np.isfinite(innovations[row, kind]):
+                open_.innovations.append(float(innovations[row, kind]))
+            if on.toordinal() < open_.until:
+                continue
+            del self.open[kind, row]
+            evidence = dict(open_.finding.evidence)
+            if open_.innovations:
+                evidence["shift_kw"] = round(evidence["shift_kw"] + float(np.mean(open_.innovations)), 3)
+                evidence["shift_pct"] = round(100 * evidence["shift_kw"] / max(float(self.scale[row]), 1e-9), 1)
+            ended = datetime.combine(on, time(), ZoneInfo(self.settings.zone)).astimezone(UTC)
+            yield _changed(open_.finding, FindingState.CLOSED, evidence, timestamp_us(ended))
+
+    def _peak_time(self, on: date, day: _Day) -> Iterator[Finding]:
+        whole = day.hours >= DAY_HOURS_MIN
+        known = np.isfinite(day.profile) & whole
+        for profile, weight in ((self.fast, _FAST), (self.slow, _SLOW)):
+            fresh = known & np.isnan(profile)
+            profile[fresh] = day.profile[fresh]
+            profile[known] += weight * (day.profile[known] - profile[known])
+        self.workdays += whole
+        ready = np.flatnonzero(whole & np.isfinite(self.slow).all(axis=0) & (self.workdays >= self.settings.learn_days))
+        fast, slow = _smooth(self.fast[:, ready]), _smooth(self.slow[:, ready])
+        now, before = fast.argmax(axis=0), slow.argmax(axis=0)
+        hours = (now - before + 12) % 24 - 12
+        at = np.arange(len(ready))
+        gain = (fast[now, at] - fast[before, at]) / np.maximum(np.abs(fast[now, at]), 1e-9)
+        moved = (np.abs(hours) >= self.settings.peak_hours_least) & (gain >= self.settings.peak_gain_least)
+        self.moved[ready] = np.where(moved, self.moved[ready] + 1, 0)
+        for each in np.flatnonzero(self.moved[ready] == self.settings.peak_days).tolist():
+            row = int(ready[each])
+            evidence = {
+                "hour_before": int(before[each]), "hour_after": int(now[each]), "moved_hours": int(hours[each]),
+                "peak_kw": round(float(fast[now[each], each]), 3), "gain_pct": round(100 * float(gain[each]), 1),
+                "days": self.settings.peak_days,
+            }  # fmt: skip
+            confidence = 1.0 - 0.5 * math.exp(-5.0 * float(gain[each]))
+            self.slow[:, row] = self.fast[:, row]
+            if (PEAK_TIME, row) not in self.open:
+                yield self._opened(PEAK_TIME, row, on.toordinal() - self.settings.peak_days, confidence, evidence)
+
+
+def _smooth(profile: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (np.roll(profile, 1, axis=0) + profile + np.roll(profile, -1, axis=0)) / 3.0
+
+
+def _confidence(standard_errors: float) -> float:
+    """How sure a shift is, given that a year has 365 days on which one could have been seen by chance."""
+    return float(min(0.9999, max(0.5, 1.0 - 365.0 * math.erfc(float(standard_errors) / math.sqrt(2.0)))))
+
+
+def _changed(finding: Finding, state: FindingState, evidence: dict[str, Any], ended_us: int | None) -> Finding:
+    return Finding(
+        kind=finding.kind, subject_kind=finding.subject_kind, subject=finding.subject, started_us=finding.started_us,
+        severity=finding.severity, confidence=finding.confidence, detector=finding.detector, state=state,
+        ended_us=ended_us, version=finding.version + 1, evidence=evidence,
+    )  # fmt: skip
+
+
+class DemandDetector(Detector):
+    """See the module. State: some 5 KB a unit, of which 1.5 KB are open hours."""
+
+    name = "demand"
+
+    def __init__(self, index: NetworkIndex, settings: DemandSettings | None = None) -> None:
+        super().__init__(index)
+        self.settings = settings or DemandSettings()
+        self._zone = ZoneInfo(self.settings.zone)
+        self._stations = Stations(index)
+        self._weather = StationHours()
+        self._news: list[Finding] = []
+        self._silent: dict[int, Finding] = {}
+        self._newest_weather: dict[int, int] = {}
+        self.levels: dict[str, Level] = {}
+        if 3600 % index.interval_s == 0:  # hours cannot be made of anything longer: nothing is found then
+            for name, ids in (("transformer", index.transformer_ids), ("feeder", index.feeder_ids)):
+                self.levels[name] = Level(name, ids, index.interval_s, self.settings)
+
+    def weather(self, seen: SeenWeather) -> None:
+        """Keep temperatures."""
+        stations = self._stations.numbers(seen.stations)
+        self._weather.take(stations, seen.ts_us, seen.temperature_c)
+        measured = np.isfinite(seen.temperature_c) & (stations >= 0)
+        for station, ts_us in zip(stations[measured].tolist(), seen.ts_us[measured].tolist(), strict=True):
+            self._newest_weather[station] = max(self._newest_weather.get(station, 0), ts_us // HOUR_US)
+
+    def loads(self, seen: SeenLoads) -> None:
+        """Take facts, and judge the days that they end."""
+        level = self.levels.get(seen.level)
+        for hour in level.hours.take(seen) if level else ():
+            assert level is not None
+            ended = level.gathered(hour, self._zone)
+            if ended is not None:
+                on, day = ended
+                self._news += level.learn(on, day, self._temperature(level.name, day.numbers))
+                self._news += self._missing(day.numbers[-1])
+
+    def _temperature(self, level: str, hours: list[int]) -> NDArray[np.float64]:
+        """**Shape** `[n_units]`: mean over some hours at each unit's station."""
+        stations = self._stations.of_units(level)
+        means = np.append(self._weather.mean(np.array(hours, np.int64)), np.nan)  # the last one is nobody's
+        found: NDArray[np.float64] = means[np.where((stations < 0) | (stations >= len(means) - 1), -1, stations)]
+        return found
+
+    def _missing(self, hour: int) -> Iterator[Finding]:
+        """Tell which stations have fallen silent, and which are back."""
+        for station, newest in self._newest_weather.items():
+            silent = hour - newest >= self.settings.missing_hours
+            if silent and station not in self._silent:
+                self._silent[station] = Finding(
+                    kind="weather.missing", subject_kind="network", subject=self._stations.ids[station],
+                    started_us=newest * HOUR_US, severity=Severity.WARNING, confidence=1.0, detector="demand",
+                    evidence={"station": self._stations.ids[station], "hours": hour - newest},
+                )  # fmt: skip
+                yield self._silent[station]
+            elif not silent and station in self._silent:
+                finding = self._silent.pop(station)
+                yield _changed(finding, FindingState.CLOSED, dict(finding.evidence), newest * HOUR_US)
+
+    def findings(self, now_us: int) -> list[Finding]:
+        """What is new since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    def responses(self, level: str) -> Response:
+        """How the mean load of each unit responds to weekend and temperature."""
+        return self.levels[level].model.response()
