@@ -34,6 +34,8 @@ _COMMANDS: Final = {
     "fn": "gridwire.cli.functions:fn",
     "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",
+    "train": "gridwire.cli.models:train",
+    "model": "gridwire.cli.models:model",
     "export": "gridwire.cli.export:export",
     "doctor": "gridwire.cli.checks:doctor",
     "verify": "gridwire.cli.checks:verify",
