@@ -1,4 +1,4 @@
-"""Files of meter frames and weather into the hub: readings to `readings`, what is unusable to `quarantine`, nothing is lost."""
+"""Files of meter frames and weather into their hubs, what is unusable to `quarantine`, nothing is lost."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ RANGES: Final = {
     "humidity_pct": (0.0, 100.0),
     "radiation_wm2": (0.0, 2000.0),
 }
-"""Values and what is believed of each. Records of the World Meteorological Organization are -89.2 and 56.7 degrees and a
-gust of 113 m/s; tornadoes are faster."""
+"""Values and what is believed of each. Records of the World Meteorological Organization are -89.2 and 56.7 degrees and
+a gust of 113 m/s; tornadoes are faster."""
 
 
 @dataclass(frozen=True, slots=True)

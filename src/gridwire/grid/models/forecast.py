@@ -123,9 +123,9 @@ def features(history: History, scale: Floats, zone: str) -> tuple[Floats, Floats
     x[:, :, 6], x[:, :, 7] = recent * np.exp(-h / 3), recent * np.exp(-h / 12)
     x[:, :, _LAGS : _LAGS + _CALENDAR] = calendar_features(history.issued + np.arange(1, HORIZON_H + 1), zone)[:, None]
     degrees = _degrees(history)
-    known = np.isfinite(degrees).all(axis=(0, 2))
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(degrees).all(axis=(0, 2)))
     x[:, :, -_DEGREES:] = np.where(known[None, :, None], degrees, 0.0)
-    return x.transpose(1, 0, 2), one.T, known
+    return x.transpose(1, 0, 2), one.T.astype(_F), known
 
 
 def _mean(values: Floats) -> Floats:
@@ -170,7 +170,7 @@ class ForecastModel:
     def points(self, history: History) -> tuple[Floats, NDArray[np.bool_]]:
         """(forecasts without their residuals' median `[n, HORIZON_H]` in kW, which units used weather `[n]`)."""
         x, base, weather = features(history, self.scale, self.zone)
-        weather &= self.coefficients[1, :, -_DEGREES:].any(axis=1)
+        weather = weather & self.coefficients[1, :, -_DEGREES:].any(axis=1)
         chosen = np.where(weather[:, None], self.coefficients[1], self.coefficients[0])
         change = np.einsum("nhf,nf->nh", x, chosen)
         change = np.where(self.naive[:, None], 0.0, change)
@@ -286,7 +286,7 @@ def fit(sample: Sample, begin: int, end: int, step: int = 13) -> ForecastModel:
 def _scale(load_kw: Floats) -> Floats:
     known = np.isfinite(load_kw)
     mean = np.where(known, np.abs(load_kw), 0).sum(axis=0, dtype=np.float64) / np.maximum(known.sum(axis=0), 1)
-    return np.maximum(mean, 1e-6).astype(_F)
+    return np.asarray(np.maximum(mean, 1e-6), _F)
 
 
 def _solve(

@@ -75,7 +75,7 @@ class ForecastWriter:
         issued_at = rfc3339(issue.issued * HOUR_US)
         horizon = issue.quantiles_kw.shape[1]
         times = [rfc3339((issue.issued + h) * HOUR_US) for h in range(1, horizon + 1)]
-        known = np.isfinite(issue.quantiles_kw).all(axis=2)
+        known = np.asarray(np.isfinite(issue.quantiles_kw).all(axis=2))
         rounded = np.round(issue.quantiles_kw.astype(np.float64), 3)
         for unit in np.flatnonzero(known.any(axis=1)).tolist():
             weather = bool(issue.weather[unit])

@@ -48,7 +48,8 @@ class Stored:
 
 @dataclass(slots=True)
 class ModelLog:
-    """Feed it every event of the hub in order; what was fed before is passed over. Memory: `KEPT` models of each kind, and `OPEN_MAX` half ones.
+    """Feed it every event of the hub in order; what was fed before is passed over. Memory: `KEPT` models of each kind,
+    and `OPEN_MAX` half ones.
 
     Attributes:
         promoted: versions by kind, oldest promotion first; the last one is in effect.

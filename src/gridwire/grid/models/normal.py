@@ -3,8 +3,8 @@
     mean load of a day = base + weekend * W + heating * max(0, Th - T) + cooling * max(0, T - Tc)
 
 Balance points are searched over a grid for each unit by itself; slopes are not negative. Normal weather is the mean of
-each day of the year over the years there are, smoothed over `SMOOTH_DAYS`; days of the year of which there is no weather
-are unknown.
+each day of the year over the years there are, smoothed over `SMOOTH_DAYS`; days of the year
+without any weather are unknown.
 
 **Source**: CalTRACK 2.0 section 3 (daily methods, candidate balance points, slopes not below zero).
 """

@@ -5,9 +5,9 @@
     {"type":"model","kind":"load_forecast","version":"20260101T000000Z-1a2b3c4d","sha256":"...","promoted":true, ...}
     {"type":"promotion","kind":"load_forecast","version":"20251201T000000Z-5e6f7a8b"}
 
-The pieces are one `.npz` file. A manifest whose pieces are missing or do not give its digest is no model, so a publisher
-that dies in between leaves nothing behind but bytes. Of each kind the model promoted last is in effect; a manifest with
-`promoted` promotes itself.
+The pieces are one `.npz` file. A manifest whose pieces are missing or do not give its digest is no model, so a
+publisher that dies in between leaves nothing behind but bytes. Of each kind the model promoted last is in
+effect; a manifest with `promoted` promotes itself.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ _ENCODER: Final = msgspec.json.Encoder()
 def parse(value: bytes) -> Manifest | Promotion:
     """An event of the hub that is no piece. Raises InvalidModel."""
     try:
-        return _DECODER.decode(value)
+        told: Manifest | Promotion = _DECODER.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidModel(f"neither a model nor a promotion: {error}") from None
+    return told
 
 
 def pack(arrays: Arrays) -> bytes:

@@ -329,6 +329,11 @@ class Scorer:
         """Ids of the findings that are open."""
         return {finding.id for finding in self._open.values()}
 
+    def forget_due(self) -> None:
+        """What was due in a past that is only made again has been told."""
+        for level in self._levels.values():
+            level.due = False
+
     # -- snapshots ----------------------------------------------------------------------------------------------
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -2,9 +2,9 @@
 
     grid.transformers, grid.feeders, weather, models -> Scorer -> grid.forecasts, grid.alerts
 
-It is the worker of `gridwire.grid.worker` with another stage. Models are one more hub that is read, and read from its start
-whenever a state is made again: a snapshot has the state, not the model. Forecasts and positions are
-one commit. What a rebuild issues on its way was told before, and is not told again.
+It is the worker of `gridwire.grid.worker` with another stage. Models are one more hub that is read, and read from its
+start whenever a state is made again: a snapshot has the state, not the model. Forecasts and positions are one
+commit. What a rebuild issues on its way was told before, and is not told again.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class ForecastPipeline:
         issues = self.scorer.issues()
         if publish:
             self._issues += issues
+        else:
+            self.scorer.forget_due()
         self._findings |= {finding.id: finding for finding in self.scorer.findings()}
         return {(batch.hub, batch.partition): batch.next_offset for batch in batches}
 

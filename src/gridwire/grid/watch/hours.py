@@ -32,7 +32,7 @@ _NONE: Final = np.iinfo(np.int64).min
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """A closed hour. `number`: its end in hours since the epoch. `load_kw`: `float64[n_units]`, NaN where incomplete."""
+    """A closed hour: `number`, its end in hours since the epoch; `load_kw`, `float64[n_units]`, NaN where unknown."""
 
     number: int
     load_kw: NDArray[np.float64]

@@ -71,12 +71,14 @@ class ResponseModel:
     @property
     def days(self) -> NDArray[np.float64]:
         """**Shape** `[n]`: days learnt from, discounted."""
-        return self._products[:, 0, 0, 0]
+        days: NDArray[np.float64] = self._products[:, 0, 0, 0]
+        return days
 
     @property
     def best(self) -> NDArray[np.int64]:
         """**Shape** `[n]`: the pair of balance points that predicts best."""
-        return np.argmin(self._errors, axis=1)
+        best: NDArray[np.int64] = np.argmin(self._errors, axis=1)
+        return best
 
     def predict(self, temperature_c: NDArray[np.float64], weekend: bool) -> NDArray[np.float64]:
         """**Shape** `[n, targets]`: what the days before say of a day."""
@@ -107,8 +109,15 @@ class ResponseModel:
         theta = np.take_along_axis(self._theta, best[:, None, None, None], axis=1)[:, 0, :, target]
         pair = BALANCE_C[best]
         known = self.weather_days > 1.0
-        slopes = [np.where(known, values, np.nan) for values in (theta[:, 2], theta[:, 3], pair[:, 0], pair[:, 1])]
-        return Response(theta[:, 0], theta[:, 1], *slopes, days=self.days.copy())
+        return Response(
+            base_kw=theta[:, 0],
+            weekend_kw=theta[:, 1],
+            heating_kw_per_c=np.where(known, theta[:, 2], np.nan),
+            cooling_kw_per_c=np.where(known, theta[:, 3], np.nan),
+            heating_balance_c=np.where(known, pair[:, 0], np.nan),
+            cooling_balance_c=np.where(known, pair[:, 1], np.nan),
+            days=self.days.copy(),
+        )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
@@ -121,4 +130,4 @@ class ResponseModel:
                 raise ValueError("snapshot of another network")
         self._products, self._sums = arrays["products"].copy(), arrays["sums"].copy()
         self._errors, self.weather_days = arrays["errors"].copy(), arrays["weather"].copy()
-        self._theta = np.linalg.solve(self._products + _RIDGE, self._sums)
+        self._theta[:] = np.linalg.solve(self._products + _RIDGE, self._sums)

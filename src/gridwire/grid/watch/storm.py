@@ -1,9 +1,8 @@
 """The detector `storm`: how many customers stand in how much wind, substation by substation.
 
-A finding `weather.storm` opens when the gust at a substation's station reaches `gust_ms`, changes when the storm grows,
-and closes after `calm_hours` below `calm_ms`. `exposure` is the sum over hours of customers times the gust's excess over
-`gust_ms`. It ranks substations; it forecasts no outages, for the age
-of lines and trees is not in it.
+A finding `weather.storm` opens when the gust at a substation's station reaches `gust_ms`, changes when the storm
+grows, and closes after `calm_hours` below `calm_ms`. `exposure` is the sum over hours of customers times the gust's
+excess over `gust_ms`. It ranks substations; it forecasts no outages, for the age of lines and trees is not in it.
 """
 
 from __future__ import annotations
