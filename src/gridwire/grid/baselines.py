@@ -7,7 +7,8 @@ Both are adjusted to the day: the baseline is scaled by how the load of the hour
 baseline there, within a cap. Delivered is baseline less load, summed over the event.
 
 **Source**: CAISO Tariff 4.13.4.1 (10 of 10, adjustment by the ratio of the second to fourth hour before the event,
-capped at 20 %, at least 5 days); ERCOT "Default Baseline Methodologies" (middle 8 of 10). The tariffs differ in details that
+capped at 20 %, at least 5 days);
+ERCOT "Default Baseline Methodologies" (middle 8 of 10). The tariffs differ in details that
 are settings here; a settlement follows the tariff, this follows it as far as `Method` says.
 """
 

@@ -30,6 +30,7 @@ from gridwire.grid.models.model_log import Stored
 from gridwire.grid.models.package import InvalidModel
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
+from gridwire.grid.watch.demand import below
 from gridwire.grid.watch.hours import Hour, LoadHours, StationHours
 from gridwire.grid.watch.told import from_json, to_json
 from gridwire.grid.watch.weather import Stations
@@ -353,9 +354,9 @@ class Scorer:
         notes = json.loads(arrays["notes"].tobytes())
         self._stations.numbers(notes["stations"])
         self._open = {(kind, subject): from_json(note.encode()) for kind, subject, note in notes["open"]}
-        self._weather.from_arrays(_below(arrays, "weather."))
+        self._weather.from_arrays(below(arrays, "weather."))
         for name, level in self._levels.items():
-            level.hours.from_arrays(_below(arrays, f"{name}.hours."))
+            level.hours.from_arrays(below(arrays, f"{name}.hours."))
             for each in _ARRAYS:
                 if arrays[f"{name}.{each}"].shape != getattr(level, each).shape:
                     raise ValueError("snapshot of another network")
@@ -365,7 +366,3 @@ class Scorer:
 
 
 _ARRAYS: Final = ("ring", "band", "outside", "inside", "deviation")
-
-
-def _below(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -12,6 +12,7 @@ and the shift is known better. Where no weather is known, demand that follows it
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from gridwire.grid.watch.base import Detector, SeenLoads, SeenWeather
 from gridwire.grid.watch.hours import HOUR_US, Hour, LoadHours, StationHours
 from gridwire.grid.watch.response import Response, ResponseModel
 from gridwire.grid.watch.shifts import Changes, Cusum
+from gridwire.grid.watch.told import from_json, to_json
 from gridwire.grid.watch.weather import Stations
 
 MEAN, PEAK = 0, 1
@@ -99,6 +101,17 @@ class _Day:
         self.peak = np.maximum(self.peak, np.where(known, hour.load_kw, -np.inf))
         self.profile[local_hour] = hour.load_kw
         self.numbers.append(hour.number)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        return {
+            "total": self.total, "known": self.hours, "peak": self.peak, "profile": self.profile,
+            "numbers": np.array(self.numbers, np.int64),
+        }  # fmt: skip
+
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self.total, self.hours = arrays["total"].copy(), arrays["known"].copy()
+        self.peak, self.profile = arrays["peak"].copy(), arrays["profile"].copy()
+        self.numbers = arrays["numbers"].tolist()
 
     def values(self) -> NDArray[np.float64]:
         """**Shape** `[n, 2]`: mean and peak of the day, NaN where too many hours are missing."""
@@ -234,6 +247,46 @@ class Level:
             if (PEAK_TIME, row) not in self.open:
                 yield self._opened(PEAK_TIME, row, on.toordinal() - self.settings.peak_days, confidence, evidence)
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The whole state."""
+        notes = {
+            "date": self.date.isoformat(), "skipped": self.skipped,
+            "open": [[*key, to_json(o.finding).decode(), o.until, o.innovations] for key, o in self.open.items()],
+        }  # fmt: skip
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays["notes"] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
+        for prefix, part in self._parts():
+            arrays |= {f"{prefix}.{name}": array for name, array in part.to_arrays().items()}
+        return arrays
+
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over a snapshot. Raises ValueError or KeyError when it does not fit."""
+        for name in _ARRAYS:
+            if arrays[name].shape != getattr(self, name).shape:
+                raise ValueError("snapshot of another network")
+            setattr(self, name, arrays[name].copy())
+        notes = json.loads(arrays["notes"].tobytes())
+        self.date, self.skipped = date.fromisoformat(notes["date"]), notes["skipped"]
+        self.open = {
+            (kind, row): _Open(from_json(finding.encode()), until, innovations)
+            for kind, row, finding, until, innovations in notes["open"]
+        }
+        self.day = _Day(len(self.ids)) if "day.total" in arrays else None
+        for prefix, part in self._parts():
+            part.from_arrays(below(arrays, f"{prefix}."))
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        parts = [("hours", self.hours), ("model", self.model), ("mean", self.cusums[MEAN]), ("peak", self.cusums[PEAK])]
+        return [*parts, ("day", self.day)] if self.day is not None else [*parts]
+
+
+_ARRAYS: Final = ("scale", "fast", "slow", "moved", "workdays")
+
+
+def below(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
 
 def _smooth(profile: NDArray[np.float64]) -> NDArray[np.float64]:
     return (np.roll(profile, 1, axis=0) + profile + np.roll(profile, -1, axis=0)) / 3.0
@@ -316,6 +369,31 @@ class DemandDetector(Detector):
         """What is new since the last call."""
         news, self._news = self._news, []
         return news
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The whole state."""
+        notes = {
+            "stations": self._stations.ids,
+            "silent": [[station, to_json(finding).decode()] for station, finding in self._silent.items()],
+            "newest": list(self._newest_weather.items()),
+            "news": [to_json(finding).decode() for finding in self._news],
+        }
+        arrays: dict[str, NDArray[Any]] = {"notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
+        arrays |= {f"weather.{name}": array for name, array in self._weather.to_arrays().items()}
+        for level in self.levels.values():
+            arrays |= {f"{level.name}.{name}": array for name, array in level.to_arrays().items()}
+        return arrays
+
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over a snapshot. Raises ValueError or KeyError when it does not fit."""
+        notes = json.loads(arrays["notes"].tobytes())
+        self._stations.numbers(notes["stations"])
+        self._silent = {station: from_json(finding.encode()) for station, finding in notes["silent"]}
+        self._newest_weather = {station: hour for station, hour in notes["newest"]}
+        self._news = [from_json(finding.encode()) for finding in notes["news"]]
+        self._weather.from_arrays(below(arrays, "weather."))
+        for level in self.levels.values():
+            level.from_arrays(below(arrays, f"{level.name}."))
 
     def responses(self, level: str) -> Response:
         """How the mean load of each unit responds to weekend and temperature."""

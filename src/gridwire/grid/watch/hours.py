@@ -59,6 +59,7 @@ class LoadHours:
         self._newest = np.full(units, _NONE, np.int64)
         self._closed = _NONE
         """Last slot of the newest closed hour."""
+        self._first = _NONE
         self._ready: list[Hour] = []
 
     def take(self, seen: SeenLoads) -> list[Hour]:
@@ -76,6 +77,7 @@ class LoadHours:
             return
         if self._closed == _NONE:
             self._closed = (int(slots.min()) - 1) // self.per_hour * self.per_hour
+            self._first = self._closed
         open_ = slots > self._closed
         self.late += int(len(slots) - open_.sum())
         units, slots, loads = units[open_], slots[open_], loads[open_]
@@ -92,9 +94,11 @@ class LoadHours:
     def _settled(self) -> int:
         """The last slot of which nothing more is expected."""
         newest = int(self._newest.max())
-        active = self._newest[self._newest > newest - self._rows]
+        # Units not seen yet may be those of a partition that is read later; not for ever, for some have no meters.
+        waited = newest - self._first >= self._rows
+        active = self._newest[self._newest > newest - self._rows] if waited else self._newest
         behind = int(len(active) * (1 - PASSED_SHARE))
-        return int(np.partition(active, behind)[behind]) - LATE_HOURS * self.per_hour
+        return max(int(np.partition(active, behind)[behind]), self._first) - LATE_HOURS * self.per_hour
 
     def _close(self, settled: int) -> None:
         if settled - self._closed > 2 * self._rows:  # a gap longer than the ring: nothing lies in between
@@ -113,14 +117,14 @@ class LoadHours:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
-        return {"ring": self._ring, "newest": self._newest, "closed": np.array([self._closed, self.late])}
+        return {"ring": self._ring, "newest": self._newest, "closed": np.array([self._closed, self._first, self.late])}
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state. Raises ValueError, KeyError: it does not fit."""
         if arrays["ring"].shape != self._ring.shape or arrays["newest"].shape != self._newest.shape:
             raise ValueError("snapshot of another network")
         self._ring, self._newest = arrays["ring"].copy(), arrays["newest"].copy()
-        self._closed, self.late = (int(value) for value in arrays["closed"])
+        self._closed, self._first, self.late = (int(value) for value in arrays["closed"])
 
 
 STATION_HOURS: Final = 366 * 24

@@ -10,7 +10,10 @@ from gridwire.core.errors import Unsupported
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import Detector
 
-_PLACES: Final[dict[str, tuple[str, str]]] = {}
+_PLACES: Final[dict[str, tuple[str, str]]] = {
+    "demand": ("demand", "DemandDetector"),
+    "storm": ("storm", "StormDetector"),
+}
 
 NAMES: Final = tuple(_PLACES)
 """Names of all detectors."""

@@ -1,4 +1,4 @@
-"""Weather for detectors: events of the hub as columns, and which station each unit belongs to."""
+"""Which weather station each unit belongs to."""
 
 from __future__ import annotations
 
@@ -7,51 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gridwire.columnar.columns import EventColumns
-from gridwire.columnar.json_columns import JsonDecoder, JsonField
 from gridwire.grid.network import NetworkIndex
-from gridwire.grid.watch.base import SeenWeather
-from gridwire.grid.weather import RANGES, STATION_MAX
-
-_VALUES = ("temperature_c", "wind_gust_ms")
-
-
-class WeatherDecoder:
-    """Events of `weather` to what detectors are given. Values out of range are NaN; `refused` counts bad events."""
-
-    def __init__(self) -> None:
-        self.refused = 0
-        self._json = JsonDecoder(
-            [
-                JsonField("station", "text", required=True),
-                JsonField("ts", "timestamp_us", required=True),
-                *(JsonField(name, "decimal") for name in _VALUES),
-            ]
-        )
-
-    def decode(self, columns: EventColumns) -> SeenWeather:
-        """Observations in the order of the log."""
-        json = self._json.decode(columns)
-        stations = json.texts("station")
-        good = np.array(
-            [json.status[row] == 0 and 0 < len(name or "") <= STATION_MAX for row, name in enumerate(stations)], bool
-        )
-        self.refused += int(len(good) - good.sum())
-        rows = np.flatnonzero(good)
-        values = {}
-        for name in _VALUES:
-            mantissa, scale = json.decimal(name)
-            number = mantissa * 10.0 ** scale.astype(np.float64)
-            least, most = RANGES[name]
-            fits = json.valid(name) & (number >= least) & (number <= most)
-            values[name] = np.where(fits, number, np.nan)[rows]
-        return SeenWeather(
-            [str(stations[row]) for row in rows.tolist()],
-            json.timestamp_us("ts")[rows],
-            values["temperature_c"],
-            values["wind_gust_ms"],
-            columns.timestamps[rows] * 1000,
-        )
 
 
 class Stations:
