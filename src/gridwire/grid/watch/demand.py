@@ -389,7 +389,7 @@ class DemandDetector(Detector):
         notes = json.loads(arrays["notes"].tobytes())
         self._stations.numbers(notes["stations"])
         self._silent = {station: from_json(finding.encode()) for station, finding in notes["silent"]}
-        self._newest_weather = {station: hour for station, hour in notes["newest"]}
+        self._newest_weather = dict(notes["newest"])
         self._news = [from_json(finding.encode()) for finding in notes["news"]]
         self._weather.from_arrays(below(arrays, "weather."))
         for level in self.levels.values():
