@@ -22,7 +22,8 @@ from gridwire.grid.models.package import (
 )
 
 KEPT: Final = 8
-"""Models of a kind whose arrays are kept: what can be promoted again without training."""
+"""Models of a kind whose arrays are kept: what can be promoted again without training; and the one in effect
+and the one before it, however old."""
 
 OPEN_MAX: Final = 4
 """Models whose pieces have come but not their manifest: publishers that died are forgotten, the oldest first."""
@@ -124,8 +125,7 @@ class ModelLog:
         self._forget(manifest.kind)
 
     def _forget(self, kind: str) -> None:
-        history = self.promoted.get(kind, [])
-        keep = set(history[-1:]) | set(list(self.models[kind])[-KEPT:])
+        keep = {*self.promoted.get(kind, [])[-1:], self.previous(kind), *list(self.models[kind])[-KEPT:]}
         for version, stored in self.models[kind].items():
             if version not in keep:
                 stored.data = None
