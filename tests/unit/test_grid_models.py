@@ -240,7 +240,7 @@ def test_the_stream_issues_forecasts_with_the_model_in_effect(models):
     assert [each.model for each in scorer.issues()] == [models[1].manifest.version]
     scorer.use(models[1])
     assert scorer.issues() == []
-    assert findings == []
+    assert not [f for f in findings if f.kind == "forecast.overload"]
     actual = utility.base_kw.mean()
     assert 0.5 * actual < np.nanmean(issue.quantiles_kw[:, :, 1]) < 2.5 * actual
 

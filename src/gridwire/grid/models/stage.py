@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from gridwire.grid.models.scoring import DETECTOR, Scorer, ScoringSettings
 from gridwire.grid.network import Network
 from gridwire.grid.network import to_json as network_json
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
+from gridwire.grid.watch.hours import in_time
 from gridwire.grid.watch.seen import Decoders
 from gridwire.grid.watch.told import Told
 
@@ -84,6 +85,7 @@ class ForecastPipeline:
     ) -> dict[Place, int]:
         """Apply batches: models and weather first, then loads."""
         self.scorer.use(self.models.current(forecast.KIND))
+        loads: dict[str, list[SeenLoads]] = defaultdict(list)
         for batch in sorted(batches, key=lambda batch: _LOADS_LAST.get(batch.hub, 2)):
             if batch.hub == MODELS:
                 self.models.feed(batch)
@@ -93,7 +95,9 @@ class ForecastPipeline:
             if isinstance(seen, SeenWeather):
                 self.scorer.weather(seen)
             elif isinstance(seen, SeenLoads):
-                self.scorer.loads(seen)
+                loads[seen.level].append(seen)
+        for parts in loads.values():
+            self.scorer.loads(in_time(parts))
         issues = self.scorer.issues()
         if publish:
             self._issues += issues

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
@@ -27,7 +28,7 @@ from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading import timestamp_us
 from gridwire.grid.watch.base import Detector, SeenLoads, SeenWeather
-from gridwire.grid.watch.hours import HOUR_US, Hour, LoadHours, StationHours
+from gridwire.grid.watch.hours import HOUR_US, Hour, LoadHours, StationHours, in_time
 from gridwire.grid.watch.response import Response, ResponseModel
 from gridwire.grid.watch.shifts import Changes, Cusum
 from gridwire.grid.watch.told import from_json, to_json
@@ -39,6 +40,9 @@ PEAK_TIME: Final = 2
 
 SETTLE_DAYS: Final = 14
 """How long a finding stays open: two weeks of the new level."""
+
+WAITING_MAX: Final = 1_000_000
+"""Facts that wait to be looked at: 40 MB."""
 
 UNSURE_DAYS: Final = 10
 """Days after which predictions are better than nothing."""
@@ -320,6 +324,7 @@ class DemandDetector(Detector):
         self._silent: dict[int, Finding] = {}
         self._newest_weather: dict[int, int] = {}
         self.levels: dict[str, Level] = {}
+        self._waiting: dict[str, list[SeenLoads]] = defaultdict(list)
         if 3600 % index.interval_s == 0:  # hours cannot be made of anything longer: nothing is found then
             for name, ids in (("transformer", index.transformer_ids), ("feeder", index.feeder_ids)):
                 self.levels[name] = Level(name, ids, index.interval_s, self.settings)
@@ -333,10 +338,16 @@ class DemandDetector(Detector):
             self._newest_weather[station] = max(self._newest_weather.get(station, 0), ts_us // HOUR_US)
 
     def loads(self, seen: SeenLoads) -> None:
-        """Take facts, and judge the days that they end."""
-        level = self.levels.get(seen.level)
-        for hour in level.hours.take(seen) if level else ():
-            assert level is not None
+        """Take facts; they are looked at when all hubs are at the same time, see `in_time`."""
+        if seen.level in self.levels:
+            self._waiting[seen.level].append(seen)
+            if sum(map(len, self._waiting[seen.level])) >= WAITING_MAX:
+                self._judge(self.levels[seen.level])
+
+    def _judge(self, level: Level) -> None:
+        """Look at the days that the facts end."""
+        waiting, self._waiting[level.name] = self._waiting[level.name], []
+        for hour in level.hours.take(in_time(waiting)) if waiting else ():
             ended = level.gathered(hour, self._zone)
             if ended is not None:
                 on, day = ended
@@ -367,11 +378,15 @@ class DemandDetector(Detector):
 
     def findings(self, now_us: int) -> list[Finding]:
         """What is new since the last call."""
+        for level in self.levels.values():
+            self._judge(level)
         news, self._news = self._news, []
         return news
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
+        for level in self.levels.values():
+            self._judge(level)
         notes = {
             "stations": self._stations.ids,
             "silent": [[station, to_json(finding).decode()] for station, finding in self._silent.items()],

@@ -6,7 +6,8 @@ are `LATE_HOURS` further. What comes for an hour after that changes nothing here
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,18 @@ COMPLETE_SHARE: Final = 0.9
 """Share of the due readings an interval's sum must have to be taken for the unit's load."""
 
 _NONE: Final = np.iinfo(np.int64).min
+
+
+def in_time(parts: Sequence[SeenLoads]) -> SeenLoads:
+    """Facts of one level in the order of their intervals; of one unit and interval the order stays.
+
+    Facts of several partitions come one partition after the other. In a backlog that is days of some units before the
+    first hour of others; hours must not close because of that.
+    """
+    names = [each.name for each in fields(SeenLoads) if each.name != "level"]
+    whole = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    order = np.argsort(whole["ts_end_us"], kind="stable")
+    return SeenLoads(parts[0].level, **{name: array[order] for name, array in whole.items()})
 
 
 @dataclass(frozen=True, slots=True)
