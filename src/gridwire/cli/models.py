@@ -49,6 +49,8 @@ def train(
     from gridwire.grid.models import train as trainer
 
     _zone(zone)
+    for kind in kinds:
+        trainer.check_kind(kind)
     client = common.client()
     found = dataset.load(
         data / "lake", begin=_moment(begin), end=_moment(end), station_of=None if dry_run else _stations(client)

@@ -66,8 +66,7 @@ def train(kind: str, data: Dataset, zone: str, now: datetime) -> Trained:
     Raises:
         TooLittleData: the message says what is missing. InvalidModel: there is no such kind.
     """
-    if kind not in _TRAINERS:
-        raise InvalidModel(f"unknown kind of model {kind!r}: choose from {', '.join(_TRAINERS)}")
+    check_kind(kind)
     result = _TRAINERS[kind](data, zone)
     packed = pack(result.arrays)
     sha256 = digest(packed)
@@ -78,6 +77,12 @@ def train(kind: str, data: Dataset, zone: str, now: datetime) -> Trained:
         better=result.better, software=gridwire.__version__,
     )  # fmt: skip
     return Trained(manifest, packed)
+
+
+def check_kind(kind: str) -> None:
+    """Raise InvalidModel unless it can be trained."""
+    if kind not in _TRAINERS:
+        raise InvalidModel(f"unknown kind of model {kind!r}: choose from {', '.join(_TRAINERS)}")
 
 
 def forced(trained: Trained) -> Trained:
