@@ -74,11 +74,12 @@ class Utility:
         at = (np.arange(intervals) + 0.5) / intervals
         self.shape = 1 + 0.5 * np.exp(-(((at - 0.78) / 0.06) ** 2)) + 0.2 * np.exp(-(((at - 0.33) / 0.08) ** 2)) - 0.15
 
-    def day(self, day: int, scale: Any = 1.0, roll_h: int = 0) -> NDArray[np.float64]:
-        """**Shape** `[intervals, units]`, kW. `scale`: of units. `roll_h`: hours by which the profile is late."""
+    def day(self, day: int, scale: Any = 1.0, roll_h: Any = 0) -> NDArray[np.float64]:
+        """**Shape** `[intervals, units]`, kW. `scale`, `roll_h`: of units; hours a profile is late."""
         weekend = (day + 4) % 7 >= 5
         mean_c = self.temperature_c[day * 24 : day * 24 + 24].mean()
         level = self.base_kw * (0.8 if weekend else 1.0) + self.heating_kw_per_c * max(0.0, 14.0 - mean_c)
         level = level * (1 + self.rng.normal(0, self.noise, self.units)) * scale
-        shape = np.roll(self.shape, roll_h * self.intervals // 24)
-        return level * shape[:, None] * (1 + self.rng.normal(0, self.noise, (self.intervals, self.units)))
+        late = np.broadcast_to(np.asarray(roll_h) * self.intervals // 24, self.units)
+        shape = np.stack([np.roll(self.shape, each) for each in late.tolist()], axis=1)
+        return level * shape * (1 + self.rng.normal(0, self.noise, (self.intervals, self.units)))

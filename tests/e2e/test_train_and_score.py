@@ -34,6 +34,9 @@ def write_utility(directory):
     (directory / "network.json").write_bytes(to_json(network(UNITS, 3600, rated_kva=1000.0)))
     rows = [f"berlin,{rfc3339(START_US + (h + 1) * HOUR_US)},{t:.2f}" for h, t in enumerate(utility.temperature_c)]
     (directory / "weather.csv").write_text("\n".join(["station,ts,temperature_c", *rows, ""]))
+    event = "2016-02-24T17:00:00,2016-02-24T20:00:00"
+    units = ("usage_point,U1", "transformer,T1", "feeder,nobody")
+    (directory / "events.csv").write_text("kind,unit,start,end\n" + "".join(f"{unit},{event}\n" for unit in units))
     with (directory / "readings.ndjson").open("w") as file:
         for day in range(DAYS):
             load = utility.day(day)
@@ -96,7 +99,7 @@ def worker(hub):
 def test_the_page(hub, place):
     commands = [shlex.split(line[2:]) for line in PAGE.read_text().splitlines() if line.startswith("$ ")]
     assert commands[0] == ["gridwire", "up", "--data", "gridwire-data"]
-    network_import, weather, readings, train, listing, show, question, again, rollback = commands[1:]
+    network_import, weather, readings, train, listing, show, question, again, rollback, baseline = commands[1:]
     for command in (network_import, weather, readings):
         run(hub, place, command)
     until(lambda: whole_facts(place) == DAYS * 24 * UNITS, "facts in the lake")
@@ -123,6 +126,13 @@ def test_the_page(hub, place):
     until(lambda: len(forecasts(hub)[0]) == 3 * 48 * len(units), "forecasts with the model before")
     assert worker(hub)["pid"] == pid
     until(lambda: first in run(hub, place, question).stdout, "forecasts in the lake")
+
+    judged = json.loads(run(hub, place, baseline, "-o", "json").stdout)
+    by_meter, by_transformer, nobody = judged
+    assert by_meter["delivered_kwh"] == pytest.approx(by_transformer["delivered_kwh"], abs=0.01)
+    assert by_transformer["baseline_kwh"] == pytest.approx(by_transformer["load_kwh"], rel=0.2)
+    assert len(by_transformer["days"]) == 10
+    assert nobody["problem"] == "no loads are known"
 
 
 def hub_has(hub, name):

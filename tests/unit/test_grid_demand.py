@@ -45,7 +45,7 @@ def test_a_lasting_change_is_found_where_it_is_and_nowhere_else(detector):
     for day, finding in opened:
         assert CHANGE <= day <= CHANGE + 15
         assert finding.evidence["direction"] == "up"
-        assert 15 < finding.evidence["shift_pct"] < 45
+        assert 10 < finding.evidence["shift_pct"] < 45
         assert finding.confidence > 0.9
         assert abs(finding.started_us - START_US - CHANGE * DAY_US) <= 4 * DAY_US
     closed = {f.subject: f for _, f in found if f.kind == "demand.shift" and f.state is FindingState.CLOSED}
@@ -62,10 +62,11 @@ def test_nothing_is_found_without_a_change(detector):
 def test_a_peak_that_moves_is_found(detector):
     utility = Utility(UNITS, DAYS)
     detector.weather(weather(utility.temperature_c))
-    found = watched(detector, utility, DAYS, roll_h=lambda day: -4 if day >= CHANGE else 0)
+    late = np.array([-4] * 3 + [0] * (UNITS - 3))
+    found = watched(detector, utility, DAYS, roll_h=lambda day: late if day >= CHANGE else 0)
     moved = {f.subject: f.evidence for _, f in found if f.kind == "demand.peak_time"}
-    assert len(moved) == UNITS
-    assert all(evidence["moved_hours"] == -4 for evidence in moved.values())
+    assert set(moved) == {"T0", "T1", "T2"}
+    assert all(-5 <= evidence["moved_hours"] <= -2 for evidence in moved.values())
 
 
 def test_a_snapshot_goes_on_as_if_nothing_had_been(detector):
@@ -91,7 +92,7 @@ def test_a_silent_station_is_told_and_its_days_are_not_learnt_from(detector):
     found = watched(detector, utility, 50)
     (finding,) = [f for _, f in found if f.kind == "weather.missing"]
     assert finding.subject == "S1"
-    assert detector.levels["transformer"].skipped == 9 * UNITS  # the last day is still open
+    assert detector.units.skipped == 9 * UNITS  # the last day is still open
     detector.weather(weather(utility.temperature_c))
     found = watched(detector, utility, 55, begin=50)
     assert [f.state for _, f in found if f.kind == "weather.missing"] == [FindingState.CLOSED]

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "fn": "gridwire.cli.functions:fn",
     "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",
+    "baseline": "gridwire.cli.baseline:baseline",
     "train": "gridwire.cli.models:train",
     "model": "gridwire.cli.models:model",
     "export": "gridwire.cli.export:export",

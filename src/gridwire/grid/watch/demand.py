@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -41,6 +40,21 @@ PEAK_TIME: Final = 2
 SETTLE_DAYS: Final = 14
 """How long a finding stays open: two weeks of the new level."""
 
+NETWORK: Final = -1
+"""Row of the network as a whole."""
+
+PEERS_MIN: Final = 8
+"""Units from which on their median says what all have in common."""
+
+SOLAR_MIN: Final = 5
+"""The same for those with panels."""
+
+FACTOR_FADE: Final = 1 - 1 / 60
+"""How fast what units have in common is forgotten."""
+
+PRIOR_DAYS: Final = 10.0
+"""Days for which it is believed that a unit does as the median unit does."""
+
 WAITING_MAX: Final = 1_000_000
 """Facts that wait to be looked at: 40 MB."""
 
@@ -63,18 +77,18 @@ class DemandSettings:
         learn_days: days learnt from before anything is told.
         slack, threshold: of the CUSUM, in standard deviations of a day.
         share_least: smallest change told, as a share of the unit's mean load.
-        peak_hours_least: smallest move of the peak's hour told. peak_gain_least: how much higher the load must be
-            there than at the hour of the old peak. peak_days: workdays in a row it must have moved.
+        peak_hours_least: smallest move of the profile told. peak_gain_least: by how much more it must be like the
+            old profile when that is moved. peak_days: workdays in a row it must have moved.
         missing_hours: hours without temperature after which that is told.
     """
 
     zone: str = "UTC"
     learn_days: int = 28
-    slack: float = 0.5
-    threshold: float = 9.0
-    share_least: float = 0.08
+    slack: float = 1.0
+    threshold: float = 6.5
+    share_least: float = 0.1
     peak_hours_least: int = 2
-    peak_gain_least: float = 0.05
+    peak_gain_least: float = 0.15
     peak_days: int = 4
     missing_hours: int = 24
 
@@ -124,16 +138,21 @@ class _Day:
         return np.stack([mean, np.where(whole, self.peak, np.nan)], axis=1)
 
 
-class Level:
-    """Everything known of the transformers, or of the feeders."""
+class Units:
+    """Everything known of transformers and feeders, in this order: what is common to them is seen in all of them."""
 
-    def __init__(self, name: str, ids: tuple[str, ...], interval_s: int, settings: DemandSettings) -> None:
-        units = len(ids)
-        self.name, self.ids, self.settings = name, ids, settings
+    def __init__(self, index: NetworkIndex, settings: DemandSettings) -> None:
+        self.ids = (*index.transformer_ids, *index.feeder_ids)
+        units, interval_s = len(self.ids), index.interval_s
+        self.first_feeder, self.settings = len(index.transformer_ids), settings
         self.hours = LoadHours(units, interval_s)
         self.model = ResponseModel(units, targets=2)
         self.cusums = [Cusum(units, settings.slack, settings.threshold, settings.learn_days) for _ in range(2)]
+        self.network = Cusum(1, settings.slack, settings.threshold, settings.learn_days)
         self.scale = np.zeros(units)
+        self.spread = np.zeros((units, 2))
+        self.factors = np.zeros((2, 2, 2))
+        self.loadings = np.zeros((units, 2, 2))
         self.fast, self.slow = np.full((24, units), np.nan), np.full((24, units), np.nan)
         self.moved = np.zeros(units, np.int64)
         self.workdays = np.zeros(units, np.int64)
@@ -166,6 +185,8 @@ class Level:
         first = known & (days < 0.5)
         self.scale[first] = np.abs(values[first, MEAN])
         innovations[days < UNSURE_DAYS] = np.nan
+        yield from self._common(on, innovations)
+        innovations = self._beside_peers(innovations)
         yield from self._settle(on, innovations)
         for target in (MEAN, PEAK):
             changes = self.cusums[target].step(innovations[:, target], on.toordinal())
@@ -174,6 +195,57 @@ class Level:
         self.model.learn(np.where(calm[:, None], values, np.nan), temperature_c, weekend)
         if not weekend:
             yield from self._peak_time(on, day)
+
+    def _beside_peers(self, innovations: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What is left of innovations when what is common to all units is taken out.
+
+        Holidays, seasons and weather that nobody measured move everybody, and the sun moves those with panels most. Two
+        factors are known of a day: the score of the median unit, and that of the median unit with less load at noon
+        than else. How much of each a unit follows is learnt. A change of one unit is in neither.
+        """
+        rows = np.flatnonzero(np.isfinite(innovations).all(axis=1))
+        if len(rows) < PEERS_MIN:
+            return innovations
+        fresh = self.spread[rows] == 0.0
+        size = np.abs(innovations[rows])
+        limited = np.where(fresh, size, np.minimum(size, 4.0 * self.spread[rows]))
+        self.spread[rows] = np.where(fresh, size, self.spread[rows] + 0.05 * (limited - self.spread[rows]))
+        score = np.clip(innovations[rows] / np.maximum(self.spread[rows], 1e-9), -4.0, 4.0)
+        factors = np.stack([np.median(score, axis=0), self._solar(rows, score)])
+        found = innovations.copy()
+        for target in (MEAN, PEAK):
+            f = factors[:, target]
+            # Without anything learnt a unit follows the median unit as it is.
+            prior = np.array([PRIOR_DAYS, 0.0])
+            gram = self.factors[target] + PRIOR_DAYS * np.eye(2)
+            own = np.linalg.solve(gram, (self.loadings[rows, target] + prior).T).T
+            found[rows, target] -= own @ f * self.spread[rows, target]
+            self.factors[target] = FACTOR_FADE * self.factors[target] + np.outer(f, f)
+            self.loadings[rows, target] = FACTOR_FADE * self.loadings[rows, target] + score[:, target, None] * f
+        return found
+
+    def _solar(self, rows: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+        """**Shape** `[2]`: score of the median unit with less load at noon than else, 0 if there are too few."""
+        profile = self.slow[:, rows]
+        with np.errstate(invalid="ignore"):
+            solar = profile[10:15].mean(axis=0) < 0.7 * profile.mean(axis=0)
+        return np.median(score[solar], axis=0) if solar.sum() >= SOLAR_MIN else np.zeros(2)
+
+    def _common(self, on: date, innovations: NDArray[np.float64]) -> Iterator[Finding]:
+        """A change of the median unit: of the whole network."""
+        known = np.isfinite(innovations[:, MEAN]) & (self.scale > 0)
+        if known.sum() < PEERS_MIN:
+            return
+        share = float(np.median(innovations[known, MEAN] / self.scale[known]))
+        changes = self.network.step(np.array([share]), on.toordinal())
+        if len(changes) and abs(changes.shifts[0]) >= self.settings.share_least:
+            shift = float(changes.shifts[0])
+            evidence = {
+                "direction": "up" if shift > 0 else "down", "shift_pct": round(100 * shift, 1),
+                "units": int(known.sum()), "days": int(changes.steps[0]),
+                "weather": bool((self.model.weather_days > 1.0).any()),
+            }  # fmt: skip
+            yield self._opened(MEAN, NETWORK, int(changes.starts[0]), _confidence(changes.scores[0]), evidence)
 
     def _tell(self, target: int, changes: Changes, values: NDArray[np.float64]) -> Iterator[Finding]:
         if not len(changes):
@@ -201,17 +273,21 @@ class Level:
     def _opened(self, kind: int, row: int, start: int, confidence: float, evidence: dict[str, Any]) -> Finding:
         begun = datetime.combine(date.fromordinal(start), time(), ZoneInfo(self.settings.zone)).astimezone(UTC)
         finding = Finding(
-            kind=_KINDS[kind], subject_kind=self.name, subject=self.ids[row], started_us=timestamp_us(begun),
+            kind=_KINDS[kind], subject_kind=self._kind(row),
+            subject="network" if row == NETWORK else self.ids[row], started_us=timestamp_us(begun),
             severity=Severity.WARNING if abs(evidence.get("shift_pct", 0.0)) >= 50 else Severity.INFO,
             confidence=confidence, detector="demand", evidence=evidence,
         )  # fmt: skip
         self.open[kind, row] = _Open(finding, self.date.toordinal() + SETTLE_DAYS)
         return finding
 
+    def _kind(self, row: int) -> str:
+        return "network" if row == NETWORK else "feeder" if row >= self.first_feeder else "transformer"
+
     def _settle(self, on: date, innovations: NDArray[np.float64]) -> Iterator[Finding]:
         """Close what has been open long enough, with what was learnt since."""
         for (kind, row), open_ in list(self.open.items()):
-            if kind != PEAK_TIME and np.isfinite(innovations[row, kind]):
+            if kind != PEAK_TIME and row != NETWORK and np.isfinite(innovations[row, kind]):
                 open_.innovations.append(float(innovations[row, kind]))
             if on.toordinal() < open_.until:
                 continue
@@ -232,21 +308,19 @@ class Level:
             profile[known] += weight * (day.profile[known] - profile[known])
         self.workdays += whole
         ready = np.flatnonzero(whole & np.isfinite(self.slow).all(axis=0) & (self.workdays >= self.settings.learn_days))
-        fast, slow = _smooth(self.fast[:, ready]), _smooth(self.slow[:, ready])
-        now, before = fast.argmax(axis=0), slow.argmax(axis=0)
-        hours = (now - before + 12) % 24 - 12
-        at = np.arange(len(ready))
-        gain = (fast[now, at] - fast[before, at]) / np.maximum(np.abs(fast[now, at]), 1e-9)
-        moved = (np.abs(hours) >= self.settings.peak_hours_least) & (gain >= self.settings.peak_gain_least)
+        fast, slow = _beside_others(_smooth(self.fast[:, ready]), _smooth(self.slow[:, ready]))
+        found = _moves(fast, slow, self.settings.peak_gain_least)
+        moved = np.abs(found.hours) >= self.settings.peak_hours_least
         self.moved[ready] = np.where(moved, self.moved[ready] + 1, 0)
         for each in np.flatnonzero(self.moved[ready] == self.settings.peak_days).tolist():
             row = int(ready[each])
             evidence = {
-                "hour_before": int(before[each]), "hour_after": int(now[each]), "moved_hours": int(hours[each]),
-                "peak_kw": round(float(fast[now[each], each]), 3), "gain_pct": round(100 * float(gain[each]), 1),
-                "days": self.settings.peak_days,
+                "hour_before": int(found.before[each]), "hour_after": int(found.now[each]),
+                "moved_hours": int(found.hours[each]), "peak_kw": round(float(self.fast[:, row].max()), 3),
+                "likeness_pct": round(100 * float(found.likeness[each]), 1),
+                "likeness_unmoved_pct": round(100 * float(found.unmoved[each]), 1), "days": self.settings.peak_days,
             }  # fmt: skip
-            confidence = 1.0 - 0.5 * math.exp(-5.0 * float(gain[each]))
+            confidence = min(0.99, 0.5 + float(found.likeness[each] - found.unmoved[each]))
             self.slow[:, row] = self.fast[:, row]
             if (PEAK_TIME, row) not in self.open:
                 yield self._opened(PEAK_TIME, row, on.toordinal() - self.settings.peak_days, confidence, evidence)
@@ -281,10 +355,11 @@ class Level:
 
     def _parts(self) -> list[tuple[str, Any]]:
         parts = [("hours", self.hours), ("model", self.model), ("mean", self.cusums[MEAN]), ("peak", self.cusums[PEAK])]
+        parts.append(("network", self.network))
         return [*parts, ("day", self.day)] if self.day is not None else [*parts]
 
 
-_ARRAYS: Final = ("scale", "fast", "slow", "moved", "workdays")
+_ARRAYS: Final = ("scale", "spread", "factors", "loadings", "fast", "slow", "moved", "workdays")
 
 
 def below(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
@@ -294,6 +369,44 @@ def below(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any
 
 def _smooth(profile: NDArray[np.float64]) -> NDArray[np.float64]:
     return (np.roll(profile, 1, axis=0) + profile + np.roll(profile, -1, axis=0)) / 3.0
+
+
+def _beside_others(
+    fast: NDArray[np.float64], slow: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(fast without what changed for everybody, slow): a season moves the peaks of all. **Shape** `[24, n]`."""
+    if fast.shape[1] < PEERS_MIN:
+        return fast, slow
+    size = np.maximum(np.abs(slow).mean(axis=0), 1e-9)
+    return fast - np.median((fast - slow) / size, axis=1)[:, None] * size, slow
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """**Shape** `[n]`. `hours`: by which a profile moved, 0 if it did not. `before`, `now`: hours of its peak.
+    `likeness`: correlation with the old profile moved by `hours`. `unmoved`: with the old profile as it was."""
+
+    hours: NDArray[np.int64]
+    before: NDArray[np.int64]
+    now: NDArray[np.int64]
+    likeness: NDArray[np.float64]
+    unmoved: NDArray[np.float64]
+
+
+def _moves(fast: NDArray[np.float64], slow: NDArray[np.float64], gain_least: float) -> _Moves:
+    """By how many hours each profile moved: that shift at which it is most like the old one, if that says enough.
+
+    The hour of the maximum alone says little: of two peaks now this, now that one is a little higher.
+    """
+    a, b = fast - fast.mean(axis=0), slow - slow.mean(axis=0)
+    size = np.maximum(np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0)), 1e-12)
+    lags = np.arange(-11, 13)
+    likeness = np.stack([(a * np.roll(b, lag, axis=0)).sum(axis=0) / size for lag in lags])
+    best = likeness.argmax(axis=0)
+    at = np.arange(fast.shape[1])
+    unmoved = likeness[11]
+    sure = likeness[best, at] - unmoved >= gain_least
+    return _Moves(np.where(sure, lags[best], 0), slow.argmax(axis=0), fast.argmax(axis=0), likeness[best, at], unmoved)
 
 
 def _confidence(standard_errors: float) -> float:
@@ -323,11 +436,9 @@ class DemandDetector(Detector):
         self._news: list[Finding] = []
         self._silent: dict[int, Finding] = {}
         self._newest_weather: dict[int, int] = {}
-        self.levels: dict[str, Level] = {}
-        self._waiting: dict[str, list[SeenLoads]] = defaultdict(list)
-        if 3600 % index.interval_s == 0:  # hours cannot be made of anything longer: nothing is found then
-            for name, ids in (("transformer", index.transformer_ids), ("feeder", index.feeder_ids)):
-                self.levels[name] = Level(name, ids, index.interval_s, self.settings)
+        self._waiting: list[SeenLoads] = []
+        # Hours cannot be made of longer intervals: nothing is found then.
+        self.units = Units(index, self.settings) if 3600 % index.interval_s == 0 else None
 
     def weather(self, seen: SeenWeather) -> None:
         """Keep temperatures."""
@@ -339,24 +450,27 @@ class DemandDetector(Detector):
 
     def loads(self, seen: SeenLoads) -> None:
         """Take facts; they are looked at when all hubs are at the same time, see `in_time`."""
-        if seen.level in self.levels:
-            self._waiting[seen.level].append(seen)
-            if sum(map(len, self._waiting[seen.level])) >= WAITING_MAX:
-                self._judge(self.levels[seen.level])
+        if self.units is not None:
+            moved = seen.units + np.int32(self.units.first_feeder if seen.level == "feeder" else 0)
+            self._waiting.append(replace(seen, units=moved))
+            if sum(map(len, self._waiting)) >= WAITING_MAX:
+                self._judge()
 
-    def _judge(self, level: Level) -> None:
+    def _judge(self) -> None:
         """Look at the days that the facts end."""
-        waiting, self._waiting[level.name] = self._waiting[level.name], []
-        for hour in level.hours.take(in_time(waiting)) if waiting else ():
-            ended = level.gathered(hour, self._zone)
+        waiting, self._waiting = self._waiting, []
+        if self.units is None or not waiting:
+            return
+        for hour in self.units.hours.take(in_time(waiting)):
+            ended = self.units.gathered(hour, self._zone)
             if ended is not None:
                 on, day = ended
-                self._news += level.learn(on, day, self._temperature(level.name, day.numbers))
+                self._news += self.units.learn(on, day, self._temperature(day.numbers))
                 self._news += self._missing(day.numbers[-1])
 
-    def _temperature(self, level: str, hours: list[int]) -> NDArray[np.float64]:
+    def _temperature(self, hours: list[int]) -> NDArray[np.float64]:
         """**Shape** `[n_units]`: mean over some hours at each unit's station."""
-        stations = self._stations.of_units(level)
+        stations = np.concatenate([self._stations.of_units("transformer"), self._stations.of_units("feeder")])
         means = np.append(self._weather.mean(np.array(hours, np.int64)), np.nan)  # the last one is nobody's
         found: NDArray[np.float64] = means[np.where((stations < 0) | (stations >= len(means) - 1), -1, stations)]
         return found
@@ -378,15 +492,13 @@ class DemandDetector(Detector):
 
     def findings(self, now_us: int) -> list[Finding]:
         """What is new since the last call."""
-        for level in self.levels.values():
-            self._judge(level)
+        self._judge()
         news, self._news = self._news, []
         return news
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
-        for level in self.levels.values():
-            self._judge(level)
+        self._judge()
         notes = {
             "stations": self._stations.ids,
             "silent": [[station, to_json(finding).decode()] for station, finding in self._silent.items()],
@@ -395,8 +507,8 @@ class DemandDetector(Detector):
         }
         arrays: dict[str, NDArray[Any]] = {"notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
         arrays |= {f"weather.{name}": array for name, array in self._weather.to_arrays().items()}
-        for level in self.levels.values():
-            arrays |= {f"{level.name}.{name}": array for name, array in level.to_arrays().items()}
+        if self.units is not None:
+            arrays |= {f"units.{name}": array for name, array in self.units.to_arrays().items()}
         return arrays
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
@@ -407,9 +519,17 @@ class DemandDetector(Detector):
         self._newest_weather = dict(notes["newest"])
         self._news = [from_json(finding.encode()) for finding in notes["news"]]
         self._weather.from_arrays(below(arrays, "weather."))
-        for level in self.levels.values():
-            level.from_arrays(below(arrays, f"{level.name}."))
+        if self.units is not None:
+            self.units.from_arrays(below(arrays, "units."))
 
     def responses(self, level: str) -> Response:
-        """How the mean load of each unit responds to weekend and temperature."""
-        return self.levels[level].model.response()
+        """How the mean load of each transformer or feeder responds to weekend and temperature.
+
+        Raises:
+            ValueError: the network's intervals are longer than an hour.
+        """
+        if self.units is None:
+            raise ValueError("hours cannot be made of the network's intervals")
+        whole, first = self.units.model.response(), self.units.first_feeder
+        rows = slice(0, first) if level == "transformer" else slice(first, None)
+        return Response(*(getattr(whole, each.name)[rows] for each in fields(Response)))
