@@ -134,7 +134,7 @@ def _interval(moment: datetime, on: date, zone: ZoneInfo, per_hour: int) -> int:
 
 
 def _loads(event: _Event, first: date, on: date, lake: Path, zone: ZoneInfo) -> tuple[Any, int]:
-    """(loads of the unit by local day `[days, intervals]` with NaN for gaps, intervals an hour); None if there are none.
+    """(loads of the unit by local day `[days, intervals]`, NaN for gaps, intervals an hour); None if there are none.
 
     The hour that is left out in spring is a gap; of the hour that comes twice in autumn the second holds.
     """
