@@ -665,6 +665,7 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
         "loads": decoders.json_decoder(lake.LOADS),
         "weather": decoders.json_decoder(lake.WEATHER),
         "forecasts": decoders.json_decoder(lake.FORECASTS),
+        "demand": decoders.json_decoder(lake.DEMAND),
     }
     tables = {}
     for assignment in options["tables"]:

@@ -127,6 +127,8 @@ def test_the_page(hub, place):
     assert worker(hub)["pid"] == pid
     until(lambda: first in run(hub, place, question).stdout, "forecasts in the lake")
 
+    until(lambda: count(place, "grid.demand", "normalised_kw > 0") >= 50 * len(units), "normalised demand")
+
     judged = json.loads(run(hub, place, baseline, "-o", "json").stdout)
     by_meter, by_transformer, nobody = judged
     assert by_meter["delivered_kwh"] == pytest.approx(by_transformer["delivered_kwh"], abs=0.01)

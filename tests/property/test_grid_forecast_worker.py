@@ -25,7 +25,7 @@ from worker_hub import Crash, Hub
 UNITS, DAYS, MORE = 2, 50, 4
 HUBS = {
     "grid.transformers": 2, "grid.feeders": 1, "weather": 1, "models": 1, "grid.network": 1, "grid.forecasts": 2,
-    "grid.alerts": 2,
+    "grid.demand": 1, "grid.alerts": 2,
 }  # fmt: skip
 GROUP = "grid.forecast"
 START_MS = 1_700_000_000_000

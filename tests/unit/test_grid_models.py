@@ -210,7 +210,11 @@ def stored(data, zone="UTC"):
     trained = train.train("load_forecast", data, zone, NOW)
     log = ModelLog()
     feed(log, package.events(trained.manifest, trained.data))
-    return log.current("load_forecast")
+    return log
+
+
+def version_of(log):
+    return log.current("load_forecast").manifest.version
 
 
 @pytest.fixture(scope="module")
@@ -232,12 +236,12 @@ def test_the_stream_issues_forecasts_with_the_model_in_effect(models):
     assert issues == []  # no model
     scorer.use(models[0])
     (issue,) = scorer.issues()
-    assert issue.model == models[0].manifest.version
+    assert issue.model == version_of(models[0])
     assert issue.weather.all()
     issues, findings = scored(scorer, utility, 30, 34)
     assert len(issues) == 4  # facts of a day come at once here, and only the newest hour is news
     scorer.use(models[1])
-    assert [each.model for each in scorer.issues()] == [models[1].manifest.version]
+    assert [each.model for each in scorer.issues()] == [version_of(models[1])]
     scorer.use(models[1])
     assert scorer.issues() == []
     assert not [f for f in findings if f.kind == "forecast.overload"]
@@ -261,11 +265,11 @@ def test_a_model_that_does_not_fit_changes_nothing(models):
     manifest, _ = model(7)
     log = ModelLog()
     bad = package.pack({"transformer.ids": np.array([b"T0"]), "transformer.scale": np.ones(1)})
-    manifest = msgspec.structs.replace(manifest, sha256=package.digest(bad), chunks=1)
+    manifest = msgspec.structs.replace(manifest, kind="load_forecast", sha256=package.digest(bad), chunks=1)
     feed(log, package.events(manifest, bad))
-    scorer.use(log.current("k"))
+    scorer.use(log)
     assert scorer.models_refused == 1
-    assert scorer.issues()[-1].model == models[0].manifest.version
+    assert scorer.issues()[-1].model == version_of(models[0])
 
 
 def test_overload_is_foretold_and_called_off(models):
@@ -296,6 +300,26 @@ def test_a_load_far_from_its_forecast_is_told_once_it_lasts(models):
     assert again.issues() == [] and again.open == scorer.open
     _, findings = scored(scorer, utility, 21, 40)
     assert [f.state for f in findings if f.subject == "T0" and f.kind == "load.unexpected"][-1] == "closed"
+
+
+def test_normalised_demand_of_every_day_is_told(models):
+    trained = train.train("weather_normalisation", dataset(120), "Europe/Berlin", NOW)
+    log = ModelLog()
+    feed(log, package.events(trained.manifest, trained.data))
+    scorer = Scorer(network(4, 3600).index())
+    utility = Utility(4, 60, intervals=24)
+    scorer.use(log)
+    scorer.weather(weather(utility.temperature_c[: 20 * 24]))
+    scored(scorer, utility, 0, 30)
+    days = [day for day in scorer.days() if day.level == "transformer"]
+    assert [day.day for day in days] == list(range(days[0].day, days[0].day + len(days)))
+    assert len(days) == 29
+    known = [bool(np.isfinite(day.normalised_kw).all()) for day in days]
+    assert known[:15] == [True] * 15 and not known[-1]
+    expected = utility.heating_kw_per_c * utility.shape.mean()
+    for day in days[1:10]:
+        colder = np.maximum(0, 14 - day.temperature_c) - np.maximum(0, 14 - day.normal_c)
+        assert np.allclose(day.load_kw - day.normalised_kw, colder * expected, atol=4.0)
 
 
 # -- baselines ----------------------------------------------------------------------------------------------------

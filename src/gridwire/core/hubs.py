@@ -15,6 +15,7 @@ NETWORK: Final = "grid.network"
 FEEDER_PARTS: Final = "grid.feeder-parts"
 ALERTS: Final = "grid.alerts"
 FORECASTS: Final = "grid.forecasts"
+DEMAND: Final = "grid.demand"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
 
@@ -32,6 +33,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     NETWORK: {"retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
     FORECASTS: {"capture": "forecasts", "retention_ms": 30 * _DAY_MS},
+    DEMAND: {"capture": "demand", "retention_ms": 365 * _DAY_MS},
     MODELS: {"retention_ms": -1},
     WEATHER: {"capture": "weather", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
 }

@@ -83,7 +83,7 @@ HUB_SETTINGS: Final = (
         "capture",
         "gridwire.capture",
         "table the lake keeps of this hub",
-        choices=("off", "events", "readings", "loads", "weather", "forecasts"),
+        choices=("off", "events", "readings", "loads", "weather", "forecasts", "demand"),
     ),
     SettingRow(
         "capture_avro",

@@ -55,3 +55,17 @@ FORECASTS: Final = pa.schema(
     ]
 )
 """Fields of `gridwire.grid.models.forecasts`; `model` is the version that made it."""
+
+DEMAND: Final = pa.schema(
+    [
+        pa.field("kind", pa.string()),
+        pa.field("unit", pa.string()),
+        pa.field("day", pa.string()),
+        pa.field("load_kw", pa.float64()),
+        pa.field("normalised_kw", pa.float64()),
+        pa.field("temperature_c", pa.float64()),
+        pa.field("normal_c", pa.float64()),
+        pa.field("model", pa.string()),
+    ]
+)
+"""Fields of `gridwire.grid.models.normalising`; `day` as 2016-06-01, a local day."""

@@ -2,7 +2,8 @@
 
     facts -> closed hours -> history of four weeks -> model in effect -> an issue every `issue_every_h` hours
                     |                                                        |-> forecast.overload
-                    `-> against the band of the issue before -> load.unexpected
+                    |-> against the band of the issue before -> load.unexpected
+                    `-> local days -> weather normalisation in effect -> normalised demand
 
 A new model is used at once: it issues anew from the hours that are there. A model that does not fit is told and passed
 over; the one before stays in effect.
@@ -24,9 +25,11 @@ import structlog
 from numpy.typing import NDArray
 
 from gridwire.grid.findings import Finding, FindingState, Severity
+from gridwire.grid.models import forecast, normal
 from gridwire.grid.models.forecast import HISTORY_H, HORIZON_H, LEAST_H, ForecastModel, History
 from gridwire.grid.models.forecasts import HOUR_US, Issue
-from gridwire.grid.models.model_log import Stored
+from gridwire.grid.models.model_log import ModelLog, Stored
+from gridwire.grid.models.normalising import DayDemand, Normaliser
 from gridwire.grid.models.package import InvalidModel
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
@@ -145,13 +148,31 @@ class Scorer:
         self._open: dict[tuple[str, str], Finding] = {}
         self._issues: list[Issue] = []
         self._news: list[Finding] = []
-        self._version = ""
+        self._days: list[DayDemand] = []
+        self._normaliser = Normaliser({name: level.ids for name, level in self._levels.items()})
+        self._version = self._normal_version = ""
         self.models_used = self.models_refused = 0
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
-    def use(self, stored: Stored | None) -> None:
-        """The model in effect; nothing happens when it is the one that is used already."""
+    def use(self, models: ModelLog) -> None:
+        """The models in effect; nothing happens while they are those that are used already."""
+        self._use_forecast(models.current(forecast.KIND))
+        stored = models.current(normal.KIND)
+        if stored is not None and stored.manifest.version != self._normal_version:
+            self._normal_version = stored.manifest.version
+            try:
+                self._normaliser.use(stored)
+                self.models_used += 1
+            except InvalidModel as error:
+                self._refuse(stored, error)
+
+    def _refuse(self, stored: Stored, error: InvalidModel) -> None:
+        self.models_refused += 1
+        version = stored.manifest.version
+        log.warning("model does not fit, the one before stays in effect", model=version, reason=str(error))
+
+    def _use_forecast(self, stored: Stored | None) -> None:
         version = stored.manifest.version if stored else ""
         if stored is None or version == self._version:
             return
@@ -161,8 +182,7 @@ class Scorer:
             arrays = stored.arrays()
             models = {level: ForecastModel.from_arrays(arrays, level, zone) for level in self._levels}
         except InvalidModel as error:
-            self.models_refused += 1
-            log.warning("model does not fit, the one before stays in effect", model=version, reason=str(error))
+            self._refuse(stored, error)
             return
         self.models_used += 1
         log.info("model in effect", model=version)
@@ -184,10 +204,25 @@ class Scorer:
             self._compare(level, hour)
             before = level.newest
             level.close(hour)
+            self._normalise(level, before)
             every = self.settings.issue_every_h
             level.due |= before >= 0 and hour.number // every > before // every
         if hours:
             self._issue_if_due(level)  # of several hours at once only the last is news
+
+    def _normalise(self, level: _Level, before: int) -> None:
+        """When an hour is the first of its local day, the day before is over."""
+        hours = self._normaliser.ended(before, level.newest)
+        if hours is None or level.newest - hours[0] >= HISTORY_H:
+            return
+        load = level.ring[hours % HISTORY_H].astype(np.float64)
+        load[hours > level.newest] = np.nan  # rows of hours to come hold those of four weeks ago
+        means = np.append(self._weather.mean(hours), np.nan)
+        stations = self._stations.of_units(level.level)
+        temperature = means[np.where((stations < 0) | (stations >= len(means) - 1), -1, stations)]
+        found = self._normaliser.day(level.level, hours, load, temperature)
+        if found is not None:
+            self._days.append(found)
 
     def _issue_if_due(self, level: _Level) -> None:
         if level.model is None or not level.due or level.known < LEAST_H:
@@ -318,6 +353,11 @@ class Scorer:
     def issues(self) -> list[Issue]:
         """Issues since the last call."""
         found, self._issues = self._issues, []
+        return found
+
+    def days(self) -> list[DayDemand]:
+        """Normalised demand of the days that ended since the last call."""
+        found, self._days = self._days, []
         return found
 
     def findings(self) -> list[Finding]:

@@ -1,6 +1,6 @@
 """The worker that forecasts: facts, weather and models in, forecasts and findings out.
 
-    grid.transformers, grid.feeders, weather, models -> Scorer -> grid.forecasts, grid.alerts
+    grid.transformers, grid.feeders, weather, models -> Scorer -> grid.forecasts, grid.demand, grid.alerts
 
 It is the worker of `gridwire.grid.worker` with another stage. Models are one more hub that is read, and read from its
 start whenever a state is made again: a snapshot has the state, not the model. Forecasts and positions are one
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.core.batch import Event
-from gridwire.core.hubs import ALERTS, FEEDERS, FORECASTS, MODELS, TRANSFORMERS, WEATHER
+from gridwire.core.hubs import ALERTS, DEMAND, FEEDERS, FORECASTS, MODELS, TRANSFORMERS, WEATHER
 from gridwire.grid.findings import Finding
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
-from gridwire.grid.models import forecast
+from gridwire.grid.models import normalising
 from gridwire.grid.models.forecasts import ForecastWriter, Issue
 from gridwire.grid.models.model_log import ModelLog
+from gridwire.grid.models.normalising import DayDemand
 from gridwire.grid.models.scoring import DETECTOR, Scorer, ScoringSettings
 from gridwire.grid.network import Network
 from gridwire.grid.network import to_json as network_json
@@ -74,8 +75,10 @@ class ForecastPipeline:
             "transformer": ForecastWriter(index.transformer_ids, index.rated_kva),
             "feeder": ForecastWriter(index.feeder_ids, index.rated_kva[index.transformer_of_feeder] * 0.0),
         }
+        self._ids = {"transformer": index.transformer_ids, "feeder": index.feeder_ids}
         self._told = Told({DETECTOR})
         self._issues: list[Issue] = []
+        self._days: list[DayDemand] = []
         self._findings: dict[str, Finding] = {}
         self._compared = False
         self._counts: Counter[str] = Counter()
@@ -84,12 +87,12 @@ class ForecastPipeline:
         self, batches: Sequence[ColumnBatch], publish: bool = True, behind: Collection[Place] = ()
     ) -> dict[Place, int]:
         """Apply batches: models and weather first, then loads."""
-        self.scorer.use(self.models.current(forecast.KIND))
+        self.scorer.use(self.models)
         loads: dict[str, list[SeenLoads]] = defaultdict(list)
         for batch in sorted(batches, key=lambda batch: _LOADS_LAST.get(batch.hub, 2)):
             if batch.hub == MODELS:
                 self.models.feed(batch)
-                self.scorer.use(self.models.current(forecast.KIND))
+                self.scorer.use(self.models)
                 continue
             seen, _ = self._decoders.decode(batch, batch.columns.timestamps * 1000)
             if isinstance(seen, SeenWeather):
@@ -98,9 +101,10 @@ class ForecastPipeline:
                 loads[seen.level].append(seen)
         for parts in loads.values():
             self.scorer.loads(in_time(parts))
-        issues = self.scorer.issues()
+        issues, days = self.scorer.issues(), self.scorer.days()
         if publish:
             self._issues += issues
+            self._days += days
         else:
             self.scorer.forget_due()
         self._findings |= {finding.id: finding for finding in self.scorer.findings()}
@@ -116,7 +120,7 @@ class ForecastPipeline:
 
     def idle(self, now_ms: int) -> None:
         """Everything has been read: what was told and is found no more is withdrawn, once."""
-        self.scorer.use(self.models.current(forecast.KIND))
+        self.scorer.use(self.models)
         self._issues += self.scorer.issues()
         if not self._compared:
             self._compared = True
@@ -131,6 +135,10 @@ class ForecastPipeline:
             for unit, event in self._writers[issue.level].events(issue, now_ms):
                 by_place.setdefault((FORECASTS, unit % count), []).append(event)
                 self._counts["forecasts"] += 1
+        for day in self._days:
+            for unit, event in normalising.events(day, self._ids[day.level], now_ms):
+                by_place.setdefault((DEMAND, unit % partitions(DEMAND)), []).append(event)
+                self._counts["days"] += 1
         for finding in self._findings.values():
             told = self._told.next(finding)
             if told is not None:
@@ -138,6 +146,7 @@ class ForecastPipeline:
                 by_place.setdefault((ALERTS, partition), []).append(told.to_event(now_ms))
                 self._counts["findings"] += 1
         self._issues.clear()
+        self._days.clear()
         self._findings.clear()
         return [Output(hub, partition, events) for (hub, partition), events in by_place.items()]
 
@@ -159,7 +168,13 @@ class ForecastPipeline:
 
 def forecast_stage() -> Stage:
     """What the worker does that forecasts."""
-    hubs = (WEATHER, MODELS, FORECASTS, ALERTS)
+    hubs = (WEATHER, MODELS, FORECASTS, DEMAND, ALERTS)
     return Stage(
-        "forecasts", HUBS, (FORECASTS, ALERTS), ForecastPipeline, creates=hubs, recalls=(MODELS, ALERTS), timed=True
+        "forecasts",
+        HUBS,
+        (FORECASTS, DEMAND, ALERTS),
+        ForecastPipeline,
+        creates=hubs,
+        recalls=(MODELS, ALERTS),
+        timed=True,
     )
