@@ -43,6 +43,7 @@ from gridwire.core.hubs import (
     ALERTS,
     FEEDERS,
     METER_EVENTS,
+    MODELS,
     NETWORK,
     QUARANTINE,
     READINGS,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 WATCH_GROUP: Final = "grid.watch"
+FORECAST_GROUP: Final = "grid.forecast"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 DECODE_GROUP: Final = "grid.decode"
@@ -259,6 +261,7 @@ class Hub:
             counters["grid"] = lambda: reports.get(GRID_GROUP, {})
             counters["decode"] = lambda: reports.get(DECODE_GROUP, {})
             counters["watch"] = lambda: reports.get(WATCH_GROUP, {})
+            counters["forecast"] = lambda: reports.get(FORECAST_GROUP, {})
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
         if self.amqp is not None:
@@ -364,6 +367,8 @@ class Hub:
             window = ["--window-days", str(self.settings.grid_window)]
             wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
             wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data])
+        if {NETWORK, MODELS} <= {hub.name for hub in hubs}:  # without a model there is nothing to forecast with
+            wanted["forecast"] = (FORECAST_GROUP, [*base, "forecast", *data])
         tables = [f"{hub.name}={hub.settings.capture}" for hub in hubs if hub.settings.capture != "off"]
         if tables:
             flush = ["--flush-s", str(self.settings.lake_flush)]
@@ -609,6 +614,16 @@ def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> Non
     _run_stage("watch", data, stop, settings, opener, remote=options["broker"] is not None)
 
 
+def _forecast(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """One worker forecasts everything; others on a cluster stand by."""
+    from gridwire.grid.models.stage import forecast_stage
+    from gridwire.grid.worker import WorkerSettings
+
+    opener = _sources(data, options["broker"], whole_hubs=True, together=True)
+    settings = WorkerSettings(FORECAST_GROUP, forecast_stage())
+    _run_stage("forecast", data, stop, settings, opener, remote=options["broker"] is not None)
+
+
 def _run_stage(
     name: str, data: Path, stop: threading.Event, settings: WorkerSettings, opener: Callable[..., EventSource], *,
     remote: bool,
@@ -654,6 +669,9 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
         "readings": readings.to_arrow,
         "loads": decoders.json_decoder(lake.LOADS),
         "health": decoders.json_decoder(lake.HEALTH),
+        "weather": decoders.json_decoder(lake.WEATHER),
+        "forecasts": decoders.json_decoder(lake.FORECASTS),
+        "demand": decoders.json_decoder(lake.DEMAND),
     }
     tables = {}
     for assignment in options["tables"]:
@@ -722,4 +740,11 @@ def _text(path: Path) -> str:
         raise GridwireError(f"cannot read {path}: {error}") from None
 
 
-_WORKERS: Final = {"grid": _grid, "watch": _watch, "capture": _capture, "avro": _avro, "decode": _decode}
+_WORKERS: Final = {
+    "grid": _grid,
+    "watch": _watch,
+    "forecast": _forecast,
+    "capture": _capture,
+    "avro": _avro,
+    "decode": _decode,
+}

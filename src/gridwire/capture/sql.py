@@ -36,6 +36,9 @@ Answer = TypeVar("Answer")
 
 LIMIT_ROWS: Final = 10_000
 TIMEOUT_S: Final = 30.0
+BATCH_TIMEOUT_S: Final = 3600.0
+"""For jobs such as training, which nobody waits for."""
+
 MEMORY_BYTES: Final = 1024 * MIB
 THREADS: Final = 2
 OPEN_ATTEMPTS: Final = 3
@@ -101,6 +104,38 @@ def query(
         SqlError: not one reading statement, an unknown table, too slow, too large; the message says what to do.
     """
     started = time.monotonic()
+    columns, types, rows = _answer(
+        lake_root, sql, lambda relation: _rows(relation, limit_rows + 1), timeout_s, memory_bytes, threads
+    )
+    return Result(
+        columns=columns,
+        types=types,
+        rows=rows[:limit_rows],
+        truncated=len(rows) > limit_rows,
+        took_s=time.monotonic() - started,
+    )
+
+
+def arrow(
+    lake_root: Path,
+    sql: str,
+    *,
+    timeout_s: float = BATCH_TIMEOUT_S,
+    memory_bytes: int = MEMORY_BYTES,
+    threads: int = THREADS,
+) -> pa.Table:
+    """The whole answer to a question as Arrow columns, for jobs that read much. Raises SqlError."""
+    return _answer(lake_root, sql, _table, timeout_s, memory_bytes, threads)
+
+
+def _table(relation: Any) -> pa.Table:
+    with relation.to_arrow_reader(ARROW_ROWS) as reader:
+        return reader.read_all()
+
+
+def _answer(
+    lake_root: Path, sql: str, read: Callable[[Any], Answer], timeout_s: float, memory_bytes: int, threads: int
+) -> Answer:
     names = _names(Path(lake_root))
     with duckdb.connect(":memory:", config={"memory_limit": f"{memory_bytes // MIB}MiB", "threads": threads}) as con:
         statement = _question(con, sql)
@@ -114,18 +149,11 @@ def query(
         timer = threading.Timer(timeout_s, con.interrupt)
         timer.start()
         try:
-            columns, types, rows = _rows(con.sql(statement.query), limit_rows + 1)
+            return read(con.sql(statement.query))
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise SqlError(_advice(error, names, timeout_s, memory_bytes)) from None
         finally:
             timer.cancel()
-    return Result(
-        columns=columns,
-        types=types,
-        rows=rows[:limit_rows],
-        truncated=len(rows) > limit_rows,
-        took_s=time.monotonic() - started,
-    )
 
 
 def tables(lake_root: Path) -> list[TableInfo]:

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from gridwire.cli.client import HubClient, hub_path
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import GridwireError
-from gridwire.core.hubs import METER_EVENTS, NETWORK, QUARANTINE, READINGS
+from gridwire.core.hubs import METER_EVENTS, NETWORK, QUARANTINE, READINGS, WEATHER
 from gridwire.grid.reading import timestamp_us
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def ingest(
     beyond: Beyond = Beyond(),
     common: Common = Common(),  # noqa: B008
 ) -> int:
-    """Decode meter files: readings go to the hub `readings`, what cannot be read to `quarantine` with its reason.
+    """Decode meter and weather files: readings go to the hub `readings`, what cannot be read to `quarantine`.
 
     Args:
         format: one of the formats of docs/reference/formats.md, such as dsmr, dlms or espi.
@@ -180,9 +180,8 @@ def ingest(
     except OSError as error:
         raise GridwireError(f"cannot read {error.filename}: {error.strerror}") from None
     if common.json:
-        print_json(
-            {name: getattr(report, name) for name in ("files", "bytes", "frames", "readings", "events", "quarantined")}
-        )
+        names = ("files", "bytes", "frames", "readings", "events", "weather", "quarantined")
+        print_json({name: getattr(report, name) for name in names})
     else:
         print_fields(
             {
@@ -190,6 +189,7 @@ def ingest(
                 "frames": report.frames,
                 READINGS: report.readings,
                 METER_EVENTS: report.events,
+                WEATHER: report.weather,
                 QUARANTINE: report.quarantined,
             }
         )

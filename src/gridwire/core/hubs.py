@@ -17,6 +17,7 @@ ALERTS: Final = "grid.alerts"
 ALERT_NOTES: Final = "grid.alert-notes"
 FORECASTS: Final = "grid.forecasts"
 HEALTH: Final = "grid.health"
+DEMAND: Final = "grid.demand"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
 
@@ -34,10 +35,11 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     NETWORK: {"retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
     ALERT_NOTES: {"cleanup": "compact", "retention_ms": -1, "timestamp_type": "append"},
-    FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
     HEALTH: {"capture": "health", "retention_ms": 90 * _DAY_MS},
+    FORECASTS: {"capture": "forecasts", "retention_ms": 30 * _DAY_MS},
+    DEMAND: {"capture": "demand", "retention_ms": 365 * _DAY_MS},
     MODELS: {"retention_ms": -1},
-    WEATHER: {"capture": "events", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
+    WEATHER: {"capture": "weather", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
 }
 """Settings by hub name."""
 

@@ -17,6 +17,8 @@ _PLACES: Final[dict[str, tuple[str, str]]] = {
     "voltage": ("voltage", "Voltage"),
     "losses": ("losses", "Losses"),
     "mapping": ("mapping", "Mapping"),
+    "demand": ("demand", "DemandDetector"),
+    "storm": ("storm", "StormDetector"),
 }
 
 NAMES: Final = tuple(_PLACES)
