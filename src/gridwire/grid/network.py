@@ -8,6 +8,8 @@ One model is one event of the hub `grid.network`; the newest one holds:
      "usage_points": [{"id": "U1", "transformer": "T1", "feeder": "T1 Feeder 1", "expects": ["import_kwh"]}]}
 
 A feeder may lie under one transformer (low voltage) or feed several (medium voltage, `transformer` absent).
+`zone` says where days begin, for the network or a usage point of its own. `meters` says which meter measured what when,
+`vee` how readings are validated and estimated; see `gridwire.grid.registers` and `gridwire.grid.vee.config`.
 Unknown fields are ignored, so that newer models stay readable.
 """
 
@@ -15,13 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gridwire.core import hubs
 from gridwire.core.errors import GridwireError
 from gridwire.grid import reading_types
+from gridwire.grid.meter_install import MeterInstall, problems_of
+from gridwire.grid.vee import config as vee_config
 
 if TYPE_CHECKING:  # a model can be checked and passed on without paying for numpy
     import numpy as np
@@ -50,13 +55,23 @@ class Feeder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     transformer: str = ""
 
 
-class UsagePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A place where energy is metered. `expects`: aliases of the reading types due every interval."""
+class UsagePoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A place where energy is metered.
+
+    Args:
+        expects: aliases of the reading types due every interval.
+        zone: IANA time zone; "" is the network's.
+        category: class of customers, for settings of their own.
+        active: False where nobody is supplied.
+    """
 
     id: str
     transformer: str
     feeder: str
     expects: tuple[str, ...] = ("import_kwh",)
+    zone: str = ""
+    category: str = ""
+    active: bool = True
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +79,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         interval_s: length of the expected readings' interval.
+        zone: IANA time zone of usage points that do not name one.
+        meters: which meter was where, when. vee: see `gridwire.grid.vee.config`.
     """
 
     name: str
@@ -71,6 +88,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     feeders: tuple[Feeder, ...]
     usage_points: tuple[UsagePoint, ...]
     interval_s: int = 900
+    zone: str = "UTC"
+    meters: tuple[MeterInstall, ...] = ()
+    vee: dict[str, Any] = {}
 
     def index(self) -> NetworkIndex:
         """The model as arrays, for grouping."""
@@ -139,6 +159,12 @@ def check(network: Network) -> None:
         if feeder.transformer and feeder.transformer not in transformers:
             raise InvalidNetwork(f"feeder {feeder.id!r} names unknown transformer {feeder.transformer!r}")
     above = {feeder.id: feeder.transformer for feeder in network.feeders}
+    _check_zones(network)
+    _check_meters(network)
+    try:
+        vee_config.parse(network.vee)
+    except vee_config.InvalidVee as error:
+        raise InvalidNetwork(str(error)) from None
     for unit in network.usage_points:
         if unit.transformer not in transformers or unit.feeder not in feeders:
             raise InvalidNetwork(
@@ -149,6 +175,22 @@ def check(network: Network) -> None:
         for alias in unit.expects:
             if alias not in reading_types.BY_ALIAS:
                 raise InvalidNetwork(f"usage point {unit.id!r} expects unknown reading type {alias!r}")
+
+
+def _check_zones(network: Network) -> None:
+    for zone in {network.zone, *(unit.zone for unit in network.usage_points if unit.zone)}:
+        try:
+            ZoneInfo(zone)
+        except (ValueError, OSError, KeyError):
+            raise InvalidNetwork(f"unknown time zone {zone!r}") from None
+
+
+def _check_meters(network: Network) -> None:
+    if not network.meters:
+        return
+    known = {unit.id for unit in network.usage_points}
+    if problems := problems_of(network.meters, known):
+        raise InvalidNetwork("meters: " + "; ".join(problems))
 
 
 def _unique(kind: str, ids: Iterable[str]) -> set[str]:
