@@ -17,6 +17,7 @@ ALERTS: Final = "grid.alerts"
 FORECASTS: Final = "grid.forecasts"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
+VEE: Final = "grid.vee"
 
 _DAY_MS: Final = 24 * 3600 * 1000
 
@@ -31,6 +32,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
+    VEE: {"capture": "verdicts", "retention_ms": 90 * _DAY_MS},
     FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
     MODELS: {"retention_ms": -1},
     WEATHER: {"capture": "events", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},

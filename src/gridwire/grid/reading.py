@@ -38,6 +38,16 @@ INTERVAL_S_MAX: Final = 366 * 86_400
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND_US = 1_000_000
+ESTIMATED_FLAG: Final = 4
+EDITED_FLAG: Final = 8
+"""Bits of `flags`."""
+
+DERIVED_QUALITY: Final = "3.11.1"
+"""Quality of energy that is the difference of two registers."""
+
+EDITED_QUALITY: Final = "3.7.1"
+"""Quality of a value that somebody put in."""
+
 TAKEN_BACK: Final = "3.8.65535"
 """Quality of what is no estimate any more: there is none for this interval, the value means nothing."""
 
@@ -55,7 +65,7 @@ class Reading:
         reading_type: id in `reading_types`.
         value, scale: `value * 10**scale` in the unit of the reading type.
         interval_s: 0 for a register or a momentary value.
-        source: head-end, file or feed it came from.
+        source: head-end, file or feed it came from. flags: bits, see `ESTIMATED_FLAG`.
     """
 
     ts_end_us: int
@@ -68,6 +78,7 @@ class Reading:
     quality: str = ""
     source: str = ""
     version: int = 0
+    flags: int = 0
 
 
 def reading_json(reading: Reading) -> bytes:
@@ -82,6 +93,8 @@ def reading_json(reading: Reading) -> bytes:
         value = getattr(reading, name)
         if value:
             text += f',"{name}":{_quoted(value)}'
+    if reading.flags:
+        text += f',"flags":{reading.flags}'
     if reading.version:
         text += f',"version":{reading.version}'
     return (text + "}").encode()

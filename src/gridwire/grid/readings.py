@@ -37,7 +37,7 @@ from gridwire.grid.reading import (
 
 __all__ = [
     "LAKE_READING", "QUARANTINE_HUB", "READING", "READINGS_HUB", "Reading", "ReadingColumns", "Status",
-    "decode_readings", "reading_event", "reading_json", "to_arrow",
+    "decode_readings", "qualities", "reading_event", "reading_json", "to_arrow",
 ]  # fmt: skip
 
 READING: Final = pa.schema(
@@ -286,6 +286,15 @@ def _texts(json: JsonColumns, name: str, good: NDArray[np.bool_]) -> pa.Array:
     raw = binary(json.data, starts, np.where(present, lengths, np.int32(-1)).astype(np.int32))
     encoded = raw.dictionary_encode()
     return pa.DictionaryArray.from_arrays(encoded.indices, encoded.dictionary.cast(pa.utf8()))
+
+
+def qualities(readings: ReadingColumns) -> NDArray[np.uint32] | None:
+    """Packed quality of every reading, 0 is good; None: nobody says anything."""
+    if not readings.json.valid("quality").any():
+        return None
+    packed = _quality(readings.json, readings.status == Status.OK).fill_null(0)
+    out: NDArray[np.uint32] = packed.to_numpy().astype(np.uint32)
+    return out
 
 
 def _grades(json: JsonColumns, good: NDArray[np.bool_]) -> NDArray[np.uint8] | None:

@@ -86,7 +86,9 @@ def _rules(
     table = _table(problems, key, told, path)
     _unknown(problems, path or key, table, BY_NAME)
     return {
-        name: _changed(problems, f"{path or key}.{name}", settings, _table(problems, name, table, f"{path or key}.{name}"))
+        name: _changed(
+            problems, f"{path or key}.{name}", settings, _table(problems, name, table, f"{path or key}.{name}")
+        )
         for name, settings in base.items()
     }
 

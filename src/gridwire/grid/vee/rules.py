@@ -30,7 +30,7 @@ class Settings:
     enabled: bool = setting(True, "whether the rule is applied")
 
 
-# --- settings of validation rules -------------------------------------------------------------------------------------
+# --- settings of validation rules --------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Zero(Settings):
     reference_kwh: float = setting(1.0, "average of the reference days below which zeros are no surprise", 0)
 
 
-# --- settings of estimation rules -------------------------------------------------------------------------------------
+# --- settings of estimation rules --------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

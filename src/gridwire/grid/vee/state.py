@@ -28,7 +28,7 @@ from gridwire.grid.network import Network, NetworkIndex
 from gridwire.grid.reading_types import BY_ALIAS, BY_ID, Accumulation
 from gridwire.grid.state import DAY_S, UnsupportedInterval
 from gridwire.grid.vee import config
-from gridwire.grid.vee.calendar import REFERENCE_DAYS, Calendar, calendar
+from gridwire.grid.vee.calendar import REFERENCE_DAYS, calendar
 from gridwire.grid.vee.estimation import estimate
 from gridwire.grid.vee.storm import storms
 from gridwire.grid.vee.validation import validate
@@ -44,9 +44,10 @@ NO_ENERGY: Final = -1
 TAKEN_BACK: Final = 1
 """Told of an interval: the estimate that lies in the log holds no more. Else (watt-hours + 1) x 32 + the rule's number."""
 
-_METHOD_BITS = 5
-_DERIVED = 31
+DERIVED: Final = 31
 """In place of a rule's number: no estimate, but the difference of two registers."""
+
+_METHOD_BITS = 5
 
 _WH_PER_KWH = 1000.0
 _MWH_PER_KWH = 1e6
@@ -57,7 +58,7 @@ class Changes:
     """What is to be told anew of n intervals.
 
     **Shape** `[n]`: `channels` positions in `VeeState.points` and `types`; `failed` rules as bits; `values` measured kWh,
-    NaN where none; `estimates` watt-hours, `NO_ENERGY` where none; `methods` the rule's number, `methods == DERIVED` a
+    NaN where none; `estimates` watt-hours, `NO_ENERGY` where none; `methods` the rule's number, `DERIVED` is a
     difference of registers; `sent` the estimate is new, `taken_back` an old one holds no more.
     """
 
@@ -72,9 +73,6 @@ class Changes:
 
     def __len__(self) -> int:
         return len(self.slots)
-
-
-DERIVED: Final = _DERIVED
 
 
 class Channels:
@@ -189,7 +187,7 @@ class VeeState:
         self._leaving: list[Changes] = []
         self.outages: dict[int, list[tuple[int, int]]] = {}
 
-    # -- readings -------------------------------------------------------------------------------------------------------
+    # -- readings --------------------------------------------
 
     def apply(
         self,
@@ -239,7 +237,7 @@ class VeeState:
             self._told_estimates[told] = 0
         self.newest_day = day
 
-    # -- what is to be told ---------------------------------------------------------------------------------------------
+    # -- what is to be told --------------------------------------------
 
     @property
     def judged(self) -> int:
@@ -282,6 +280,10 @@ class VeeState:
         self, window: Window, channels: NDArray[np.int64], failed: NDArray[np.uint32], values: NDArray[np.float64],
         methods: NDArray[np.uint8],
     ) -> Changes:  # fmt: skip
+        if window.derived is not None:
+            derived = window.derived[window.judged :]
+            values = np.where(derived, window.energy[window.judged :], values)
+            methods = np.where(derived, np.uint8(DERIVED), methods)
         estimated = ~np.isnan(values)
         wh = np.where(estimated, np.rint(np.nan_to_num(values) * _WH_PER_KWH), NO_ENERGY).astype(np.int64)
         slots = np.arange(self.judged, self.judged + len(failed))
@@ -310,7 +312,13 @@ class VeeState:
         channel = self.channels
         energy = self._energy(first, channels)
         registers_at = channel.counterparts(REGISTERS)[channels]
-        counters, grown = self._registers(first, registers_at, days)
+        counters, grown = self._registers(first, registers_at)
+        derived = None
+        if counters is not None and grown is not None:
+            derived = np.isnan(energy) & ~np.isnan(grown)
+            derived[1:] &= ~np.isnan(counters[:-1])
+            derived[0] = False
+            energy = np.where(derived, grown, energy)
         storm = self._storm[self._rows(first)][:, channel.areas[channels]] if self._storm.any() else None
         sibling_at = channel.counterparts(_SIBLINGS)[channels]
         return Window(
@@ -326,6 +334,7 @@ class VeeState:
             leftover=self._leftover(first, channels),
             registers=counters,
             grown=grown,
+            derived=derived,
             outage=self._outage(first, channels),
             storm=storm,
             neighbours=lambda chosen: self._neighbours(first, channels[chosen]),
@@ -351,7 +360,7 @@ class VeeState:
         return None if net is None or export is None else net + export
 
     def _registers(
-        self, first: int, channels: NDArray[np.int64], days: Calendar
+        self, first: int, channels: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:  # fmt: skip
         if not (channels >= 0).any():
             return None, None
@@ -419,7 +428,7 @@ class VeeState:
             self._dirty[energies][changed[channel.areas[energies]]] = 1
             self._storm = found
 
-    # -- for the lane ---------------------------------------------------------------------------------------------------
+    # -- for the lane --------------------------------------------
 
     def forget_changes(self) -> None:
         """What is to be told now was told before."""

@@ -117,7 +117,8 @@ def dynamic_comparison(window: Window, settings: rules.DynamicComparison) -> Fai
     def check(day: int, energy: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
         compared = np.maximum(energy, reference) > settings.floor_kwh
         off = (energy < settings.low_ratio * reference) | (energy > settings.high_ratio * reference)
-        return compared & off & window.day_complete[day]
+        out: NDArray[np.bool_] = compared & off & window.day_complete[day]
+        return out
 
     return _by_day(window, check)
 
@@ -132,7 +133,8 @@ def multiplier(window: Window, settings: rules.Multiplier) -> Failed:
         for factor in (10.0, 100.0, 1000.0, window.multiplier):
             for wrong in (factor, 1.0 / np.asarray(factor)):
                 found |= (np.abs(ratio / wrong - 1) < settings.tolerance) & (np.asarray(factor) != 1.0)
-        return found & (np.maximum(energy, reference) > settings.floor_kwh) & window.day_complete[day]
+        out: NDArray[np.bool_] = found & (np.maximum(energy, reference) > settings.floor_kwh)
+        return out & window.day_complete[day]
 
     return _by_day(window, check) | _marked(window, slots.IMPLAUSIBLE)
 
@@ -141,7 +143,8 @@ def zero(window: Window, settings: rules.Zero) -> Failed:
     """A closed day of zeros."""
 
     def check(day: int, energy: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return window.day_complete[day] & (energy == 0) & (reference > settings.reference_kwh) & window.active
+        out: NDArray[np.bool_] = window.day_complete[day] & (energy == 0) & window.active
+        return out & (reference > settings.reference_kwh)
 
     return _by_day(window, check)
 
@@ -156,7 +159,7 @@ def sum_check(window: Window, settings: rules.SumCheck) -> Failed:
     begins = before[columns, channels]
     energy, counts = np.cumsum(window.filled, axis=0), np.cumsum(window.measured, axis=0)
     total = energy[columns, channels] - energy[begins, channels]
-    whole = counts[columns, channels] - counts[begins, channels] == columns - begins
+    whole: NDArray[np.bool_] = counts[columns, channels] - counts[begins, channels] == columns - begins
     grown = window.grown[columns, channels]
     off = np.abs(total - grown) > np.maximum(settings.share * np.abs(grown), settings.floor_kwh)
     chosen = whole & off & (columns >= window.judged)
@@ -181,7 +184,8 @@ def following(known: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _marked(window: Window, mark: int) -> Failed:
-    return (window.marks[window.judged :] & mark) != 0
+    out: Failed = (window.marks[window.judged :] & mark) != 0
+    return out
 
 
 def _judged_days(window: Window) -> list[int]:

@@ -13,21 +13,22 @@ from gridwire.columnar.slots import POWER_FAILURE
 from gridwire.grid.vee.calendar import Calendar
 
 Neighbours = Callable[[NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]]
-"""Of channels (positions in the window): their neighbours' energy, sum of levels and number. **Shape** each `[n, k]`."""
+"""Of channels (places in the window): their neighbours' energy, sum of levels and number. **Shape** each `[n, k]`."""
 
 
 @dataclass(eq=False)
 class Window:
     """k channels of one class and zone over n consecutive intervals.
 
-    **Shape**: `energy`, `marks`, `sibling`, `leftover`, `registers`, `grown`, `outage`, `storm` `[n, k]`; `active`,
-    `multiplier` `[k]`. Energies and registers are in kWh, NaN where nothing was measured.
+    **Shape**: `energy`, `marks`, `sibling`, `leftover`, `registers`, `grown`, `derived`, `outage`, `storm` `[n, k]`;
+    `active`, `multiplier` `[k]`. Energies and registers are in kWh, NaN where nothing was measured.
 
     Args:
         judged: first interval that is judged; what lies before is history. due: end of the intervals whose readings
             should be here. since: first interval anything is expected of.
         sibling: the other direction of the same place. leftover: what the place's other channels leave for this one.
         registers: the counter at the end of the interval. grown: by how much it grew since the one before it.
+        derived: the energy is the difference of the registers at both ends of the interval.
         outage: known to have been without power. storm: too few report to estimate.
     """
 
@@ -43,6 +44,7 @@ class Window:
     leftover: NDArray[np.float64] | None = None
     registers: NDArray[np.float64] | None = None
     grown: NDArray[np.float64] | None = None
+    derived: NDArray[np.bool_] | None = None
     outage: NDArray[np.bool_] | None = None
     storm: NDArray[np.bool_] | None = None
     neighbours: Neighbours | None = None
@@ -73,9 +75,10 @@ class Window:
     @cached_property
     def trusted(self) -> NDArray[np.bool_]:
         """Measured, and with power all the time: fit to estimate others from."""
-        return self.measured & ((self.marks & POWER_FAILURE) == 0)
+        out: NDArray[np.bool_] = self.measured & ((self.marks & POWER_FAILURE) == 0)
+        return out
 
-    # -- local days. **Shape** `[d, k]` ---------------------------------------------------------------------------------
+    # -- local days. **Shape** `[d, k]` --------------------------------------------
 
     @cached_property
     def day_counts(self) -> NDArray[np.int64]:
@@ -110,7 +113,8 @@ class Window:
         calendar = self.calendar
         last = calendar.lasts[day]
         found = calendar.references[last][calendar.alike[last]]
-        return calendar.day_at[found[found >= 0]]
+        out: NDArray[np.int64] = calendar.day_at[found[found >= 0]]
+        return out
 
     def reference_energy(self, day: int, count: int = 3) -> NDArray[np.float64]:
         """Mean daily energy of the nearest complete days like this one, NaN without any. **Shape** `[k]`."""
