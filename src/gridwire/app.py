@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 WATCH_GROUP: Final = "grid.watch"
+VEE_GROUP: Final = "grid.vee"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 DECODE_GROUP: Final = "grid.decode"
@@ -257,6 +258,7 @@ class Hub:
             reports = self.local.reports
             counters["grid"] = lambda: reports.get(GRID_GROUP, {})
             counters["decode"] = lambda: reports.get(DECODE_GROUP, {})
+            counters["vee"] = lambda: reports.get(VEE_GROUP, {})
             counters["watch"] = lambda: reports.get(WATCH_GROUP, {})
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
@@ -364,6 +366,7 @@ class Hub:
         if any(hub.name == NETWORK for hub in hubs):
             window = ["--window-days", str(self.settings.grid_window)]
             wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
+            wanted["vee"] = (VEE_GROUP, [*base, "vee", *data, *window])
             wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data])
         tables = [f"{hub.name}={hub.settings.capture}" for hub in hubs if hub.settings.capture != "off"]
         if tables:
@@ -594,6 +597,19 @@ def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], s
     _run_stage("grid", data, stop, settings, opener, remote=options["broker"] is not None)
 
 
+def _vee(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """Where partitions are shared out each is judged by itself, as the sums are made."""
+    from gridwire.grid.loads import LoadsSettings
+    from gridwire.grid.vee.stage import VEE, VEE_WHOLE
+    from gridwire.grid.worker import WorkerSettings
+
+    remote = options["broker"] is not None
+    stage = VEE if remote and not options["whole"] else VEE_WHOLE
+    opener = _sources(data, options["broker"], whole_hubs=stage is VEE_WHOLE, together=stage is VEE_WHOLE)
+    settings = WorkerSettings(VEE_GROUP, stage, loads=LoadsSettings(days=options["window_days"]))
+    _run_stage("vee", data, stop, settings, opener, remote=remote)
+
+
 def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     """One worker watches everything; others on a cluster stand by."""
     from gridwire.grid.watch.worker import watch_stage
@@ -716,4 +732,4 @@ def _text(path: Path) -> str:
         raise GridwireError(f"cannot read {path}: {error}") from None
 
 
-_WORKERS: Final = {"grid": _grid, "watch": _watch, "capture": _capture, "avro": _avro, "decode": _decode}
+_WORKERS: Final = {"grid": _grid, "vee": _vee, "watch": _watch, "capture": _capture, "avro": _avro, "decode": _decode}

@@ -34,8 +34,8 @@ ESTIMATED: Final = 0
 DERIVED: Final = 1
 MEASURED: Final = 2
 TAKEN_BACK: Final = 3
-"""Grades: what a reading is worth. A difference of registers is derived. `TAKEN_BACK` is an estimate that holds no more;
-in a cell it is an estimate of nothing."""
+"""Grades: what a reading is worth. A difference of registers is derived. `TAKEN_BACK` is an estimate that holds no
+more; in a cell it is an estimate of nothing."""
 
 GRADE_SHIFT: Final = AMOUNT_BITS + PARTITION_BITS + VERSION_BITS
 """Where a cell's grade begins."""

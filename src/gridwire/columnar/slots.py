@@ -49,8 +49,8 @@ def put_readings(
     """Put readings `[start, n)` in, in order, up to the first one of a day after `newest_day`.
 
     **Shape**: `cells`, `marks` `[rows, channels]`, rows = days x slots of a day, as a ring; `dirty[channels]` is set
-    where anything came; `reported[rows, areas]` counts cells that are measured, of channels whose `area_of[channels]` is
-    not -1; the reading arrays `[n]`. A reading of a day that has left the ring changes nothing.
+    where anything came; `reported[rows, areas]` counts cells that are measured, of channels whose `area_of[channels]`
+    is not -1; the reading arrays `[n]`. A reading of a day that has left the ring changes nothing.
 
     Returns:
         The number of readings dealt with; when it is below n, that reading opens a new day.

@@ -32,7 +32,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
-    VEE: {"capture": "verdicts", "retention_ms": 90 * _DAY_MS},
+    VEE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
     FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
     MODELS: {"retention_ms": -1},
     WEATHER: {"capture": "events", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},

@@ -56,7 +56,7 @@ class TransformerFact(msgspec.Struct, kw_only=True, omit_defaults=True):
     rated_kva: float
     version: int
     estimated: int = 0
-    estimated_kwh: float = 0.0
+    estimated_kwh: float | None = None
 
 
 class FeederFact(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -77,7 +77,7 @@ class FeederFact(msgspec.Struct, kw_only=True, omit_defaults=True):
     rated_kva: float
     version: int
     estimated: int = 0
-    estimated_kwh: float = 0.0
+    estimated_kwh: float | None = None
 
 
 class FactWriter:
@@ -126,14 +126,16 @@ class FactWriter:
                 yield make(
                     transformer=transformer_ids[group], ts_end=ts_end, interval_s=interval_s, import_kwh=imported,
                     export_kwh=exported, load_kw=load, count=count, expected=expected, max_kw=largest, peak_kw=peak,
-                    peak_at=peak_at, rated_kva=rated, version=version, estimated=guesses, estimated_kwh=guessed,
+                    peak_at=peak_at, rated_kva=rated, version=version, estimated=guesses,
+                    estimated_kwh=guessed if guesses else None,
                 )  # fmt: skip
             else:
                 yield FeederFact(
                     feeder=feeder_ids[group], transformer=above[group], ts_end=ts_end, interval_s=interval_s,
                     import_kwh=imported, export_kwh=exported, load_kw=load, count=count, expected=expected,
                     max_kw=largest, peak_kw=peak, peak_at=peak_at, rated_kva=rated, version=version,
-                    estimated=guesses, estimated_kwh=guessed,
+                    estimated=guesses,
+                    estimated_kwh=guessed if guesses else None,
                 )  # fmt: skip
 
     def _columns(self, facts: Facts) -> tuple[list[Any], ...]:

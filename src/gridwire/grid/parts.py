@@ -6,8 +6,9 @@ and whole as of now, and `gridwire.grid.feeder_sums` makes the feeder's facts of
     {"feeder":"MV7","part":3,"model":12,"slot":1612801,"imported":93100000,"exported":0,"count":13,
      "largest":4200000,"seen":14}
 
-`part` is the partition, `slot` the interval, energies are milliwatt-hours. `estimated` and `estimates` are there where some of it is estimated. Of
-several events of a part and slot the one that has seen most readings holds. All parts of a feeder are in one partition of their hub.
+`part` is the partition, `slot` the interval, energies are milliwatt-hours. `estimated` and `estimates` are there where
+some of it is estimated. Of several events of a part and slot the one that has seen most readings holds. All parts of a
+feeder are in one partition of their hub.
 """
 
 from __future__ import annotations

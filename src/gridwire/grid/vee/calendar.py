@@ -36,7 +36,7 @@ def offset_s(zone: str, ts_s: int) -> int:
 
 
 def offsets_s(zone: str, ts_s: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same for ascending instants; clocks change on quarter hours, and only where two days differ is it asked again.
+    """The same for ascending instants, a day at a time: asked one by one only on days when clocks change.
 
     **Shape**: `ts_s[n]` -> `int64[n]`.
     """
@@ -66,7 +66,7 @@ class Calendar:
 
     Args:
         days: local date of each interval, as days since the epoch. clock: its start on the local clock, in intervals.
-        starts: first interval of each local day. day_at: which of them an interval is in. whole: all of the day is here.
+        starts: first interval of each local day. day_at: which of them an interval is in. whole: all of it is here.
         references: the interval of the same clock time 1, 2, ... days before, -1 where there is none.
         alike: that day is a working day as this one is, or neither is.
     """

@@ -136,9 +136,8 @@ def _value(field: Field[Any], default: Any, value: Any) -> tuple[str, Any]:
 def _check_general(problems: list[str], general: General) -> None:
     if general.storm_area not in AREAS:
         problems.append(f"general.storm_area must be one of {', '.join(AREAS)}, not {general.storm_area!r}")
-    for name in ("storm_drop", "storm_resume", "slo"):
-        if getattr(general, name) > 1:
-            problems.append(f"general.{name} is a share, at most 1, not {getattr(general, name)}")
+    shares = {name: getattr(general, name) for name in ("storm_drop", "storm_resume", "slo")}
+    problems += [f"general.{name} is a share, at most 1, not {value}" for name, value in shares.items() if value > 1]
     for each in general.holidays:
         try:
             date.fromisoformat(each)

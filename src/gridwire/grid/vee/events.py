@@ -90,8 +90,8 @@ class VeeWriter:
             reading = Reading(
                 ts_end_us=int(changes.slots[row]) * self._interval_s * 1_000_000,
                 reading_type=int(self._channels.types[channel]), value=int(changes.estimates[row]) if sent else 0,
-                scale=_WATT_HOUR, interval_s=self._interval_s, usage_point=self._ids[int(self._channels.points[channel])],
-                quality=quality, source=SOURCE, flags=0 if derived else ESTIMATED_FLAG,
+                scale=_WATT_HOUR, interval_s=self._interval_s,
+                usage_point=self._ids[int(self._channels.points[channel])], quality=quality, source=SOURCE, flags=0 if derived else ESTIMATED_FLAG,
             )  # fmt: skip
             key = self._transformers[int(self._channels.transformers[channel])]
             yield row, Event(reading_json(reading), key.encode(), (), now_ms)

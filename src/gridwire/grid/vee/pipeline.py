@@ -24,6 +24,7 @@ from gridwire.columnar.text_index import TextIndex
 from gridwire.core.batch import Event
 from gridwire.grid import reading_types
 from gridwire.grid.loads import LoadsSettings, measure
+from gridwire.grid.meter_event import KINDS, METER_EVENTS_HUB
 from gridwire.grid.network import Network, to_json
 from gridwire.grid.reading_types import READING_TYPES, Accumulation
 from gridwire.grid.readings import READINGS_HUB, ReadingColumns, decode_readings, qualities
@@ -32,6 +33,10 @@ from gridwire.grid.vee.calendar import DAY_LENGTHS_S
 from gridwire.grid.vee.events import VERDICTS_HUB, VeeWriter
 from gridwire.grid.vee.rules import VALIDATION
 from gridwire.grid.vee.state import DERIVED, Changes, VeeState
+from gridwire.grid.watch.base import SeenEvents
+from gridwire.grid.watch.seen import Decoders
+
+_LAST_GASP, _POWER_RESTORED = KINDS.index("LAST_GASP"), KINDS.index("POWER_RESTORED")
 
 _POWER_QUALITY = 2
 """Quality category of a reading during whose interval power failed."""
@@ -67,6 +72,7 @@ class VeePipeline:
         self.state = VeeState(network, index, settings.days)
         self._points = TextIndex(index.unit_ids)
         self._validator = Validator(index, settings.rules)
+        self._events = Decoders(index, settings.rules)
         self._interval_s = index.interval_s
         channels = self.state.channels
         self._first_channel = np.full(len(index.unit_ids) + 1, -1, np.int32)
@@ -93,9 +99,13 @@ class VeePipeline:
         days = dict(self._days)
         limits = [days[place] for place in behind if place in days]
         last_day = min(limits) + self.state.days - 1 if limits else None
-        stretches = [stretch for batch in batches for stretch in self._stretches(batch)]
+        stretches = [stretch for batch in batches if batch.hub == READINGS_HUB for stretch in self._stretches(batch)]
         positions: dict[Place, int] = {}
         held: set[Place] = set()
+        for batch in batches:
+            if batch.hub == METER_EVENTS_HUB:
+                self._take_events(batch)
+                positions[batch.hub, batch.partition] = batch.next_offset
         for stretch in sorted(stretches, key=lambda stretch: stretch.day):
             if stretch.place in held:
                 continue
@@ -113,6 +123,12 @@ class VeePipeline:
 
     def idle(self, now_ms: int) -> None:
         """Time is what readings say it is."""
+
+    def _take_events(self, batch: ColumnBatch) -> None:
+        seen, _ = self._events.decode(batch, batch.columns.timestamps * 1000)
+        assert isinstance(seen, SeenEvents)
+        rows = np.flatnonzero(np.isin(seen.kinds, (_LAST_GASP, _POWER_RESTORED)))
+        self.state.power(seen.points[rows].astype(np.int64), seen.ts_us[rows], seen.kinds[rows] == _POWER_RESTORED)
 
     def _stretches(self, batch: ColumnBatch) -> list[_Stretch]:
         """Cut a batch where its newest day so far rises."""

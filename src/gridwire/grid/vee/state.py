@@ -42,7 +42,7 @@ HISTORY_DAYS: Final = REFERENCE_DAYS + 1
 
 NO_ENERGY: Final = -1
 TAKEN_BACK: Final = 1
-"""Told of an interval: the estimate that lies in the log holds no more. Else (watt-hours + 1) x 32 + the rule's number."""
+"""Told of an interval: the estimate in the log holds no more. Else (watt-hours + 1) x 32 + the rule's number."""
 
 DERIVED: Final = 31
 """In place of a rule's number: no estimate, but the difference of two registers."""
@@ -57,8 +57,8 @@ _MWH_PER_KWH = 1e6
 class Changes:
     """What is to be told anew of n intervals.
 
-    **Shape** `[n]`: `channels` positions in `VeeState.points` and `types`; `failed` rules as bits; `values` measured kWh,
-    NaN where none; `estimates` watt-hours, `NO_ENERGY` where none; `methods` the rule's number, `DERIVED` is a
+    **Shape** `[n]`: `channels` positions in `Channels`; `failed` rules as bits; `values` measured kWh, NaN where none;
+    `estimates` watt-hours, `NO_ENERGY` where none; `methods` the rule's number, `DERIVED` is a
     difference of registers; `sent` the estimate is new, `taken_back` an old one holds no more.
     """
 
@@ -185,7 +185,7 @@ class VeeState:
         self._judged_at = (-1, -1)
         self.silent = False
         self._leaving: list[Changes] = []
-        self.outages: dict[int, list[tuple[int, int]]] = {}
+        self._power: dict[int, set[tuple[int, bool]]] = {}
 
     # -- readings --------------------------------------------
 
@@ -224,10 +224,8 @@ class VeeState:
 
     def _open_day(self, day: int) -> None:
         """Move the window on; what changed in the days that leave is told first."""
-        if self.newest_day >= 0:
-            changes = self.collect()
-            if not self.silent:
-                self._leaving += changes
+        if self.newest_day >= 0 and not self.silent:
+            self._leaving = self.collect()
         for new in range(max(self.newest_day + 1, day - self.ring_days + 1), day + 1):
             rows = slice(new % self.ring_days * self.per_day, (new % self.ring_days + 1) * self.per_day)
             for matrix in (self._cells, self._marks, self._reported, self._storm):
@@ -236,6 +234,9 @@ class VeeState:
             self._told_failed[told] = 0
             self._told_estimates[told] = 0
         self.newest_day = day
+        oldest_us = (day - self.ring_days) * DAY_S * 1_000_000
+        kept = {point: {each for each in known if each[0] >= oldest_us} for point, known in self._power.items()}
+        self._power = {point: known for point, known in kept.items() if known}
 
     # -- what is to be told --------------------------------------------
 
@@ -335,7 +336,7 @@ class VeeState:
             registers=counters,
             grown=grown,
             derived=derived,
-            outage=self._outage(first, channels),
+            outage=self._outage(channels, energy, first),
             storm=storm,
             neighbours=lambda chosen: self._neighbours(first, channels[chosen]),
         )
@@ -375,18 +376,40 @@ class VeeState:
         grown = registers.growth(counters, ends_us, installs)
         return _thousands(counters), _thousands(grown)
 
-    def _outage(self, first: int, channels: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """Intervals that lie in a known outage of their usage point from begin to end."""
-        if not self.outages:
+    def power(self, points: NDArray[np.int64], ts_us: NDArray[np.int64], back: NDArray[np.bool_]) -> None:
+        """Power that went (`back` False) or came back at usage points: a set of these, whose order does not matter."""
+        oldest_us = (self.newest_day - self.ring_days) * DAY_S * 1_000_000
+        for point, moment, returned in zip(points.tolist(), ts_us.tolist(), back.tolist(), strict=True):
+            if moment >= oldest_us:
+                self._power.setdefault(point, set()).add((moment, returned))
+                self._dirty[self.channels.points == point] = 1
+
+    def _outage(self, channels: NDArray[np.int64], energy: NDArray[np.float64], first: int) -> NDArray[np.bool_] | None:
+        """Intervals that lie in a known outage of their usage point from begin to end.
+
+        An outage lasts until power comes back, or until the first interval with energy after it began.
+        """
+        if not self._power:
             return None
-        out = np.zeros((len(self._cells), len(channels)), bool)
-        interval_us = self.interval_s * 1_000_000
+        out = np.zeros(energy.shape, bool)
         for place, point in enumerate(self.channels.points[channels].tolist()):
-            for begin_us, end_us in self.outages.get(point, ()):
-                begin = max(-(-begin_us // interval_us) + 1 - first, 0)
-                end = min(end_us // interval_us + 1 - first, len(out))
+            for begin, end in self._outages(point, first, energy[:, place]):
                 out[begin:end, place] = True
         return out
+
+    def _outages(self, point: int, first: int, energy: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+        """Intervals `[begin, end)` of the window."""
+        interval_us = self.interval_s * 1_000_000
+        gone_us = -1
+        for moment, back in [*sorted(self._power.get(point, ())), (-1, True)]:
+            if not back:
+                gone_us = moment if gone_us < 0 else gone_us
+            elif gone_us >= 0:
+                begin = max(-(-gone_us // interval_us) + 1 - first, 0)
+                end = len(energy) if moment < 0 else moment // interval_us + 1 - first
+                used = np.flatnonzero(energy[begin : max(end, begin)] > 0)
+                yield begin, begin + int(used[0]) if len(used) else max(min(end, len(energy)), begin)
+                gone_us = -1
 
     def _neighbours(
         self, first: int, channels: NDArray[np.int64]
@@ -451,8 +474,8 @@ class VeeState:
         return {
             "window": np.array(window, np.int64), "used": used, "cells": self._cells[used],
             "marks": self._marks[used], "reported": self._reported, "served": self._served,
-            "outages": np.array(
-                [(point, *span) for point, spans in sorted(self.outages.items()) for span in spans], np.int64
+            "power": np.array(
+                [(point, *each) for point, known in sorted(self._power.items()) for each in sorted(known)], np.int64
             ).reshape(-1, 3),
         }  # fmt: skip
 
@@ -464,8 +487,8 @@ class VeeState:
         self.newest_day, self.newest_slot, self.first_slot = newest, slot, first
         self._cells[arrays["used"]], self._marks[arrays["used"]] = arrays["cells"], arrays["marks"]
         self._reported[:], self._served[:] = arrays["reported"], arrays["served"]
-        for point, begin, end in arrays["outages"].tolist():
-            self.outages.setdefault(point, []).append((begin, end))
+        for point, moment, back in arrays["power"].tolist():
+            self._power.setdefault(point, set()).add((moment, bool(back)))
         self._dirty[:] = 1
         self.forget_changes()
 

@@ -134,7 +134,8 @@ def multiplier(window: Window, settings: rules.Multiplier) -> Failed:
             for wrong in (factor, 1.0 / np.asarray(factor)):
                 found |= (np.abs(ratio / wrong - 1) < settings.tolerance) & (np.asarray(factor) != 1.0)
         out: NDArray[np.bool_] = found & (np.maximum(energy, reference) > settings.floor_kwh)
-        return out & window.day_complete[day]
+        out &= window.day_complete[day]
+        return out
 
     return _by_day(window, check) | _marked(window, slots.IMPLAUSIBLE)
 
@@ -144,7 +145,8 @@ def zero(window: Window, settings: rules.Zero) -> Failed:
 
     def check(day: int, energy: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.bool_]:
         out: NDArray[np.bool_] = window.day_complete[day] & (energy == 0) & window.active
-        return out & (reference > settings.reference_kwh)
+        out &= reference > settings.reference_kwh
+        return out
 
     return _by_day(window, check)
 
