@@ -87,12 +87,18 @@ class VeeWriter:
             sent = bool(changes.sent[row])
             derived = sent and method == DERIVED
             quality = DERIVED_QUALITY if derived else ESTIMATION[method].quality if sent else TAKEN_BACK
+            point = int(self._channels.points[channel])
             reading = Reading(
                 ts_end_us=int(changes.slots[row]) * self._interval_s * 1_000_000,
-                reading_type=int(self._channels.types[channel]), value=int(changes.estimates[row]) if sent else 0,
-                scale=_WATT_HOUR, interval_s=self._interval_s,
-                usage_point=self._ids[int(self._channels.points[channel])], quality=quality, source=SOURCE, flags=0 if derived else ESTIMATED_FLAG,
-            )  # fmt: skip
+                reading_type=int(self._channels.types[channel]),
+                value=int(changes.estimates[row]) if sent else 0,
+                scale=_WATT_HOUR,
+                interval_s=self._interval_s,
+                usage_point=self._ids[point],
+                quality=quality,
+                source=SOURCE,
+                flags=0 if derived else ESTIMATED_FLAG,
+            )
             key = self._transformers[int(self._channels.transformers[channel])]
             yield row, Event(reading_json(reading), key.encode(), (), now_ms)
 
