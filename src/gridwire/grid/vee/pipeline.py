@@ -202,7 +202,7 @@ class VeePipeline:
         energy = ~_MOMENTARY[types] & ~_REGISTER[types]
         lengths = measured.interval_s[rows]
         legal = np.isin(lengths, (self._interval_s, *DAY_LENGTHS_S))
-        bits[rows[energy & ~unknown & ~legal & good[rows]]] |= marks.WRONG_LENGTH
+        bits[rows[energy & ~unknown & ~legal]] |= marks.WRONG_LENGTH
         bits[rows[energy & unknown & good[rows]]] |= marks.WRONG_UNIT
         astray = rows[unknown & energy]
         channels[astray] = self._first_channel[measured.points[astray]]
