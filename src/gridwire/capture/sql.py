@@ -275,7 +275,7 @@ def _show(con: Any, snapshots: Mapping[str, _Snapshot]) -> None:
                 con.execute(f"CREATE VIEW {_quoted(_free(taken, alias))} AS {select}")
             if readable and alias != name:
                 con.execute(f"CREATE VIEW {_quoted(_free(taken, f'{alias}_raw'))} AS FROM {_quoted(raw)}")
-        if _READING_COLUMNS <= set(snapshot.schema.names):
+        if set(snapshot.schema.names) >= _READING_COLUMNS:
             _show_versions(con, taken, name, select)
         schema, dot, plain = name.partition(".")
         if dot and "." not in plain and "@" not in name:

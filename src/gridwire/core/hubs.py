@@ -18,6 +18,7 @@ FORECASTS: Final = "grid.forecasts"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
 VEE: Final = "grid.vee"
+READING_EDITS: Final = "reading.edits"
 
 _DAY_MS: Final = 24 * 3600 * 1000
 
@@ -32,6 +33,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
+    READING_EDITS: {"capture": "events", "retention_ms": -1},
     VEE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
     FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
     MODELS: {"retention_ms": -1},

@@ -10,6 +10,8 @@ stands in the log, so both times can be asked for. A new model makes the derived
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -18,11 +20,16 @@ from typing import Final
 
 import msgspec
 
+from gridwire.core.errors import GridwireError
 from gridwire.grid import reading_types
 from gridwire.grid.reading import timestamp_us
 
 DIALS_MAX: Final = 11
 """Digits before the point that a register may have."""
+
+
+class InvalidTable(GridwireError):
+    """A table of meters that cannot be read; the message lists every problem."""
 
 
 class MeterInstall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,6 +61,31 @@ class MeterInstall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     def end_us(self) -> int:
         """Microseconds since the epoch; far away while it goes on."""
         return timestamp_us(datetime.fromisoformat(self.end)) if self.end else 2**62
+
+
+def read_table(data: bytes, *, json: bool) -> tuple[MeterInstall, ...]:
+    """Rows of a JSON list or of CSV with these names in its first line; empty cells are defaults.
+
+    Raises:
+        InvalidTable: with the row that cannot be read.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+        found = msgspec.json.decode(text) if json else list(csv.DictReader(io.StringIO(text)))
+    except (UnicodeDecodeError, msgspec.MsgspecError, csv.Error) as error:
+        raise InvalidTable(f"the table of meters cannot be read: {error}") from None
+    if not isinstance(found, list):
+        raise InvalidTable("the table of meters must be a list of rows")
+    problems, rows = [], []
+    for number, row in enumerate(found, 1):
+        try:
+            cells = {k: v for k, v in row.items() if k and v not in ("", None)} if isinstance(row, dict) else row
+            rows.append(msgspec.convert(cells, MeterInstall, strict=False))
+        except msgspec.ValidationError as error:
+            problems.append(f"row {number}: {error}")
+    if problems:
+        raise InvalidTable("the table of meters: " + "; ".join(problems))
+    return tuple(rows)
 
 
 def problems_of(installs: Sequence[MeterInstall], usage_points: Collection[str]) -> list[str]:
