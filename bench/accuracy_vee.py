@@ -1,10 +1,10 @@
-"""How good are the rules of validation and estimation? Faults injected into real load shapes, blocks masked out of them.
+"""How good are the rules of validation and estimation? Faults and masked blocks in real load shapes.
 
     .venv/bin/python bench/accuracy_vee.py [--units 400] [--seed 7] [--write]
 
-SimBench's measured profiles (`gridwire.grid.profiles`) of 2016 go through the stage's own pipeline as JSON readings, 14 days
-of history and two days that are judged. Each rule has units of its own with faults of its kind; the other half of all
-units has none.
+SimBench's measured profiles (`gridwire.grid.profiles`) of 2016 go through the stage's own pipeline as JSON readings:
+14 days of history and two days that are judged. Each rule has units of its own with faults of its kind; the other half
+of all units has none.
 
 * Recall: injected faults that the rule tells, on the very interval or, for rules about a day, on the day.
 * Precision: of what the rule tells, on units without any fault and on its own, the share that was injected.
@@ -308,7 +308,7 @@ def judge(faults: Faults, found: dict[str, set[Key]]) -> dict[str, Score]:
     return out
 
 
-# --- estimation ---------------------------------------------------------------------------------------------------------
+# --- estimation ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

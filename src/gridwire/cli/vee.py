@@ -141,7 +141,7 @@ def check(
     slo: float | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> int:
-    """What failed by rule, and completeness by feeder and feed and day, out of the lake. Exit code 1: an SLO was missed.
+    """What failed by rule, and completeness of feeders and feeds by day, out of the lake. Exit 1: an SLO was missed.
 
     Args:
         data: the data directory whose lake is asked.

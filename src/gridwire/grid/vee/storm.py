@@ -25,16 +25,18 @@ def storms(
     """
     n = len(reported)
     rate = reported / np.maximum(expected, 1)
-    total = np.vstack((np.zeros(rate.shape[1]), np.cumsum(rate, axis=0)))
+    usual = np.zeros((n + 1, rate.shape[1]))  # cumulative; a storm counts as its norm, or it would lower it
     out = np.zeros(rate.shape, bool)
     storm = np.zeros(rate.shape[1], bool)
     large = expected >= general.storm_devices
     since = max(since, 0)
-    for at in range(since + per_day, min(max(due, 0), n)):
+    for at in range(since, min(max(due, 0), n)):
         begin = max(since, at - general.storm_norm_days * per_day)
-        norm = (total[at] - total[begin]) / (at - begin)
-        falls = rate[at] < (1 - general.storm_drop) * norm
-        back = rate[at] >= (1 - general.storm_resume) * norm
-        storm = large & np.where(storm, ~back, falls)
-        out[at] = storm
+        norm = (usual[at] - usual[begin]) / max(at - begin, 1)
+        if at >= since + per_day:
+            falls = rate[at] < (1 - general.storm_drop) * norm
+            back = rate[at] >= (1 - general.storm_resume) * norm
+            storm = large & np.where(storm, ~back, falls)
+            out[at] = storm
+        usual[at + 1] = usual[at] + np.where(storm, norm, rate[at])
     return out
