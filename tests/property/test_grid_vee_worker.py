@@ -37,6 +37,20 @@ def model(**more: Any) -> network.Network:
     )
 
 
+def two_transformers() -> network.Network:
+    """U2 hangs on a transformer of its own, whose readings are in partition 1."""
+    first = model()
+    return network.Network(
+        name="two",
+        transformers=(network.Transformer(id="T0"), network.Transformer(id="T1")),
+        feeders=(network.Feeder(id="F0"),),
+        usage_points=tuple(
+            network.UsagePoint(id=unit.id, transformer="T1" if unit.id == "U2" else "T0", feeder="F0")
+            for unit in first.usage_points
+        ),
+    )
+
+
 def quarter_text(quarter: int) -> str:
     day, rest = divmod(quarter, 96)
     return f"2016-03-{day + 1:02d}T{rest // 4:02d}:{rest % 4 * 15:02d}:00Z"
@@ -81,11 +95,16 @@ def run_both(hub: Hub, directory: Path, **options: Any) -> None:
 
 
 def facts(hub: Hub) -> dict[str, dict[str, Any]]:
-    newest: dict[str, dict[str, Any]] = {}
+    """The fact of T0 that holds of each interval."""
+    return {ts_end: fact for (transformer, ts_end), fact in all_facts(hub).items() if transformer == "T0"}
+
+
+def all_facts(hub: Hub) -> dict[tuple[str, str], dict[str, Any]]:
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
     for fact in hub.values("grid.transformers"):
-        known = newest.get(fact["ts_end"])
-        if known is None or fact["version"] >= known["version"]:
-            newest[fact["ts_end"]] = fact
+        key = (fact["transformer"], fact["ts_end"])
+        if key not in newest or fact["version"] >= newest[key]["version"]:
+            newest[key] = fact
     return newest
 
 
@@ -171,7 +190,7 @@ def tables(hub: Hub) -> tuple[Any, ...]:
     """What holds in the end, however it came about."""
     told = {key: row for key, row in verdicts(hub).items() if row["failed"] or row.get("estimated_by")}
     guesses = {key: row["value"] for key, row in estimates(hub).items() if "estimated_by" in told.get(key, {})}
-    sums = {at: (fact["import_kwh"], fact["count"], fact.get("estimated", 0)) for at, fact in facts(hub).items()}
+    sums = {at: (fact["import_kwh"], fact["count"], fact.get("estimated", 0)) for at, fact in all_facts(hub).items()}
     return told, guesses, sums
 
 
@@ -212,30 +231,48 @@ def stream(source: random.Random, quarters: int = 120) -> list[bytes]:
     return [value for _, value in sorted(rows)]
 
 
-def whole_run(values: list[bytes], directory: Path) -> tuple[Any, ...]:
-    hub = Hub(HUBS)
-    hub.append("grid.network", network.to_json(model()))
+def new_hub(shared: bool) -> Hub:
+    hub = Hub({**HUBS, "grid.feeder-parts": 1} if shared else HUBS)
+    hub.shared = shared
+    hub.append("grid.network", network.to_json(two_transformers()))
+    return hub
+
+
+def send(hub: Hub, values: list[bytes]) -> None:
     for value in values:
-        hub.append("readings", value)
+        hub.append("readings", value, int(b'"U2"' in value))
+
+
+def whole_run(values: list[bytes], directory: Path, shared: bool = False) -> tuple[Any, ...]:
+    hub = new_hub(shared)
+    send(hub, values)
     run_both(hub, directory)
     assert not repeated(hub)
     return tables(hub)
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(0, 99), st.lists(st.integers(1, 9), max_size=6), st.integers(30, 200), st.booleans(), st.booleans())
-def test_crashes_change_nothing(seed: int, plan: list[int], chunk: int, snapshots: bool, lose: bool) -> None:
+@given(
+    st.integers(0, 99),
+    st.lists(st.integers(1, 9), max_size=6),
+    st.integers(30, 200),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_crashes_change_nothing(
+    seed: int, plan: list[int], chunk: int, snapshots: bool, lose: bool, shared: bool
+) -> None:
+    """Whole hubs, as on the embedded broker, and a lane a partition, as on a cluster."""
     values = stream(random.Random(seed))
     with TemporaryDirectory() as directory:
-        expected = whole_run(values, Path(directory) / "whole")
-        hub = Hub(HUBS)
+        expected = whole_run(values, Path(directory) / "whole", shared)
+        hub = new_hub(shared)
         hub.poll_events_max = chunk
-        hub.append("grid.network", network.to_json(model()))
         options = {"commit_readings": chunk, "snapshot_s": 0.0 if snapshots else 1e9}
         hub.step = crashing(plan, Unavailable if lose else Crash)
         for part in (values[: len(values) // 2], values[len(values) // 2 :]):
-            for value in part:
-                hub.append("readings", value)
+            send(hub, part)
             through_crashes(hub, Path(directory), VEE, **options)
             through_crashes(hub, Path(directory), LOADS, **options)
         through_crashes(hub, Path(directory), VEE, **options)
