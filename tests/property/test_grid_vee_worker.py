@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from gridwire.core.errors import Unavailable
 from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
+from gridwire.grid.meter_install import MeterInstall
 from gridwire.grid.vee.stage import VEE, VEE_WHOLE
 from gridwire.grid.worker import LOADS, WorkerSettings, run
 from worker_hub import Crash, Hub
@@ -326,3 +328,41 @@ def test_known_outages_are_flagged_zeros(tmp_path: Path) -> None:
     # What is left of the long gap has no days to be estimated from, and is told as missing.
     assert verdicts(hub)["U2", quarter_text(24)]["failed"] == ["missing_quantity"]
     assert quarter_text(24) not in told
+
+
+def register(point: str, quarter: int, value: float) -> bytes:
+    fields = {"usage_point": point, "ts_end": quarter_text(quarter), "reading_type": "import_register_kwh"}
+    return json.dumps(fields | {"value": value}).encode()
+
+
+def test_registers_give_intervals_over_rollover_and_swap_and_are_estimated_themselves(tmp_path: Path) -> None:
+    """U0 sends registers only; its register passes 100,000 and its meter is swapped for one with a ratio of 40."""
+    old = MeterInstall(
+        meter="A", usage_point="U0", begin=quarter_text(0), end=quarter_text(20), dials=5, end_register="9.5"
+    )
+    new = MeterInstall(meter="B", usage_point="U0", begin=quarter_text(20), start_register="7", multiplier=40)
+    first = model(meters=(old, new))
+    points = tuple(
+        network.UsagePoint(id=unit.id, transformer="T0", feeder="F0", expects=("import_kwh", "import_register_kwh"))
+        if unit.id == "U0"
+        else unit
+        for unit in first.usage_points
+    )
+    hub = Hub(HUBS)
+    hub.append("grid.network", network.to_json(network.msgspec.structs.replace(first, usage_points=points)))
+    for quarter in range(1, 203):
+        value = (99_990 + quarter) % 100_000 if quarter < 20 else 7 + (quarter - 19) * 0.025
+        if quarter not in (192, 193):
+            hub.append("readings", register("U0", quarter, value))
+        hub.append("readings", reading("U1", quarter, 0.5))
+        hub.append("readings", reading("U2", quarter, 0.5))
+    run_both(hub, tmp_path)
+    told = [row for row in hub.values("readings") if row.get("source") == "gridwire.vee"]
+    derived = {row["ts_end"]: row["value"] for row in told if row["quality"] == "3.11.1"}
+    assert {derived[quarter_text(q)] for q in range(2, 192) if q != 20} == {1.0}
+    assert derived[quarter_text(20)] == 1.5  # 0.5 by the old meter, 0.025 x 40 by the new one
+    fact = facts(hub)[quarter_text(150)]
+    assert (fact["import_kwh"], fact["count"], "estimated" in fact) == (2.0, 3, False)
+    (guess,) = [row for row in told if row["reading_type"] == "import_register_kwh"]
+    assert (guess["ts_end"], guess["interval_s"], guess["quality"]) == (quarter_text(192), 0, "3.8.9")
+    assert guess["value"] == pytest.approx(7 + 173 * 0.025, abs=0.05)

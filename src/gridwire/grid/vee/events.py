@@ -23,7 +23,7 @@ from gridwire.core import hubs
 from gridwire.core.batch import Event
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading import DERIVED_QUALITY, ESTIMATED_FLAG, TAKEN_BACK, Reading, reading_json, rfc3339
-from gridwire.grid.reading_types import BY_ID
+from gridwire.grid.reading_types import BY_ID, Accumulation
 from gridwire.grid.vee.rules import ESTIMATION, VALIDATION
 from gridwire.grid.vee.state import DERIVED, Changes, Channels
 
@@ -73,7 +73,7 @@ class VeeWriter:
             estimate, method = int(changes.estimates[row]), int(changes.methods[row])
             verdict = Verdict(
                 usage_point=self._ids[point], reading_type=BY_ID[type].alias, ts_end=self._ts_end(changes, row),
-                interval_s=self._interval_s, failed=failed, quality=quality,
+                interval_s=self._length(type), failed=failed, quality=quality,
                 value_kwh=float(changes.values[row]) if known[row] else None,
                 estimated_by="" if estimate < 0 else ("registers" if method == DERIVED else ESTIMATION[method].name),
                 estimate_kwh=None if estimate < 0 else estimate / 1000, model=self._generation,
@@ -87,13 +87,13 @@ class VeeWriter:
             sent = bool(changes.sent[row])
             derived = sent and method == DERIVED
             quality = DERIVED_QUALITY if derived else ESTIMATION[method].quality if sent else TAKEN_BACK
-            point = int(self._channels.points[channel])
+            point, type = int(self._channels.points[channel]), int(self._channels.types[channel])
             reading = Reading(
                 ts_end_us=int(changes.slots[row]) * self._interval_s * 1_000_000,
-                reading_type=int(self._channels.types[channel]),
+                reading_type=type,
                 value=int(changes.estimates[row]) if sent else 0,
                 scale=_WATT_HOUR,
-                interval_s=self._interval_s,
+                interval_s=self._length(type),
                 usage_point=self._ids[point],
                 quality=quality,
                 source=SOURCE,
@@ -108,6 +108,9 @@ class VeeWriter:
             rules = [rule for rule in VALIDATION if mask >> rule.bit & 1]
             known = self._names[mask] = ([rule.name for rule in rules], rules[0].quality if rules else "")
         return known
+
+    def _length(self, type: int) -> int:
+        return 0 if BY_ID[type].accumulation is Accumulation.REGISTER else self._interval_s
 
     def _ts_end(self, changes: Changes, row: int) -> str:
         return rfc3339(int(changes.slots[row]) * self._interval_s * 1_000_000)

@@ -13,7 +13,7 @@ Memory: 9 bytes a channel and interval, 16 days with 96 of them: 14 KB a channel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +29,8 @@ from gridwire.grid.reading_types import BY_ALIAS, BY_ID, Accumulation
 from gridwire.grid.state import DAY_S, UnsupportedInterval
 from gridwire.grid.vee import config
 from gridwire.grid.vee.calendar import REFERENCE_DAYS, calendar
-from gridwire.grid.vee.estimation import estimate
+from gridwire.grid.vee.estimation import estimate, estimate_registers
+from gridwire.grid.vee.rules import BY_NAME, Settings
 from gridwire.grid.vee.storm import storms
 from gridwire.grid.vee.validation import validate
 from gridwire.grid.vee.window import Window
@@ -171,15 +172,15 @@ class VeeState:
         self.per_day = DAY_S // index.interval_s
         self.ring_days = days + HISTORY_DAYS
         self.channels = Channels(network, index, self.config.general.storm_area)
-        count, energies = len(self.channels.points), self.channels.energies
+        count = len(self.channels.points)
         rows = self.ring_days * self.per_day
         self._cells = np.zeros((rows, count), np.int64)
         self._marks = np.zeros((rows, count), np.uint8)
         self._reported = np.zeros((rows, len(self.channels.area_ids)), np.int32)
         self._dirty = np.zeros(count, np.uint8)
         self._served = np.zeros(len(index.transformer_ids), bool)
-        self._told_failed = np.zeros((days * self.per_day, energies), np.uint32)
-        self._told_estimates = np.zeros((days * self.per_day, energies), np.int64)
+        self._told_failed = np.zeros((days * self.per_day, count), np.uint32)
+        self._told_estimates = np.zeros((days * self.per_day, count), np.int64)
         self._storm = np.zeros((rows, len(self.channels.area_ids)), bool)
         self.newest_day = self.newest_slot = self.first_slot = -1
         self._judged_at = (-1, -1)
@@ -275,21 +276,49 @@ class VeeState:
                 channels = todo[begin : begin + CHUNK]
                 window = self.window(zone, channels)
                 values, methods = estimate(window, settings)
-                yield self._compare(window, channels, validate(window, settings), values, methods)
+                if window.derived is not None:
+                    derived = window.derived[window.judged :]
+                    values = np.where(derived, window.energy[window.judged :], values)
+                    methods = np.where(derived, np.uint8(DERIVED), methods)
+                measured = window.energy[window.judged :]
+                yield self._compare(channels, validate(window, settings), measured, window.missing, values, methods)
+                if window.registers is not None:
+                    yield self._judge_registers(window, channels, values, settings)
+
+    def _judge_registers(
+        self, window: Window, channels: NDArray[np.int64], values: NDArray[np.float64],
+        settings: Mapping[str, Settings],
+    ) -> Changes:  # fmt: skip
+        """Registers that used to come at the end of a local day and did not."""
+        assert window.registers is not None
+        beside = self.channels.counterparts(REGISTERS)[channels]
+        place = np.flatnonzero(beside >= 0)
+        registers_of = window.registers[:, place]
+        energy = window.energy[:, place].copy()
+        energy[window.judged :] = np.where(np.isnan(energy[window.judged :]), values[:, place], energy[window.judged :])
+        wanted = np.zeros(registers_of.shape, bool)
+        lasts = window.calendar.lasts
+        for day in window.closed.tolist():
+            wanted[lasts[day]] = ~np.isnan(registers_of[lasts[day - 1]])
+        missing = (wanted & np.isnan(registers_of))[window.judged :]
+        energy /= window.multiplier[place]  # registers count before it
+        estimates, methods = estimate_registers(registers_of, energy, wanted, settings, self.per_day)
+        failed = np.where(missing, np.uint32(1 << BY_NAME["missing_quantity"].bit), np.uint32(0))
+        return self._compare(
+            beside[place], failed, registers_of[window.judged :], missing, estimates[window.judged :],
+            methods[window.judged :],
+        )  # fmt: skip
 
     def _compare(
-        self, window: Window, channels: NDArray[np.int64], failed: NDArray[np.uint32], values: NDArray[np.float64],
-        methods: NDArray[np.uint8],
+        self, channels: NDArray[np.int64], failed: NDArray[np.uint32], measured: NDArray[np.float64],
+        missing: NDArray[np.bool_], values: NDArray[np.float64], methods: NDArray[np.uint8],
     ) -> Changes:  # fmt: skip
-        if window.derived is not None:
-            derived = window.derived[window.judged :]
-            values = np.where(derived, window.energy[window.judged :], values)
-            methods = np.where(derived, np.uint8(DERIVED), methods)
+        """What of this differs from what was told, and note it as told. **Shape** `[judged, k]` but for `channels`."""
         estimated = ~np.isnan(values)
         wh = np.where(estimated, np.rint(np.nan_to_num(values) * _WH_PER_KWH), NO_ENERGY).astype(np.int64)
         slots = np.arange(self.judged, self.judged + len(failed))
         held = self._cells[slots % len(self._cells)][:, channels]
-        stale = window.missing & ~estimated & ((held & grades.AMOUNT_MASK) != 0)
+        stale = missing & ~estimated & ((held & grades.AMOUNT_MASK) != 0)
         codes = np.where(estimated, (wh + 1 << _METHOD_BITS) | methods, np.where(stale, TAKEN_BACK, 0))
         rows = slots % len(self._told_failed)
         place = np.ix_(rows, channels)
@@ -298,10 +327,10 @@ class VeeState:
         self._told_failed[place], self._told_estimates[place] = failed, codes
         at, column = np.nonzero(changed)
         new, old = codes[at, column], old_codes[at, column]
-        gone = window.missing[at, column] & (new == 0) & (old > TAKEN_BACK)
+        gone = missing[at, column] & (new == 0) & (old > TAKEN_BACK)
         return Changes(
-            slots[at], channels[column], failed[at, column], window.energy[window.judged :][at, column],
-            wh[at, column], methods[at, column].astype(np.int64), (new != old) & (new > TAKEN_BACK),
+            slots[at], channels[column], failed[at, column], measured[at, column], wh[at, column],
+            methods[at, column].astype(np.int64), (new != old) & (new > TAKEN_BACK),
             gone | ((new == TAKEN_BACK) & (old != TAKEN_BACK)),
         )  # fmt: skip
 
@@ -366,7 +395,8 @@ class VeeState:
         if not (channels >= 0).any():
             return None, None
         found = self._cells[self._rows(first)][:, channels]
-        counters = np.where(channels >= 0, (found & grades.AMOUNT_MASK) - 1, registers.NOTHING)
+        measured = (channels >= 0) & (found >> grades.GRADE_SHIFT != grades.ESTIMATED)
+        counters = np.where(measured, (found & grades.AMOUNT_MASK) - 1, registers.NOTHING)
         installs = {
             place: self.channels.installs[channel]
             for place, channel in enumerate(channels.tolist())
