@@ -53,10 +53,12 @@ def subtractive_adjustment(gaps: Gaps, settings: rules.Settings) -> Floats:
 def interpolation(gaps: Gaps, settings: rules.Interpolation) -> Floats:
     """A straight line between trusted neighbours of a short gap."""
     window, at, channels = gaps.window, gaps.at, gaps.channels
-    before, after = previous(window.measured)[at, channels], following(window.measured)[at, channels]
     n = len(window.energy)
-    length = after - before - 1
-    good = (before >= 0) & (after < n) & (length * window.calendar.interval_s <= settings.gap_hours * 3600)
+    limit = int(settings.gap_hours * 3600 / window.calendar.interval_s)
+    begin = max(0, window.judged - limit - 1)  # a gap that begins before this is longer
+    near = window.measured[begin:]
+    before, after = previous(near)[at - begin, channels] + begin, following(near)[at - begin, channels] + begin
+    good = (before >= begin) & (after < n) & (after - before - 1 <= limit)
     before, after = np.maximum(before, 0), np.minimum(after, n - 1)
     good &= window.trusted[before, channels] & window.trusted[after, channels]
     low, high = window.filled[before, channels], window.filled[after, channels]
@@ -119,6 +121,10 @@ def estimate(window: Window, settings: Mapping[str, rules.Settings]) -> tuple[Fl
     **Shape** both `[judged, k]`: energy in kWh, NaN where nothing is estimated; the number of the rule.
     """
     values, methods = np.full(window.shape, np.nan), np.zeros(window.shape, np.uint8)
+    gappy = np.flatnonzero(window.missing.any(axis=0))
+    if 0 < len(gappy) < window.shape[1]:
+        values[:, gappy], methods[:, gappy] = estimate(window.only(gappy), settings)
+        return values, methods
     rows, channels = np.nonzero(window.missing)
     if not len(rows):
         return values, methods

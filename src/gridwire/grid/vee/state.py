@@ -317,7 +317,7 @@ class VeeState:
         estimated = ~np.isnan(values)
         wh = np.where(estimated, np.rint(np.nan_to_num(values) * _WH_PER_KWH), NO_ENERGY).astype(np.int64)
         slots = np.arange(self.judged, self.judged + len(failed))
-        held = self._cells[slots % len(self._cells)][:, channels]
+        held = self._cells[np.ix_(slots % len(self._cells), channels)]
         stale = missing & ~estimated & ((held & grades.AMOUNT_MASK) != 0)
         codes = np.where(estimated, (wh + 1 << _METHOD_BITS) | methods, np.where(stale, TAKEN_BACK, 0))
         rows = slots % len(self._told_failed)
@@ -349,7 +349,9 @@ class VeeState:
             derived[1:] &= ~np.isnan(counters[:-1])
             derived[0] = False
             energy = np.where(derived, grown, energy)
-        storm = self._storm[self._rows(first)][:, channel.areas[channels]] if self._storm.any() else None
+        storm = (
+            self._gather(self._storm, first, channel.areas[channels].astype(np.int64)) if self._storm.any() else None
+        )
         sibling_at = channel.counterparts(_SIBLINGS)[channels]
         return Window(
             calendar=days,
@@ -357,7 +359,7 @@ class VeeState:
             due=max(0, self.due - first),
             since=max(0, self.first_slot - first),
             energy=energy,
-            marks=self._marks[self._rows(first)][:, channels],
+            marks=self._gather(self._marks, first, channels),
             active=channel.active[channels],
             multiplier=channel.multiplier[channels],
             sibling=self._optional(first, sibling_at),
@@ -373,12 +375,23 @@ class VeeState:
     def _rows(self, first: int) -> NDArray[np.int64]:
         return np.arange(first, first + len(self._cells)) % len(self._cells)
 
+    def _gather(self, matrix: NDArray[Any], first: int, channels: NDArray[np.int64]) -> NDArray[Any]:
+        """Columns of a ring, its rows in the order of time."""
+        begin, last = int(channels[0]), int(channels[-1])
+        chosen = slice(begin, last + 1) if last - begin + 1 == len(channels) and begin >= 0 else channels
+        at = first % len(matrix)
+        out = np.empty((len(matrix), len(channels)), matrix.dtype)
+        out[: len(matrix) - at], out[len(matrix) - at :] = matrix[at:, chosen], matrix[:at, chosen]
+        return out
+
     def _energy(self, first: int, channels: NDArray[np.int64]) -> NDArray[np.float64]:
         """kWh of intervals, NaN where nothing is measured or the channel is -1."""
-        found = self._cells[self._rows(first)][:, channels]
+        found = self._gather(self._cells, first, channels)
         amounts = (found & grades.AMOUNT_MASK) - 1
         measured = (amounts >= 0) & (found >> grades.GRADE_SHIFT != grades.ESTIMATED) & (channels >= 0)
-        return np.where(measured, amounts / _MWH_PER_KWH, np.nan)
+        out: NDArray[np.float64] = amounts / _MWH_PER_KWH
+        out[~measured] = np.nan
+        return out
 
     def _optional(self, first: int, channels: NDArray[np.int64]) -> NDArray[np.float64] | None:
         return self._energy(first, channels) if (channels >= 0).any() else None
@@ -394,7 +407,7 @@ class VeeState:
     ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:  # fmt: skip
         if not (channels >= 0).any():
             return None, None
-        found = self._cells[self._rows(first)][:, channels]
+        found = self._gather(self._cells, first, channels)
         measured = (channels >= 0) & (found >> grades.GRADE_SHIFT != grades.ESTIMATED)
         counters = np.where(measured, (found & grades.AMOUNT_MASK) - 1, registers.NOTHING)
         installs = {

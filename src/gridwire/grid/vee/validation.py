@@ -59,9 +59,13 @@ def missing_quantity(window: Window, settings: rules.Settings) -> Failed:
 def prolonged_estimation(window: Window, settings: rules.ProlongedEstimation) -> Failed:
     """The run of unmeasured intervals is as long as that."""
     limit = round(settings.hours * 3600 / window.calendar.interval_s)
-    places = np.arange(len(window.energy))[:, None]
-    last = np.maximum.accumulate(np.where(window.measured, places, window.since - 1), axis=0)
-    out: Failed = window.missing & ((places - last)[window.judged :] >= limit)
+    out = np.zeros(window.shape, bool)
+    gappy = np.flatnonzero(window.missing.any(axis=0))
+    if len(gappy):
+        places = np.arange(len(window.energy))[:, None]
+        known = np.where(window.measured[:, gappy], places, window.since - 1)
+        last = np.maximum.accumulate(known, axis=0)
+        out[:, gappy] = window.missing[:, gappy] & ((places - last)[window.judged :] >= limit)
     return out
 
 
