@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import amqp_page
@@ -14,6 +15,8 @@ from gridwire import config
 from gridwire.cli.main import EXIT_CODES, app
 from gridwire.core.settings import HUB_SETTINGS, HubSettings
 from gridwire.grid.formats import registry
+from gridwire.grid.vee import config as vee_config
+from gridwire.grid.vee import rules
 from gridwire.heads.http.metrics import METRICS
 from gridwire.wire.amqp.mapping import MAPPING
 from gridwire.wire.kafka.ledger import NOT_SERVED, ledger
@@ -132,8 +135,43 @@ def event_mapping() -> str:
     )
 
 
+ACCURACY = ("<!-- accuracy: bench/accuracy_vee.py --write -->", "<!-- end of accuracy -->")
+
+
+def vee() -> str:
+    """The rules from their table; figures between the marks are the bench's and stay."""
+
+    def rows(table: tuple[rules.Rule, ...]) -> list[list[str]]:
+        return [[f"`{r.name}`", r.about, r.formula, r.source, f"`{r.quality}`"] for r in table]
+
+    def settings_of(rule: rules.Rule) -> list[list[str]]:
+        return [
+            [f"`{rule.name}`", f"`{each.name}`", shown(each.default), each.metadata["help"]]
+            for each in rule.fields
+            if each.name != "enabled"
+        ]
+
+    columns = ["rule", "what it tells", "formula", "source", "quality"]
+    general = [[f"`{each.name}`", shown(each.default), each.metadata["help"]] for each in fields(vee_config.General)]
+    path = REFERENCE / "vee.md"
+    kept = path.read_text().partition(ACCURACY[0])[2].partition(ACCURACY[1])[0] if path.exists() else "\n"
+    all_rules = (*rules.VALIDATION, *rules.ESTIMATION)
+    return (
+        (REFERENCE / "vee.in.md").read_text()
+        + "\n## Rules of validation\n\n"
+        + table(columns, rows(rules.VALIDATION))
+        + "\n## Rules of estimation\n\n"
+        + table(columns, rows(rules.ESTIMATION))
+        + "\n## Settings\n\nOf `[general]`:\n\n"
+        + table(["setting", "default", "what it means"], general)
+        + "\nOf `[rules.NAME]` and `[classes.CLASS.NAME]`; every rule has `enabled` besides:\n\n"
+        + table(["rule", "setting", "default", "what it means"], [row for r in all_rules for row in settings_of(r)])
+        + f"\n## Accuracy\n\n{ACCURACY[0]}{kept}{ACCURACY[1]}\n"
+    )
+
+
 PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients,
-         "formats.md": formats, "event-mapping.md": event_mapping,
+         "formats.md": formats, "event-mapping.md": event_mapping, "vee.md": vee,
          "amqp.md": lambda: amqp_page.page(table)}  # fmt: skip
 
 

@@ -73,6 +73,7 @@ GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 WATCH_GROUP: Final = "grid.watch"
 FORECAST_GROUP: Final = "grid.forecast"
+VEE_GROUP: Final = "grid.vee"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 DECODE_GROUP: Final = "grid.decode"
@@ -260,6 +261,7 @@ class Hub:
             reports = self.local.reports
             counters["grid"] = lambda: reports.get(GRID_GROUP, {})
             counters["decode"] = lambda: reports.get(DECODE_GROUP, {})
+            counters["vee"] = lambda: reports.get(VEE_GROUP, {})
             counters["watch"] = lambda: reports.get(WATCH_GROUP, {})
             counters["forecast"] = lambda: reports.get(FORECAST_GROUP, {})
         if self.kafka is not None:
@@ -366,6 +368,7 @@ class Hub:
         if any(hub.name == NETWORK for hub in hubs):
             window = ["--window-days", str(self.settings.grid_window)]
             wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
+            wanted["vee"] = (VEE_GROUP, [*base, "vee", *data, *window])
             wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data])
         if {NETWORK, MODELS} <= {hub.name for hub in hubs}:  # without a model there is nothing to forecast with
             wanted["forecast"] = (FORECAST_GROUP, [*base, "forecast", *data])
@@ -604,6 +607,19 @@ def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], s
     _run_stage("grid", data, stop, settings, opener, remote=options["broker"] is not None)
 
 
+def _vee(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """Where partitions are shared out each is judged by itself, as the sums are made."""
+    from gridwire.grid.loads import LoadsSettings
+    from gridwire.grid.vee.stage import VEE, VEE_WHOLE
+    from gridwire.grid.worker import WorkerSettings
+
+    remote = options["broker"] is not None
+    stage = VEE if remote and not options["whole"] else VEE_WHOLE
+    opener = _sources(data, options["broker"], whole_hubs=stage is VEE_WHOLE, together=stage is VEE_WHOLE)
+    settings = WorkerSettings(VEE_GROUP, stage, loads=LoadsSettings(days=options["window_days"]))
+    _run_stage("vee", data, stop, settings, opener, remote=remote)
+
+
 def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     """One worker watches everything; others on a cluster stand by."""
     from gridwire.grid.watch.worker import watch_stage
@@ -742,6 +758,7 @@ def _text(path: Path) -> str:
 
 _WORKERS: Final = {
     "grid": _grid,
+    "vee": _vee,
     "watch": _watch,
     "forecast": _forecast,
     "capture": _capture,

@@ -111,6 +111,31 @@ def show(*, common: Common = Common()) -> None:  # noqa: B008
     print_table(("transformer", "rated kVA", "usage points"), rows, ("rated kVA", "usage points"))
 
 
+@network.command
+def meters(file: Path, *, common: Common = Common()) -> None:  # noqa: B008
+    """Say which meter was where, when: the table replaces the model's, every problem of it is told at once.
+
+    Args:
+        file: CSV or JSON with the columns meter, usage_point, from, to, reading_type, start_register, end_register,
+            dials, multiplier; see docs/reference/vee.md.
+    """
+    import msgspec
+
+    from gridwire.cli.vee import current_model
+    from gridwire.grid import network as model
+    from gridwire.grid.meter_install import read_table
+
+    rows = read_table(_read(file), json=file.suffix.lower() == ".json")
+    client = common.client()
+    changed = msgspec.structs.replace(current_model(client), meters=rows)
+    model.check(changed)
+    publish(client, model.to_json(changed))
+    if common.json:
+        print_json({"meters": len(rows)})
+    else:
+        say(f"published {len(rows)} installations of meters; readings of the window are judged again")
+
+
 def _instant_us(text: str | None) -> int | None:
     if text is None:
         return None

@@ -35,6 +35,8 @@ _COMMANDS: Final = {
     "decode": "gridwire.cli.meters:decode",
     "quarantine": "gridwire.cli.meters:quarantine",
     "network": "gridwire.cli.grid:network",
+    "vee": "gridwire.cli.vee:vee",
+    "readings": "gridwire.cli.vee:readings",
     "fn": "gridwire.cli.functions:fn",
     "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",

@@ -104,7 +104,7 @@ def worker(
     With --broker kafka://host:9092,host2:9092 run the same command on as many machines as there are.
 
     Args:
-        name: grid, watch, forecast, capture, avro or decode.
+        name: grid, vee, watch, forecast, capture, avro or decode.
         data: the hub's data directory; on a cluster, where this machine keeps what can be made again.
         table: hub=decoder, for capture; hub, for avro; hub=format, for decode.
         lake: where tables or files are [default: lake or capture in data]; for several such workers one they all reach.

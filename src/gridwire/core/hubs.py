@@ -20,6 +20,8 @@ HEALTH: Final = "grid.health"
 DEMAND: Final = "grid.demand"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
+VEE: Final = "grid.vee"
+READING_EDITS: Final = "reading.edits"
 
 _DAY_MS: Final = 24 * 3600 * 1000
 
@@ -38,6 +40,8 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     HEALTH: {"capture": "health", "retention_ms": 90 * _DAY_MS},
     FORECASTS: {"capture": "forecasts", "retention_ms": 30 * _DAY_MS},
     DEMAND: {"capture": "demand", "retention_ms": 365 * _DAY_MS},
+    READING_EDITS: {"capture": "events", "retention_ms": -1},
+    VEE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
     MODELS: {"retention_ms": -1},
     WEATHER: {"capture": "weather", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
 }

@@ -22,6 +22,8 @@ LOADS: Final = pa.schema(
         pa.field("peak_at", pa.timestamp("us", "UTC")),
         pa.field("rated_kva", pa.float64()),
         pa.field("version", pa.int64()),
+        pa.field("estimated", pa.int32()),
+        pa.field("estimated_kwh", pa.float64()),
     ]
 )
 """Fields of `TransformerFact` and `FeederFact`; `feeder` is null in facts of transformers."""

@@ -8,6 +8,8 @@ One model is one event of the hub `grid.network`; the newest one holds:
      "usage_points": [{"id": "U1", "transformer": "T1", "feeder": "T1 Feeder 1", "expects": ["import_kwh"]}]}
 
 A feeder may lie under one transformer (low voltage) or feed several (medium voltage, `transformer` absent).
+`zone` says where days begin, for the network or a usage point of its own. `meters` says which meter measured what when,
+`vee` how readings are validated and estimated; see `gridwire.grid.registers` and `gridwire.grid.vee.config`.
 Unknown fields are ignored, so that newer models stay readable.
 """
 
@@ -15,13 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gridwire.core import hubs
 from gridwire.core.errors import GridwireError
 from gridwire.grid import reading_types
+from gridwire.grid.meter_install import MeterInstall, problems_of
+from gridwire.grid.vee import config as vee_config
 
 if TYPE_CHECKING:  # a model can be checked and passed on without paying for numpy
     import numpy as np
@@ -64,9 +69,15 @@ class Feeder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     transformer: str = ""
 
 
-class UsagePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A place where energy is metered. `expects`: aliases of the reading types due every interval. `phase`: the one it
-    is connected to, 1 to 3; 0 is several or unknown.
+class UsagePoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A place where energy is metered.
+
+    Args:
+        expects: aliases of the reading types due every interval.
+        zone: IANA time zone; "" is the network's.
+        category: class of customers, for settings of their own.
+        active: False where nobody is supplied.
+        phase: the one it is connected to, 1 to 3; 0 is several or unknown.
     """
 
     id: str
@@ -74,6 +85,9 @@ class UsagePoint(msgspec.Struct, frozen=True, kw_only=True):
     feeder: str
     expects: tuple[str, ...] = ("import_kwh",)
     phase: int = 0
+    zone: str = ""
+    category: str = ""
+    active: bool = True
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +96,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         interval_s: length of the expected readings' interval.
         voltage_standard: what voltages are judged by: EN 50160 or ANSI C84.1.
+        zone: IANA time zone of usage points that do not name one.
+        meters: which meter was where, when. vee: see `gridwire.grid.vee.config`.
     """
 
     name: str
@@ -90,6 +106,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     usage_points: tuple[UsagePoint, ...]
     interval_s: int = 900
     voltage_standard: Literal["en50160", "ansi_c84_1"] = "en50160"
+    zone: str = "UTC"
+    meters: tuple[MeterInstall, ...] = ()
+    vee: dict[str, Any] = {}
 
     def index(self) -> NetworkIndex:
         """The model as arrays, for grouping."""
@@ -158,7 +177,7 @@ def check(network: Network) -> None:
     transformers = _unique("transformer", (row.id for row in network.transformers))
     feeders = _unique("feeder", (row.id for row in network.feeders))
     _unique("usage point", (row.id for row in network.usage_points))
-    _check_meters(network)
+    _check_transformer_meters(network)
     if network.interval_s <= 0:
         raise InvalidNetwork(f"interval_s must be positive, not {network.interval_s}")
     for row in network.transformers:
@@ -170,6 +189,12 @@ def check(network: Network) -> None:
         if feeder.transformer and feeder.transformer not in transformers:
             raise InvalidNetwork(f"feeder {feeder.id!r} names unknown transformer {feeder.transformer!r}")
     above = {feeder.id: feeder.transformer for feeder in network.feeders}
+    _check_zones(network)
+    _check_meters(network)
+    try:
+        vee_config.parse(network.vee)
+    except vee_config.InvalidVee as error:
+        raise InvalidNetwork(str(error)) from None
     for unit in network.usage_points:
         if unit.transformer not in transformers or unit.feeder not in feeders:
             raise InvalidNetwork(
@@ -184,7 +209,7 @@ def check(network: Network) -> None:
                 raise InvalidNetwork(f"usage point {unit.id!r} expects unknown reading type {alias!r}")
 
 
-def _check_meters(network: Network) -> None:
+def _check_transformer_meters(network: Network) -> None:
     above = {unit.id: unit.transformer for unit in network.usage_points}
     _unique("meter of a transformer:", (row.meter for row in network.transformers if row.meter))
     for row in network.transformers:
@@ -192,6 +217,22 @@ def _check_meters(network: Network) -> None:
             raise InvalidNetwork(
                 f"meter {row.meter!r} of transformer {row.id!r} must be a usage point under another transformer"
             )
+
+
+def _check_zones(network: Network) -> None:
+    for zone in {network.zone, *(unit.zone for unit in network.usage_points if unit.zone)}:
+        try:
+            ZoneInfo(zone)
+        except (ValueError, OSError, KeyError):
+            raise InvalidNetwork(f"unknown time zone {zone!r}") from None
+
+
+def _check_meters(network: Network) -> None:
+    if not network.meters:
+        return
+    known = {unit.id for unit in network.usage_points}
+    if problems := problems_of(network.meters, known):
+        raise InvalidNetwork("meters: " + "; ".join(problems))
 
 
 def _unique(kind: str, ids: Iterable[str]) -> set[str]:

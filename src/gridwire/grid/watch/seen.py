@@ -1,6 +1,6 @@
 """From batches of hubs to what detectors are given: columns of known units, without an object per event.
 
-    readings           only what the rules of `gridwire.grid.validate` accept
+    readings           only what the rules of `gridwire.grid.validate` accept, and no estimates
     meter.events       of usage points the model knows, by `usage_point`, else by `meter` where meters are named so
     grid.transformers, grid.feeders
     weather            what `gridwire.grid.weather` describes; a value that is not believed is NaN
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch
+from gridwire.columnar import cells
 from gridwire.columnar.json_columns import JsonColumns, JsonDecoder, JsonField
 from gridwire.columnar.text_index import TextIndex
 from gridwire.core.hubs import FEEDERS, METER_EVENTS, READINGS, TRANSFORMERS, WEATHER
@@ -101,7 +102,10 @@ class Decoders:
         decoded = decode_readings(batch.columns)
         measured = measure(decoded, self._points)
         found = self._validator.validate(measured, batch.columns.timestamps)
-        rows = np.flatnonzero((found.reasons == Reason.ACCEPTED) & (measured.points >= 0))
+        believed = (found.reasons == Reason.ACCEPTED) & (measured.points >= 0)
+        if measured.grades is not None:  # an estimate is no news of anything
+            believed &= (measured.grades == cells.MEASURED) | (measured.grades == cells.DERIVED)
+        rows = np.flatnonzero(believed)
         seen = SeenReadings(
             points=measured.points[rows],
             types=measured.types[rows],
