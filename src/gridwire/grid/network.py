@@ -8,12 +8,14 @@ One model is one event of the hub `grid.network`; the newest one holds:
      "usage_points": [{"id": "U1", "transformer": "T1", "feeder": "T1 Feeder 1", "expects": ["import_kwh"]}]}
 
 A feeder may lie under one transformer (low voltage) or feed several (medium voltage, `transformer` absent).
-Unknown fields are ignored, so that newer models stay readable.
+Unknown fields are ignored, so that newer models stay readable. A model too large for one event comes in several, see
+`gridwire.grid.network_parts`; its usage points are then columns that read like the tuple of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +24,7 @@ import msgspec
 from gridwire.core import hubs
 from gridwire.core.errors import GridwireError
 from gridwire.grid import reading_types
+from gridwire.grid.usage_points import UsagePoints
 
 if TYPE_CHECKING:  # a model can be checked and passed on without paying for numpy
     import numpy as np
@@ -87,7 +90,7 @@ class NetworkIndex:
     every (usage point, expected reading type), ordered by unit.
     """
 
-    unit_ids: tuple[str, ...]
+    unit_ids: Sequence[str]
     transformer_ids: tuple[str, ...]
     feeder_ids: tuple[str, ...]
     substation_of_transformer: tuple[str, ...]
@@ -111,6 +114,36 @@ def to_json(network: Network) -> bytes:
     return _ENCODER.encode(network)
 
 
+def listed(network: Network) -> Network:
+    """The same model with an object for each usage point."""
+    return msgspec.structs.replace(network, usage_points=tuple(network.usage_points))
+
+
+def digest(network: Network) -> bytes:
+    """Of a model, to compare it with another. That of a model in parts is one of its events as they were sent."""
+    points = network.usage_points
+    given = points.digest if isinstance(points, UsagePoints) else to_json(network)
+    return hashlib.sha256(given).digest()
+
+
+def columns_of(network: Network) -> UsagePoints:
+    """The usage points of a valid model as columns."""
+    points = network.usage_points
+    if isinstance(points, UsagePoints):
+        return points
+    made = columns_for(network)
+    made.extend(points)
+    return made
+
+
+def columns_for(network: Network) -> UsagePoints:
+    """Columns without a row, for usage points of a model's transformers and feeders."""
+    transformer_at = {row.id: i for i, row in enumerate(network.transformers)}
+    return UsagePoints(
+        list(transformer_at), {row.id: transformer_at.get(row.transformer, -1) for row in network.feeders}
+    )
+
+
 def from_json(data: bytes) -> Network:
     """Read and check a model.
 
@@ -127,17 +160,8 @@ def from_json(data: bytes) -> Network:
 
 def check(network: Network) -> None:
     """Raise InvalidNetwork unless ids are unique, references exist and numbers make sense."""
-    transformers = _unique("transformer", (row.id for row in network.transformers))
-    feeders = _unique("feeder", (row.id for row in network.feeders))
+    transformers, feeders = check_devices(network)
     _unique("usage point", (row.id for row in network.usage_points))
-    if network.interval_s <= 0:
-        raise InvalidNetwork(f"interval_s must be positive, not {network.interval_s}")
-    for row in network.transformers:
-        if not 0 <= row.rated_kva < float("inf"):
-            raise InvalidNetwork(f"transformer {row.id!r} is rated {row.rated_kva} kVA")
-    for feeder in network.feeders:
-        if feeder.transformer and feeder.transformer not in transformers:
-            raise InvalidNetwork(f"feeder {feeder.id!r} names unknown transformer {feeder.transformer!r}")
     above = {feeder.id: feeder.transformer for feeder in network.feeders}
     for unit in network.usage_points:
         if unit.transformer not in transformers or unit.feeder not in feeders:
@@ -146,9 +170,29 @@ def check(network: Network) -> None:
             )
         if above[unit.feeder] not in ("", unit.transformer):
             raise InvalidNetwork(f"usage point {unit.id!r} is not under the transformer of its feeder")
-        for alias in unit.expects:
-            if alias not in reading_types.BY_ALIAS:
-                raise InvalidNetwork(f"usage point {unit.id!r} expects unknown reading type {alias!r}")
+        check_expected(unit)
+
+
+def check_expected(unit: UsagePoint) -> None:
+    """Raise InvalidNetwork unless what is expected of a usage point is known."""
+    for alias in unit.expects:
+        if alias not in reading_types.BY_ALIAS:
+            raise InvalidNetwork(f"usage point {unit.id!r} expects unknown reading type {alias!r}")
+
+
+def check_devices(network: Network) -> tuple[set[str], set[str]]:
+    """Ids of the transformers and feeders. Raises InvalidNetwork as `check` does."""
+    transformers = _unique("transformer", (row.id for row in network.transformers))
+    feeders = _unique("feeder", (row.id for row in network.feeders))
+    if network.interval_s <= 0:
+        raise InvalidNetwork(f"interval_s must be positive, not {network.interval_s}")
+    for row in network.transformers:
+        if not 0 <= row.rated_kva < float("inf"):
+            raise InvalidNetwork(f"transformer {row.id!r} is rated {row.rated_kva} kVA")
+    for feeder in network.feeders:
+        if feeder.transformer and feeder.transformer not in transformers:
+            raise InvalidNetwork(f"feeder {feeder.id!r} names unknown transformer {feeder.transformer!r}")
+    return transformers, feeders
 
 
 def _unique(kind: str, ids: Iterable[str]) -> set[str]:
@@ -165,13 +209,16 @@ def _index(network: Network) -> NetworkIndex:
 
     transformer_at = {row.id: i for i, row in enumerate(network.transformers)}
     feeder_at = {row.id: i for i, row in enumerate(network.feeders)}
-    units = network.usage_points
-    transformer_of_unit = np.array([transformer_at[unit.transformer] for unit in units], np.int32)
-    feeder_of_unit = np.array([feeder_at[unit.feeder] for unit in units], np.int32)
-    channels = [(i, reading_types.BY_ALIAS[alias].id) for i, unit in enumerate(units) for alias in unit.expects]
-    channel_unit = np.array([unit for unit, _ in channels], np.int32)
+    points = columns_of(network)
+    transformer_of_unit, feeder_of_unit, kind, kinds = points.columns()
+    types = [[reading_types.BY_ALIAS[alias].id for alias in expects] for expects in kinds]
+    per_unit = np.array([len(of_kind) for of_kind in types], np.int64)[kind] if kinds else np.zeros(0, np.int64)
+    channel_unit = np.repeat(np.arange(len(points), dtype=np.int32), per_unit)
+    within = np.arange(len(channel_unit)) - np.repeat(np.cumsum(per_unit) - per_unit, per_unit)
+    first_of_kind = np.cumsum([0, *map(len, types)])[:-1]
+    flat = np.array([type for of_kind in types for type in of_kind], np.int16)
     return NetworkIndex(
-        unit_ids=tuple(unit.id for unit in units),
+        unit_ids=points.ids if isinstance(network.usage_points, UsagePoints) else tuple(points.ids),
         transformer_ids=tuple(transformer_at),
         feeder_ids=tuple(feeder_at),
         substation_of_transformer=tuple(row.substation for row in network.transformers),
@@ -180,7 +227,7 @@ def _index(network: Network) -> NetworkIndex:
         rated_kva=np.array([row.rated_kva for row in network.transformers], np.float64),
         transformer_of_feeder=np.array([transformer_at.get(row.transformer, -1) for row in network.feeders], np.int32),
         channel_unit=channel_unit,
-        channel_type=np.array([type for _, type in channels], np.int16),
+        channel_type=flat[first_of_kind[kind[channel_unit]] + within],
         expected_of_transformer=np.bincount(transformer_of_unit[channel_unit], minlength=len(transformer_at)).astype(
             np.int32
         ),
