@@ -132,11 +132,10 @@ class Sender:
         """Seconds until the last acknowledgement. Raises RuntimeError when one is refused."""
         problems: list[BaseException] = []
         begun_s = time.perf_counter()
+        shares = [(each, requests[i :: len(self._sockets)]) for i, each in enumerate(self._sockets)]
         threads = [
-            threading.Thread(
-                target=_guarded, args=(work, each, requests[i :: len(self._sockets)], problems), daemon=True
-            )
-            for i, each in enumerate(self._sockets)
+            threading.Thread(target=_guarded, args=(work, each, share, problems), daemon=True)
+            for each, share in shares
             for work in (_write, _read)
         ]
         for thread in threads:
