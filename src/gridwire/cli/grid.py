@@ -44,9 +44,7 @@ def import_(
     """
     found = _imported(source, grids, folder, name)
     if not check:
-        from gridwire.grid.network import to_json
-
-        publish(common.client(), to_json(found))
+        publish(common.client(), found)
     counts = {
         "transformers": len(found.transformers),
         "feeders": len(found.feeders),
@@ -77,9 +75,12 @@ def _imported(source: str, grids: list[str], folder: Path | None, name: str) -> 
     return table.read(data, name or files[0].stem) if source == "csv" else pandapower.read(data, name)
 
 
-def publish(client: HubClient, model: bytes) -> None:
-    """Make a network model the current one."""
-    client.send(NETWORK, model, "application/json", {"key": "network"})
+def publish(client: HubClient, found: Network) -> None:
+    """Make a network model the current one: in several events where it is large."""
+    from gridwire.grid.network_parts import to_events
+
+    for model in to_events(found):
+        client.send(NETWORK, model, "application/json", {"key": "network"})
 
 
 def _read(path: Path) -> bytes:
@@ -94,21 +95,40 @@ def show(*, common: Common = Common()) -> None:  # noqa: B008
     """Show the current network model."""
     from gridwire.grid import network as model
 
-    answer = common.client().get(f"{hub_path(NETWORK)}/events", partition=0, offset=-1, limit=1)
+    client = common.client()
+    answer = client.get(f"{hub_path(NETWORK)}/events", partition=0, offset=-1, limit=1)
     if not answer["events"]:
         raise GridwireError("no network model yet: `gridwire network import simbench 1-LV-rural1--0-sw` publishes one")
-    value = answer["events"][-1]["value"]
-    if common.json:
-        print_json(value)
+    newest = answer["events"][-1]
+    if common.json and "parts" not in newest["value"]:
+        print_json(newest["value"])
         return
-    import orjson
+    found = _whole(client, newest)
+    if common.json:
+        import json
 
-    found = model.from_json(orjson.dumps(value))
+        print_json(json.loads(model.to_json(model.listed(found))))
+        return
     points: dict[str, int] = {}
     for point in found.usage_points:
         points[point.transformer] = points.get(point.transformer, 0) + 1
     rows = [(t.id, t.rated_kva, points.get(t.id, 0)) for t in found.transformers]
     print_table(("transformer", "rated kVA", "usage points"), rows, ("rated kVA", "usage points"))
+
+
+def _whole(client: HubClient, newest: dict[str, Any]) -> Network:
+    """The model that ends with the newest event. Raises GridwireError when a part of it is missing."""
+    from gridwire.grid.network_parts import Assembly
+
+    assembly, found = Assembly(), None
+    before = int(newest["value"].get("part", 0))
+    for event in client.stored(NETWORK, 0, int(newest["offset"]) - before):
+        found = assembly.take(event.value)
+        if event.offset == newest["offset"]:
+            break
+    if found is None:
+        raise GridwireError("the newest network model is not whole yet: its last part is still to come")
+    return found
 
 
 @network.command
@@ -129,7 +149,7 @@ def meters(file: Path, *, common: Common = Common()) -> None:  # noqa: B008
     client = common.client()
     changed = msgspec.structs.replace(current_model(client), meters=rows)
     model.check(changed)
-    publish(client, model.to_json(changed))
+    publish(client, changed)
     if common.json:
         print_json({"meters": len(rows)})
     else:

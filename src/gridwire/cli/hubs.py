@@ -21,7 +21,9 @@ class Wanted:
 
     retention: Annotated[str | None, Parameter(help="how long events are kept: 7d, 12h, forever")] = None
     retention_size: Annotated[str | None, Parameter(help="how much a partition keeps: 10g, unlimited")] = None
-    capture: Annotated[str | None, Parameter(help="table the lake keeps of it: events, or a kind of its own; or off")] = None
+    capture: Annotated[
+        str | None, Parameter(help="table the lake keeps of it: events, or a kind of its own; or off")
+    ] = None
     capture_avro: Annotated[
         Literal["off", "on"] | None,
         Parameter(help="keep its events as Avro files too, in the layout of Event Hubs Capture"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -187,9 +188,11 @@ class TextIndex:
         self._texts = np.zeros(1024, np.uint8)
         self._bounds = np.zeros(65, np.int64)
         self._rebuild(128)
-        given = list(texts)
-        self.add_all(given)
-        if self._count != len(given):
+        left, given = iter(texts), 0
+        while chunk := list(islice(left, CHUNK_ROWS)):
+            self.add_all(chunk)
+            given += len(chunk)
+        if self._count != given:
             raise ValueError("a text is given twice")
 
     def __len__(self) -> int:

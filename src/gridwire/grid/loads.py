@@ -30,7 +30,7 @@ from gridwire.columnar.text_index import TextIndex
 from gridwire.core.batch import Event
 from gridwire.core.limits import MIB
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
-from gridwire.grid.network import Network, to_json
+from gridwire.grid.network import Network, digest
 from gridwire.grid.parts import PARTS_HUB, PartWriter
 from gridwire.grid.readings import QUARANTINE_HUB, ReadingColumns, Status, decode_readings
 from gridwire.grid.state import Facts, LoadState
@@ -141,7 +141,7 @@ def _headers(reason: str, source: str, format: str = "reading") -> tuple[tuple[s
 def fingerprint(network: Network, settings: LoadsSettings) -> str:
     """What a snapshot must agree on to be of use: the model and every setting that shapes the state."""
     text = f"{settings.days} {settings.rules}".encode()
-    return hashlib.sha256(to_json(network) + b"\0" + text).hexdigest()
+    return hashlib.sha256(digest(network) + b"\0" + text).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,14 @@ One model is one event of the hub `grid.network`; the newest one holds:
 A feeder may lie under one transformer (low voltage) or feed several (medium voltage, `transformer` absent).
 `zone` says where days begin, for the network or a usage point of its own. `meters` says which meter measured what when,
 `vee` how readings are validated and estimated; see `gridwire.grid.registers` and `gridwire.grid.vee.config`.
-Unknown fields are ignored, so that newer models stay readable.
+Unknown fields are ignored, so that newer models stay readable. A model too large for one event comes in several, see
+`gridwire.grid.network_parts`; its usage points are then columns that read like the tuple of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 from zoneinfo import ZoneInfo
@@ -26,6 +28,7 @@ from gridwire.core import hubs
 from gridwire.core.errors import GridwireError
 from gridwire.grid import reading_types
 from gridwire.grid.meter_install import MeterInstall, problems_of
+from gridwire.grid.usage_points import UsagePoints
 from gridwire.grid.vee import config as vee_config
 
 if TYPE_CHECKING:  # a model can be checked and passed on without paying for numpy
@@ -127,7 +130,7 @@ class NetworkIndex:
     every (usage point, expected reading type), ordered by unit.
     """
 
-    unit_ids: tuple[str, ...]
+    unit_ids: Sequence[str]
     transformer_ids: tuple[str, ...]
     feeder_ids: tuple[str, ...]
     substation_of_transformer: tuple[str, ...]
@@ -158,6 +161,36 @@ def to_json(network: Network) -> bytes:
     return _ENCODER.encode(network)
 
 
+def listed(network: Network) -> Network:
+    """The same model with an object for each usage point."""
+    return msgspec.structs.replace(network, usage_points=tuple(network.usage_points))
+
+
+def digest(network: Network) -> bytes:
+    """Of a model, to compare it with another. That of a model in parts is one of its events as they were sent."""
+    points = network.usage_points
+    given = points.digest if isinstance(points, UsagePoints) else to_json(network)
+    return hashlib.sha256(given).digest()
+
+
+def columns_of(network: Network) -> UsagePoints:
+    """The usage points of a valid model as columns."""
+    points = network.usage_points
+    if isinstance(points, UsagePoints):
+        return points
+    made = columns_for(network)
+    made.extend(points)
+    return made
+
+
+def columns_for(network: Network) -> UsagePoints:
+    """Columns without a row, for usage points of a model's transformers and feeders."""
+    transformer_at = {row.id: i for i, row in enumerate(network.transformers)}
+    return UsagePoints(
+        list(transformer_at), {row.id: transformer_at.get(row.transformer, -1) for row in network.feeders}
+    )
+
+
 def from_json(data: bytes) -> Network:
     """Read and check a model.
 
@@ -174,10 +207,44 @@ def from_json(data: bytes) -> Network:
 
 def check(network: Network) -> None:
     """Raise InvalidNetwork unless ids are unique, references exist and numbers make sense."""
+    transformers, feeders = check_devices(network)
+    _unique("usage point", (row.id for row in network.usage_points))
+    above = {feeder.id: feeder.transformer for feeder in network.feeders}
+    for unit in network.usage_points:
+        if unit.transformer not in transformers or unit.feeder not in feeders:
+            raise InvalidNetwork(
+                f"usage point {unit.id!r} names unknown transformer {unit.transformer!r} or feeder {unit.feeder!r}"
+            )
+        if above[unit.feeder] not in ("", unit.transformer):
+            raise InvalidNetwork(f"usage point {unit.id!r} is not under the transformer of its feeder")
+        check_point(unit)
+    check_rest(network)
+
+
+def check_rest(network: Network) -> None:
+    """Raise InvalidNetwork unless meters, zones and rules fit the elements, which have been checked before."""
+    _check_transformer_meters(network)
+    _check_zones(network)
+    _check_meters(network)
+    try:
+        vee_config.parse(network.vee)
+    except vee_config.InvalidVee as error:
+        raise InvalidNetwork(str(error)) from None
+
+
+def check_point(unit: UsagePoint) -> None:
+    """Raise InvalidNetwork unless what is said of a usage point itself makes sense."""
+    if unit.phase not in (0, 1, 2, 3):
+        raise InvalidNetwork(f"usage point {unit.id!r} has phase {unit.phase}, which is not 0 to 3")
+    for alias in unit.expects:
+        if alias not in reading_types.BY_ALIAS:
+            raise InvalidNetwork(f"usage point {unit.id!r} expects unknown reading type {alias!r}")
+
+
+def check_devices(network: Network) -> tuple[set[str], set[str]]:
+    """Ids of the transformers and feeders. Raises InvalidNetwork as `check` does."""
     transformers = _unique("transformer", (row.id for row in network.transformers))
     feeders = _unique("feeder", (row.id for row in network.feeders))
-    _unique("usage point", (row.id for row in network.usage_points))
-    _check_transformer_meters(network)
     if network.interval_s <= 0:
         raise InvalidNetwork(f"interval_s must be positive, not {network.interval_s}")
     for row in network.transformers:
@@ -188,28 +255,12 @@ def check(network: Network) -> None:
     for feeder in network.feeders:
         if feeder.transformer and feeder.transformer not in transformers:
             raise InvalidNetwork(f"feeder {feeder.id!r} names unknown transformer {feeder.transformer!r}")
-    above = {feeder.id: feeder.transformer for feeder in network.feeders}
-    _check_zones(network)
-    _check_meters(network)
-    try:
-        vee_config.parse(network.vee)
-    except vee_config.InvalidVee as error:
-        raise InvalidNetwork(str(error)) from None
-    for unit in network.usage_points:
-        if unit.transformer not in transformers or unit.feeder not in feeders:
-            raise InvalidNetwork(
-                f"usage point {unit.id!r} names unknown transformer {unit.transformer!r} or feeder {unit.feeder!r}"
-            )
-        if above[unit.feeder] not in ("", unit.transformer):
-            raise InvalidNetwork(f"usage point {unit.id!r} is not under the transformer of its feeder")
-        if unit.phase not in (0, 1, 2, 3):
-            raise InvalidNetwork(f"usage point {unit.id!r} has phase {unit.phase}, which is not 0 to 3")
-        for alias in unit.expects:
-            if alias not in reading_types.BY_ALIAS:
-                raise InvalidNetwork(f"usage point {unit.id!r} expects unknown reading type {alias!r}")
+    return transformers, feeders
 
 
 def _check_transformer_meters(network: Network) -> None:
+    if not any(row.meter for row in network.transformers):
+        return
     above = {unit.id: unit.transformer for unit in network.usage_points}
     _unique("meter of a transformer:", (row.meter for row in network.transformers if row.meter))
     for row in network.transformers:
@@ -220,7 +271,9 @@ def _check_transformer_meters(network: Network) -> None:
 
 
 def _check_zones(network: Network) -> None:
-    for zone in {network.zone, *(unit.zone for unit in network.usage_points if unit.zone)}:
+    points = network.usage_points
+    alike = points.kinds if isinstance(points, UsagePoints) else points
+    for zone in {network.zone, *(unit.zone for unit in alike if unit.zone)}:
         try:
             ZoneInfo(zone)
         except (ValueError, OSError, KeyError):
@@ -244,38 +297,43 @@ def _unique(kind: str, ids: Iterable[str]) -> set[str]:
     return seen
 
 
+def _meters_at(network: Network) -> list[int]:
+    """The usage point that meters each transformer, -1 for none."""
+    metered = {row.meter for row in network.transformers if row.meter}
+    at = {unit.id: i for i, unit in enumerate(network.usage_points if metered else ()) if unit.id in metered}
+    return [at.get(row.meter, -1) for row in network.transformers]
+
+
 def _index(network: Network) -> NetworkIndex:
     import numpy as np
 
     transformer_at = {row.id: i for i, row in enumerate(network.transformers)}
     feeder_at = {row.id: i for i, row in enumerate(network.feeders)}
-    units = network.usage_points
-    metered = {row.meter: i for i, row in enumerate(network.transformers) if row.meter}
-    meter_of_transformer = np.full(len(transformer_at), -1, np.int32)
-    for i, unit in enumerate(units) if metered else ():
-        if unit.id in metered:
-            meter_of_transformer[metered[unit.id]] = i
-    transformer_of_unit = np.array([transformer_at[unit.transformer] for unit in units], np.int32)
-    feeder_of_unit = np.array([feeder_at[unit.feeder] for unit in units], np.int32)
-    channels = [(i, reading_types.BY_ALIAS[alias].id) for i, unit in enumerate(units) for alias in unit.expects]
-    channel_unit = np.array([unit for unit, _ in channels], np.int32)
+    points = columns_of(network)
+    transformer_of_unit, feeder_of_unit, kind, kinds = points.columns()
+    types = [[reading_types.BY_ALIAS[alias].id for alias in each.expects] for each in kinds]
+    per_unit = np.array([len(of_kind) for of_kind in types], np.int64)[kind] if kinds else np.zeros(0, np.int64)
+    channel_unit = np.repeat(np.arange(len(points), dtype=np.int32), per_unit)
+    within = np.arange(len(channel_unit)) - np.repeat(np.cumsum(per_unit) - per_unit, per_unit)
+    first_of_kind = np.cumsum([0, *map(len, types)])[:-1]
+    flat = np.array([type for of_kind in types for type in of_kind], np.int16)
     return NetworkIndex(
-        unit_ids=tuple(unit.id for unit in units),
+        unit_ids=points.ids if isinstance(network.usage_points, UsagePoints) else tuple(points.ids),
         transformer_ids=tuple(transformer_at),
         feeder_ids=tuple(feeder_at),
         substation_of_transformer=tuple(row.substation for row in network.transformers),
         station_of_transformer=tuple(row.station for row in network.transformers),
         transformer_of_unit=transformer_of_unit,
         feeder_of_unit=feeder_of_unit,
-        phase_of_unit=np.array([unit.phase for unit in units], np.int8),
+        phase_of_unit=np.array([each.phase for each in kinds] or [0], np.int8)[kind],
         rated_kva=np.array([row.rated_kva for row in network.transformers], np.float64),
         nominal_v=np.array([row.nominal_v for row in network.transformers], np.float64),
-        meter_of_transformer=meter_of_transformer,
+        meter_of_transformer=np.array(_meters_at(network), np.int32),
         indoors=np.array([row.indoors for row in network.transformers], np.bool_),
         upgraded_paper=np.array([row.upgraded_paper for row in network.transformers], np.bool_),
         transformer_of_feeder=np.array([transformer_at.get(row.transformer, -1) for row in network.feeders], np.int32),
         channel_unit=channel_unit,
-        channel_type=np.array([type for _, type in channels], np.int16),
+        channel_type=flat[first_of_kind[kind[channel_unit]] + within],
         expected_of_transformer=np.bincount(transformer_of_unit[channel_unit], minlength=len(transformer_at)).astype(
             np.int32
         ),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import structlog
 
 from gridwire.broker.port import ColumnBatch, Place
-from gridwire.grid.network import InvalidNetwork, Network, from_json, to_json
+from gridwire.grid.network import InvalidNetwork, Network
+from gridwire.grid.network import digest as digest_of
+from gridwire.grid.network_parts import Assembly
 from gridwire.grid.state import DAY_S
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,7 @@ class NetworkLog:
         self.current: CurrentNetwork | None = None
         self._entries: list[_Entry] = []
         self._networks: dict[bytes, Network] = {}
+        self._assemblies: dict[Place, Assembly] = {}
         self._read: dict[Place, int] = {}
         self._starts: dict[Place, int] = {}
         self._newest_ms: dict[Place, int] = {}
@@ -65,22 +67,24 @@ class NetworkLog:
             # A clock that was set back must not put an event before an earlier one of its partition.
             newest_ms = max(int(columns.timestamps[row]), self._newest_ms.get(place, 0))
             self._newest_ms[place] = newest_ms
-            digest = self._read_model(columns.value(row) or b"", f"{batch.hub}/{batch.partition}@{offset}")
+            digest = self._read_model(place, columns.value(row) or b"", f"{batch.hub}/{batch.partition}@{offset}")
             self._entries.append(_Entry(newest_ms, batch.partition, offset, digest))
             self._read[place] = offset + 1
         self._read[place] = max(self.position(place), batch.next_offset)
         self._choose()
 
-    def _read_model(self, value: bytes, source: str) -> bytes:
-        """Digest of a model, empty when it is none."""
+    def _read_model(self, place: Place, value: bytes, source: str) -> bytes:
+        """Digest of a model, empty when it is none, or a part of one of which more is to come."""
         try:
-            network = from_json(value)
+            network = self._assemblies.setdefault(place, Assembly()).take(value)
+            if network is None:
+                return b""
             if DAY_S % network.interval_s:
                 raise InvalidNetwork(f"interval_s must divide a day of {DAY_S} s, {network.interval_s} does not")
         except InvalidNetwork as error:
             log.warning("network model refused", source=source, reason=str(error))
             return b""
-        digest = hashlib.sha256(to_json(network)).digest()
+        digest = digest_of(network)
         self._networks[digest] = network
         return digest
 

@@ -37,7 +37,7 @@ from gridwire.grid.findings import ALERTS_HUB, Finding, FindingState
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network import Network, NetworkIndex
-from gridwire.grid.network import to_json as network_json
+from gridwire.grid.network import digest as network_digest
 from gridwire.grid.watch import registry
 from gridwire.grid.watch.base import Detector
 from gridwire.grid.watch.seen import HUBS, Decoders, Seen, give, part_of
@@ -99,7 +99,7 @@ class WatchPipeline:
         self.state = _NoRows()
         self.detectors = list(detectors(index) if detectors else registry.make(registry.NAMES, index))
         names = sorted(detector.name for detector in self.detectors)
-        self.fingerprint = hashlib.sha256(f"{names} {settings.rules}".encode() + network_json(network)).hexdigest()
+        self.fingerprint = hashlib.sha256(f"{names} {settings.rules}".encode() + network_digest(network)).hexdigest()
         self._clock = clock or SystemClock()
         self._decoders = Decoders(index, settings.rules)
         self._told = Told(names)
