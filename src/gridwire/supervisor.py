@@ -23,6 +23,9 @@ BACKOFF_MAX_S: Final = 30.0
 HEALTHY_S: Final = 60.0
 """A worker that ran this long starts over with the shortest back-off."""
 
+Command = tuple[str | Sequence[str], Sequence[str]]
+"""The group, or the groups, that a worker reads with, and its argv."""
+
 log = structlog.get_logger("gridwire.supervisor")
 
 
@@ -32,7 +35,7 @@ class Worker:
 
     name: str
     command: tuple[str, ...]
-    group: str
+    groups: tuple[str, ...]
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     state: str = "starting"
@@ -41,7 +44,8 @@ class Worker:
     def describe(self) -> dict[str, Any]:
         """For status pages."""
         pid = self.process.pid if self.process is not None and self.state == "running" else None
-        return {"name": self.name, "pid": pid, "state": self.state, "restarts": self.restarts, "group": self.group}
+        told = {"name": self.name, "pid": pid, "state": self.state, "restarts": self.restarts}
+        return {**told, "group": self.groups[0] if self.groups else "", "groups": self.groups}
 
 
 class Supervisor:
@@ -54,15 +58,19 @@ class Supervisor:
         """All workers for status pages."""
         return [worker.describe() for worker in self._workers.values()]
 
-    async def want(self, commands: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-        """Make the running workers those of `commands` (name -> (group, argv)); a changed argv restarts its worker."""
-        for name, worker in list(self._workers.items()):
-            if name not in commands or tuple(commands[name][1]) != worker.command:
-                await self._stop(worker)
-                del self._workers[name]
-        for name, (group, argv) in commands.items():
+    async def want(self, commands: Mapping[str, Command]) -> None:
+        """Make the running workers those of `commands`; a changed argv restarts its worker: the old one ends first."""
+        gone = [
+            name
+            for name, worker in self._workers.items()
+            if name not in commands or tuple(commands[name][1]) != worker.command
+        ]
+        await asyncio.gather(*(self._stop(self._workers[name]) for name in gone))
+        for name in gone:
+            del self._workers[name]
+        for name, (groups, argv) in commands.items():
             if name not in self._workers:
-                worker = Worker(name, tuple(argv), group)
+                worker = Worker(name, tuple(argv), (groups,) if isinstance(groups, str) else tuple(groups))
                 worker.task = asyncio.create_task(self._run(worker))
                 self._workers[name] = worker
 

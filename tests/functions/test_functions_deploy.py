@@ -1,0 +1,165 @@
+"""Apps deployed into a running hub, as a person uses them: the real process, the command line, the HTTP API."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+APP = """
+import azure.functions as func
+app = func.FunctionApp()
+
+@app.event_hub_message_trigger(arg_name="events", event_hub_name="in", connection="C", cardinality="many")
+@app.event_hub_output(arg_name="$return", event_hub_name="out", connection="C")
+def f(events) -> list:
+    for event in events:
+        print("took", event.get_body().decode())
+        if event.get_body().startswith(b"bad"):
+            raise ValueError("cannot take it")
+    return [b"VERSION " + event.get_body() for event in events]
+
+@app.route(route="hello", auth_level=func.AuthLevel.ANONYMOUS)
+def hello(req: func.HttpRequest) -> str:
+    return "hello"
+"""
+
+
+def metric(hub, name, **labels):
+    with urllib.request.urlopen(f"{hub.http}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    found = [line for line in lines if line.startswith(f"{name}{{") and all(part in line for part in wanted)]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+def out(hub, partitions=1):
+    pages = [hub.get(f"/v1/hubs/out/events?partition={number}&offset=0&limit=10000") for number in range(partitions)]
+    return sorted(str(event["value"]) for page in pages for event in page["events"])
+
+
+def app_of(hub, name="app"):
+    return next(row for row in hub.get("/v1/functions")["apps"] if row["app"] == name)
+
+
+@pytest.fixture
+def hub(start_hub):
+    started = start_hub("--amqp-port", "off")
+    for name in ("in", "out"):
+        started.cli("hub", "create", name, "--partitions", "1")
+    return started
+
+
+def test_an_app_from_its_first_version_to_its_end(hub, write_app, until):
+    directory = write_app(APP.replace("VERSION", "one"))
+    told = hub.cli("fn", "deploy", str(directory)).stdout
+    assert "app version 1 is running" in told
+    assert "function f reads hub in" in told
+    hub.cli("send", "in", "a")
+    until(lambda: out(hub) == ["one a"])
+    url = app_of(hub)["url"]
+    assert urllib.request.urlopen(f"{url}/api/hello", timeout=30).read() == b"hello"
+
+    write_app(APP.replace("VERSION", "two"))
+    assert "version 2 is running" in hub.cli("fn", "deploy", str(directory)).stdout
+    hub.cli("send", "in", "b", "bad")
+    until(lambda: out(hub) == ["one a", "two b"])
+    until(lambda: app_of(hub)["functions"][0]["letters_waiting"] == 1)
+    until(lambda: app_of(hub)["functions"][0]["last_error"] == "ValueError: cannot take it")
+    assert app_of(hub)["functions"][0]["counters"]["failures"] >= 1
+    listed = hub.cli("fn", "list").stdout
+    assert "running" in listed
+    assert "reads hub in" in listed
+    assert "took bad" in hub.cli("fn", "logs", "app").stdout
+    assert "dead_letters" in hub.cli("fn", "show", "app").stdout
+
+    until(lambda: metric(hub, "gridwire_function_dead_letters_total", app="app", function="f") == 1)
+    assert metric(hub, "gridwire_function_app_up", app="app") == 1
+    assert metric(hub, "gridwire_function_call_seconds_count", app="app", function="f") >= 2
+    assert metric(hub, "gridwire_function_call_cpu_seconds_total", app="app", function="f") > 0
+    assert metric(hub, "gridwire_function_flushes_total", app="app", function="f") >= 1
+    assert metric(hub, "gridwire_function_invocations_total", app="app", function="f") >= 2
+
+    write_app(APP.replace("VERSION", "three").replace('b"bad"', 'b"worse"'))
+    hub.cli("fn", "deploy", str(directory))
+    invoked = hub.cli("fn", "invoke", "app", "f", "tried", "{not json")
+    assert invoked.stdout.startswith("out  three tried\nout  three {not json\n2 events in")
+    failed = hub.cli("fn", "invoke", "app", "f", "worse", check=False)
+    assert failed.returncode == 1
+    assert "ValueError: cannot take it" in failed.stderr
+    assert hub.cli("dlq", "replay", "app.f").stdout == "1 events given to app.f again\n"
+    until(lambda: out(hub) == ["one a", "three bad", "two b"])
+    assert hub.cli("dlq", "replay", "app.f").stdout == "0 events given to app.f again\n"
+    assert hub.cli("dlq", "replay", "app.f", "--offset", "0").stdout == "1 events given to app.f again\n"
+
+    hub.cli("fn", "stop", "app")
+    until(lambda: app_of(hub)["state"] == "stopped")
+    hub.cli("send", "in", "c")
+    until(lambda: app_of(hub)["functions"][0]["lag_events"] == 1)
+    assert hub.cli("fn", "start", "app").stdout == "app version 3 is running\n"
+    until(lambda: "three c" in out(hub))
+    hub.cli("fn", "remove", "app")
+    until(lambda: not (hub.data / "functions" / "app" / "versions").exists())
+    assert hub.get("/v1/functions") == {"apps": []}
+    assert "no app 'app' is deployed" in hub.cli("fn", "logs", "app", check=False).stderr
+
+
+def test_every_problem_is_told_and_nothing_is_deployed(hub, write_app):
+    directory = write_app(
+        APP
+        + """
+@app.blob_trigger(arg_name="b", path="x", connection="C")
+def g(b):
+    pass
+
+@app.timer_trigger(arg_name="t", schedule="not a time")
+def h(t):
+    pass
+"""
+    )
+    (directory / "requirements.txt").write_text(
+        "azure-functions==1.2.3\nno-such-package>=2  # of nobody\nmsgspec>=999\norjson\nsilent; python_version < '3'\n"
+    )
+    done = hub.cli("fn", "deploy", str(directory), check=False)
+    assert done.returncode == 1
+    for part in ("package no-such-package is not installed", "package msgspec is there in version", "must be >=999",
+                 "function g: trigger 'blobTrigger' is not supported", "function h:", "--venv PATH",
+                 "pip install -r requirements.txt"):  # fmt: skip
+        assert part in done.stderr
+    assert "orjson" not in done.stderr
+    assert "silent" not in done.stderr
+    assert "azure-functions" not in done.stderr
+    assert hub.get("/v1/functions") == {"apps": []}
+    missing = hub.cli("fn", "deploy", str(directory), "--venv", "/nowhere", check=False)
+    assert "no environment at /nowhere" in missing.stderr
+    assert hub.cli("fn", "deploy", str(directory), "--name", "a.b", check=False).returncode == 1
+    assert "APP.FUNCTION" in hub.cli("dlq", "show", "f", check=False).stderr
+    assert "no dead letters of app.f: `gridwire dlq list`" in hub.cli("dlq", "show", "app.f", check=False).stderr
+
+
+def test_hosts_that_were_not_deployed_are_seen_too(hub, write_app, until):
+    from gridwire.broker.local import report_app
+
+    report_app(hub.data, {"app": "mine", "workers": 1, "functions": [{"name": "f", "trigger": "eventHubTrigger"}]})
+    row = app_of(hub, "mine")
+    assert (row["deployed"], row["state"], row["workers"]) == (False, "running", 1)
+    assert metric(hub, "gridwire_function_workers", app="mine") == 1
+    assert "no app 'mine' is deployed" in hub.cli("fn", "stop", "mine", check=False).stderr
+    report_app(hub.data, {"app": "mine", "ended": True})
+    assert hub.get("/v1/functions") == {"apps": []}
+
+
+def test_live_frames_and_wrong_requests(hub):
+    def put(kind):
+        request = urllib.request.Request(f"{hub.http}/v1/functions/app", b"PK", {"content-type": kind}, method="PUT")
+        with pytest.raises(urllib.error.HTTPError) as told:
+            urllib.request.urlopen(request, timeout=60)
+        return told.value.code, json.load(told.value)["detail"]
+
+    assert put("text/plain")[0] == 415
+    assert put("application/zip") == (400, "the package is not a sound zip file: File is not a zip file")
+    with urllib.request.urlopen(f"{hub.http}/v1/live", timeout=30) as stream:
+        line = next(line for line in stream if line.startswith(b"data:"))
+    assert json.loads(line[5:])["functions"] == []
