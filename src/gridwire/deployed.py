@@ -24,7 +24,7 @@ import structlog
 
 from gridwire.broker.deployments import DeploymentRecord, Deployments, check_app_name
 from gridwire.broker.reports import AppReport
-from gridwire.core.errors import GridwireError, InvalidApp, InvalidSetting, Unavailable, Unsupported
+from gridwire.core.errors import GridwireError, InvalidApp, InvalidSetting, Unsupported
 from gridwire.core.hubs import group_of
 from gridwire.core.limits import MIB
 from gridwire.functions import logs, package
@@ -242,7 +242,7 @@ class DeployedApps:
         return checked.functions
 
     async def _ask(self, venv: str, module: str, directory: Path, given: bytes) -> bytes:
-        """Run a module over an app in its environment. Raises InvalidApp, Unavailable."""
+        """Run a module over an app in its environment. Raises InvalidApp."""
         python = _python(venv)
         async with self._checks:
             process = await asyncio.create_subprocess_exec(
@@ -292,10 +292,7 @@ async def _bounded(stream: asyncio.StreamReader, *, keep_end: bool) -> bytes:
 
 def _unpack_anew(data: bytes, directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
-    try:
-        package.unpack(data, directory)
-    except OSError as error:
-        raise Unavailable(f"cannot write {directory}: {error.strerror or error}") from None
+    package.unpack(data, directory)
 
 
 def _python(venv: str) -> Path:

@@ -20,6 +20,7 @@ from typing import Final
 
 from gridwire.core.errors import InvalidApp, InvalidSetting, MessageTooLarge
 from gridwire.core.limits import KIB, MIB
+from gridwire.log import disk
 
 PACKAGE_BYTES_MAX: Final = 16 * MIB
 """One package: it lies in the hub's memory. Code is kilobytes; packages that come along may be megabytes."""
@@ -121,7 +122,7 @@ def unpack(package: bytes, directory: Path) -> None:
     """Write the files of a package into a directory that is not there yet: all of them, or nothing.
 
     Raises:
-        InvalidApp: it is no zip, or has members that no app has. MessageTooLarge: it is, or becomes, too large.
+        InvalidApp: it is no zip, or has members that no app has. MessageTooLarge: it is, or becomes, too large. StorageFailed.
     """
     if len(package) > PACKAGE_BYTES_MAX:
         raise MessageTooLarge(f"a package is at most {PACKAGE_BYTES_MAX:,} bytes, not {len(package):,}")
@@ -134,6 +135,10 @@ def unpack(package: bytes, directory: Path) -> None:
         unfinished.replace(directory)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
         raise InvalidApp(f"the package is not a sound zip file: {error}") from None
+    except (FileExistsError, NotADirectoryError):
+        raise InvalidApp("the package has a file below a file") from None
+    except OSError as error:
+        raise disk.storage_error(error, "unpacking an app") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
