@@ -347,7 +347,7 @@ def _check_host(settings: Settings) -> None:
                 "(--insecure-i-understand does without, for a network nobody else is in)"
             )
     if settings.deploy_remote and not settings.auth:
-        raise InvalidSetting("--deploy-remote takes --auth on: whoever deploys runs code on this machine")
+        raise InvalidSetting("--deploy-remote takes --auth: whoever deploys runs code on this machine")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise InvalidSetting("--tls-cert and --tls-key go together")
     if settings.tls_client_ca and not settings.tls_cert:

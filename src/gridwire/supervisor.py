@@ -1,13 +1,16 @@
 """Worker processes: started when wanted, restarted when they die, stopped when not wanted any more.
 
 A worker holds the read end of a pipe as its standard input; when the hub dies, however it dies, the pipe closes and the
-worker ends itself. So a killed hub leaves nobody behind who could fight with the next hub's workers.
+worker ends itself. So a killed hub leaves nobody behind who could fight with the next hub's workers. Each worker
+leads a process group of its own; what is left of it when the worker ends is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,12 +99,16 @@ class Supervisor:
     async def _run_once(self, worker: Worker) -> int | str:
         """Exit code, or why it could not be started."""
         try:
-            worker.process = await asyncio.create_subprocess_exec(*worker.command, stdin=subprocess.PIPE)
+            worker.process = await asyncio.create_subprocess_exec(
+                *worker.command, stdin=subprocess.PIPE, start_new_session=True
+            )
         except OSError as error:
             return str(error)
         worker.state = "running"
         log.info("worker started", worker=worker.name, pid=worker.process.pid)
-        return await worker.process.wait()
+        code = await worker.process.wait()
+        _end_children(worker.process.pid)
+        return code
 
     async def _stop(self, worker: Worker) -> None:
         if worker.task is not None:
@@ -121,3 +128,11 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        _end_children(process.pid)
+
+
+def _end_children(leader: int) -> None:
+    """What a worker that ended has left behind: user code that is deaf to everything must not hold up the next one."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)

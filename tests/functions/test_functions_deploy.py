@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.error
 import urllib.request
 
 import pytest
+
+from gridwire.auth.plain import parse_connection_string
+from gridwire.functions import package
+from gridwire.heads.http.functions import Functions
+from gridwire.heads.http.routes import Call
+from gridwire.wire.http.problems import Forbidden
 
 APP = """
 import azure.functions as func
@@ -163,3 +170,63 @@ def test_live_frames_and_wrong_requests(hub):
     with urllib.request.urlopen(f"{hub.http}/v1/live", timeout=30) as stream:
         line = next(line for line in stream if line.startswith(b"data:"))
     assert json.loads(line[5:])["functions"] == []
+
+
+def ask(url, method, path, key="", data=None, kind="application/zip"):
+    headers = {"content-type": kind}
+    if key:
+        headers["authorization"] = "Basic " + base64.b64encode(key.encode()).decode()
+    request = urllib.request.Request(url + path, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_deploying_takes_manage_and_the_hubs_own_machine(start_hub, write_app, until):
+    hub = start_hub("--amqp-port", "off", "--auth")
+    root = parse_connection_string((hub.data / "root.connection-string").read_text().strip())
+    manager = f"{root.name}:{root.key}"
+    body = json.dumps({"name": "reader", "rights": ["Listen"]}).encode()
+    reader = "reader:" + json.loads(ask(hub.http, "POST", "/v1/policies", manager, body)[1])["primary_key"]
+    data = package.pack(write_app(APP))
+    assert ask(hub.http, "GET", "/v1/functions")[0] == 401
+    assert ask(hub.http, "PUT", "/v1/functions/app", "", data)[0] == 401
+    assert ask(hub.http, "PUT", "/v1/functions/app", reader, data)[0] == 403
+    assert ask(hub.http, "GET", "/v1/functions", reader) == (200, '{"apps":[]}')
+    status, told = ask(hub.http, "PUT", "/v1/functions/app", manager, data)
+    assert (status, json.loads(told)["deployed_by"]) == (201, root.name)
+    for method, path in (
+        ("GET", "/logs"), ("POST", "/stop"), ("POST", "/start"), ("DELETE", ""), ("POST", "/functions/f/invoke"),
+        ("POST", "/functions/f/replay"),
+    ):  # fmt: skip
+        assert ask(hub.http, method, f"/v1/functions/app{path}", reader, b"{}")[0] == 403
+    assert ask(hub.http, "DELETE", "/v1/functions/app", manager)[0] == 204
+
+
+@pytest.mark.parametrize(
+    ("client", "here", "remote", "allowed"),
+    [
+        ("127.0.0.1", True, False, True), ("::1", True, False, True), ("::ffff:127.0.0.1", True, False, True),
+        ("192.0.2.7", True, False, False), ("192.0.2.7", True, True, True),
+        ("127.0.0.1", False, False, False), ("192.0.2.7", False, True, False),
+    ],
+)  # fmt: skip
+def test_where_apps_are_taken_from(client, here, remote, allowed):
+    functions = Functions(None, None, None, deploy_here=here, deploy_remote=remote)
+    call = Call({"client": (client, 1), "headers": [(b"content-type", b"application/zip")]}, None, None, ("app",))
+    if allowed:
+        functions.check_deploy(call)
+    else:
+        with pytest.raises(Forbidden, match="whoever deploys runs code"):
+            functions.check_deploy(call)
+
+
+def test_a_hub_without_workers_says_so(start_hub, write_app, gridwire_cli):
+    hub = start_hub("--amqp-port", "off", "--no-workers")
+    told = hub.cli("fn", "deploy", str(write_app(APP)), check=False)
+    assert told.returncode == 1
+    assert "runs no workers" in told.stderr
+    refused = gridwire_cli("up", "--data", str(hub.data.parent / "other"), "--deploy-remote", check=False)
+    assert "--deploy-remote takes --auth" in refused.stderr

@@ -1,7 +1,8 @@
 """Deployed apps while hub, host and deployments are cut down: effects once, no stall, versions one after the other.
 
-Negative controls: what the function writes outside the hub is there more than once, so the kills did hit calls under way;
-and without the lock on the app a new version runs beside the old one's code, which the function itself notices.
+Negative controls: what the function writes outside the hub is there more than once, so the kills did hit
+calls under way; and without the lock on the app a new version runs beside the old one's code, which the function itself
+notices.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def wait_for(path):
 
 DEAF = """
 import ctypes, sys
-LIBC = ctypes.PyDLL(None)  # keeps Python's lock while it is called: no thread of the worker notices that its host is gone
+LIBC = ctypes.PyDLL(None)  # keeps Python's lock while called: no thread of the worker notices that its host is gone
 
 def wait_for(path):
     sys.setswitchinterval(1000)

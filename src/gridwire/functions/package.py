@@ -122,7 +122,8 @@ def unpack(package: bytes, directory: Path) -> None:
     """Write the files of a package into a directory that is not there yet: all of them, or nothing.
 
     Raises:
-        InvalidApp: it is no zip, or has members that no app has. MessageTooLarge: it is, or becomes, too large. StorageFailed.
+        InvalidApp: it is no zip, or has members that no app has. MessageTooLarge: it is, or becomes, too large.
+        StorageFailed.
     """
     if len(package) > PACKAGE_BYTES_MAX:
         raise MessageTooLarge(f"a package is at most {PACKAGE_BYTES_MAX:,} bytes, not {len(package):,}")

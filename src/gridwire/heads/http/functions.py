@@ -135,7 +135,7 @@ class Functions:
         if not self._deploy_here:
             raise Forbidden(
                 "whoever deploys runs code on the hub's machine: this hub can be reached by others and asks nobody who "
-                "he is. Start it with --auth on, or on 127.0.0.1"
+                "he is. Start it with --auth, or on 127.0.0.1"
             )
         if not here and not self._deploy_remote:
             raise Forbidden(
