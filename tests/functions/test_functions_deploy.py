@@ -47,6 +47,11 @@ def out(hub, partitions=1):
     return sorted(str(event["value"]) for page in pages for event in page["events"])
 
 
+def send(hub, *values):
+    for value in values:
+        assert ask(hub.http, "POST", "/v1/hubs/in/events", data=value.encode(), kind="text/plain")[0] == 200
+
+
 def app_of(hub, name="app"):
     return next(row for row in hub.get("/v1/functions")["apps"] if row["app"] == name)
 
@@ -55,7 +60,8 @@ def app_of(hub, name="app"):
 def hub(start_hub):
     started = start_hub("--amqp-port", "off")
     for name in ("in", "out"):
-        started.cli("hub", "create", name, "--partitions", "1")
+        body = json.dumps({"name": name, "partitions": 1}).encode()
+        assert ask(started.http, "POST", "/v1/hubs", data=body, kind="application/json")[0] == 201
     return started
 
 
@@ -64,14 +70,14 @@ def test_an_app_from_its_first_version_to_its_end(hub, write_app, until):
     told = hub.cli("fn", "deploy", str(directory)).stdout
     assert "app version 1 is running" in told
     assert "function f reads hub in" in told
-    hub.cli("send", "in", "a")
+    send(hub, "a")
     until(lambda: out(hub) == ["one a"])
     url = app_of(hub)["url"]
     assert urllib.request.urlopen(f"{url}/api/hello", timeout=30).read() == b"hello"
 
     write_app(APP.replace("VERSION", "two"))
     assert "version 2 is running" in hub.cli("fn", "deploy", str(directory)).stdout
-    hub.cli("send", "in", "b", "bad")
+    send(hub, "b", "bad")
     until(lambda: out(hub) == ["one a", "two b"])
     until(lambda: app_of(hub)["functions"][0]["letters_waiting"] == 1)
     until(lambda: app_of(hub)["functions"][0]["last_error"] == "ValueError: cannot take it")
@@ -98,12 +104,14 @@ def test_an_app_from_its_first_version_to_its_end(hub, write_app, until):
     assert "ValueError: cannot take it" in failed.stderr
     assert hub.cli("dlq", "replay", "app.f").stdout == "1 events given to app.f again\n"
     until(lambda: out(hub) == ["one a", "three bad", "two b"])
-    assert hub.cli("dlq", "replay", "app.f").stdout == "0 events given to app.f again\n"
-    assert hub.cli("dlq", "replay", "app.f", "--offset", "0").stdout == "1 events given to app.f again\n"
+    path = "/v1/functions/app/functions/f/replay"
+    assert ask(hub.http, "POST", path, data=b"{}") == (200, '{"replayed":0}')
+    assert ask(hub.http, "POST", path, data=b'{"offset":0}') == (200, '{"replayed":1}')
+    assert ask(hub.http, "POST", path, data=b'{"offset":9}')[0] == 404
 
     hub.cli("fn", "stop", "app")
     until(lambda: app_of(hub)["state"] == "stopped")
-    hub.cli("send", "in", "c")
+    send(hub, "c")
     until(lambda: app_of(hub)["functions"][0]["lag_events"] == 1)
     assert hub.cli("fn", "start", "app").stdout == "app version 3 is running\n"
     until(lambda: "three c" in out(hub))

@@ -103,7 +103,8 @@ def test_kills_of_host_and_hub_during_work_and_deployment(start_hub, hub_process
     data = tmp_path / "data"
     hub = start_hub("--amqp-port", "off", data=data)
     for name in ("in", "out"):
-        hub.cli("hub", "create", name, "--partitions", "1")
+        body = b'{"name":"%s","partitions":1}' % name.encode()
+        urllib.request.urlopen(urllib.request.Request(f"{hub.http}/v1/hubs", body), timeout=60).close()
     put(hub, package.pack(write_app(code(tmp_path, "v1"))))
     send(hub, 0, 5)
     until(lambda: side(tmp_path))
