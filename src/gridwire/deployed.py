@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+import gridwire
 from gridwire.broker.deployments import DeploymentRecord, Deployments, check_app_name
 from gridwire.broker.reports import AppReport
 from gridwire.core.errors import GridwireError, InvalidApp, InvalidSetting, Unsupported
@@ -236,6 +237,9 @@ class DeployedApps:
             await asyncio.to_thread(package.unpack, data, directory)
             told = await self._ask(venv, "gridwire.functions.check", directory, b"")
         checked = msgspec.json.decode(told, type=Checked)
+        if checked.gridwire != gridwire.__version__:
+            ours = gridwire.__version__
+            raise InvalidApp(f"the environment {venv} has gridwire {checked.gridwire or '?'}, and must have {ours}")
         if checked.problems:
             problems = [*checked.problems, *_advice(checked.problems, venv)]
             raise InvalidApp("\n  ".join([f"app {app} cannot run, nothing was deployed:", *problems]))
@@ -245,10 +249,13 @@ class DeployedApps:
         """Run a module over an app in its environment. Raises InvalidApp."""
         python = _python(venv)
         async with self._checks:
-            process = await asyncio.create_subprocess_exec(
-                str(python), "-m", module, str(directory), stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=ANSWER_BYTES_MAX,
-            )  # fmt: skip
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    str(python), "-m", module, str(directory), stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                )  # fmt: skip
+            except OSError as error:
+                raise InvalidApp(f"cannot run {python}: {error.strerror or error}") from None
             try:
                 async with asyncio.timeout(CHECK_S):
                     out, errors = await _talk(process, given)

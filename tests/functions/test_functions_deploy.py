@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
+import sysconfig
 import urllib.error
 import urllib.request
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+import gridwire
 from gridwire.auth.plain import parse_connection_string
 from gridwire.functions import package
 from gridwire.heads.http.functions import Functions
@@ -238,3 +244,29 @@ def test_a_hub_without_workers_says_so(start_hub, write_app, gridwire_cli):
     assert "runs no workers" in told.stderr
     refused = gridwire_cli("up", "--data", str(hub.data.parent / "other"), "--deploy-remote", check=False)
     assert "--deploy-remote takes --auth" in refused.stderr
+
+
+def test_an_environment_of_its_own(hub, write_app, until, tmp_path):
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True, timeout=120)
+    directory = write_app("import only_there\n" + APP.replace("VERSION", "apart"))
+    (directory / "requirements.txt").write_text("only-there==1.5\n")
+    data = package.pack(directory)
+    status, told = ask(hub.http, "PUT", f"/v1/functions/app?venv={quote(str(venv))}", data=data)
+    assert (status, "has no gridwire" in told) == (400, True)
+    [packages] = venv.glob("lib/python*/site-packages")
+    shared = [sysconfig.get_path("purelib"), str(Path(gridwire.__file__).parents[1])]
+    (packages / "shared.pth").write_text("\n".join(shared))
+    (packages / "only_there.py").write_text("")
+    (packages / "only_there-1.5.dist-info").mkdir()
+    (packages / "only_there-1.5.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: only-there\nVersion: 1.5\n"
+    )
+    status, told = ask(hub.http, "PUT", "/v1/functions/app", data=data)
+    assert (status, "No module named 'only_there'" in told, "only-there is not installed" in told) == (400, True, True)
+    status, told = ask(hub.http, "PUT", f"/v1/functions/app?venv={quote(str(venv))}", data=data)
+    assert (status, json.loads(told).get("venv")) == (201, str(venv))
+    send(hub, "a")
+    until(lambda: out(hub) == ["apart a"])
+    tried = ask(hub.http, "POST", "/v1/functions/app/functions/f/invoke", data=b'{"events":[{"base64":"eA=="}]}')
+    assert json.loads(tried[1])["outputs"] == [{"hub": "out", "key": None, "value": "apart x"}]

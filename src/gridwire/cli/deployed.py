@@ -192,10 +192,9 @@ def invoke_deployed(app: str, function: str, values: list[bytes], key: str | Non
         return 1 if told["error"] else 0
     for output in told["outputs"]:
         value = output["value"]
-        text = (
-            value if isinstance(value, str) else base64.b64decode(value["base64"]).decode("utf-8", "backslashreplace")
-        )
-        say(f"{output['hub']}  {text}")
+        if not isinstance(value, str):
+            value = base64.b64decode(value["base64"]).decode("utf-8", "backslashreplace")
+        say(f"{output['hub']}  {value}")
     for rejected in told["rejected"]:
         say(f"rejected: event {rejected['event']} of the batch: {rejected['reason']}")
     say(f"{told['done']:,} events in {told['took_ms']:.1f} ms")

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+import gridwire
 from gridwire.functions import model
 from gridwire.functions.model import App, Function
 from gridwire.functions.settings import AppSettings, Invalid
@@ -30,10 +31,11 @@ OURS: Final = frozenset({"azure-functions", "azure-functions-worker", "gridwire"
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What an app consists of, for people; or every reason why it cannot run."""
+    """What an app consists of, for people; or every reason why it cannot run. `gridwire`: version that has looked."""
 
     functions: list[dict[str, Any]] = []
     problems: list[str] = []
+    gridwire: str = ""
 
 
 def check(directory: Path) -> Checked:
@@ -45,7 +47,7 @@ def check(directory: Path) -> Checked:
     problems = [*app.problems]
     if not problems:
         problems += host_problems(app, AppSettings(directory))
-    return Checked([told(app, function) for function in app.functions], [*missing, *problems])
+    return Checked([told(app, function) for function in app.functions], [*missing, *problems], gridwire.__version__)
 
 
 def host_problems(app: App, settings: AppSettings) -> list[str]:
