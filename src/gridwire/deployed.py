@@ -94,14 +94,14 @@ class DeployedApps:
 
     def apps(self) -> list[dict[str, Any]]:
         """Every deployed app, and every other one whose host talks to this hub, by name."""
-        records, reports = self._deployments.all(), self._reports()
+        records = self._deployments.all()
+        reports = {app: each for app, each in self._reports().items() if app in records or not each.version}
         return [self._row(app, records.get(app), reports.get(app)) for app in sorted({*records, *reports})]
 
     def app(self, name: str) -> dict[str, Any]:
         """One of them. Raises UnknownApp."""
-        report = self._reports().get(name)
-        record = self._deployments.all().get(name) if report is not None else self._deployments.get(name)
-        return self._row(name, record, report)
+        found = next((row for row in self.apps() if row["app"] == name), None)
+        return found if found is not None else self._row(name, self._deployments.get(name), None)
 
     async def set_running(self, app: str, running: bool) -> dict[str, Any]:
         """Stop an app at the next batch's end, or run it again. Raises UnknownApp."""

@@ -16,7 +16,7 @@ function key(app: string, name: string): string {
   return `${app}/${name}`;
 }
 
-class FunctionRates {
+class WorkRates {
   /** Events a second by app and function; missing where nothing is known yet. */
   rates = $state.raw<ReadonlyMap<string, number>>(new Map());
   #samples = new Map<string, Sample[]>();
@@ -49,7 +49,7 @@ class FunctionRates {
   }
 }
 
-export const functionRates = new FunctionRates();
+export const functionRates = new WorkRates();
 
 /** Failures of a function, however it failed. */
 export function failures(counters: Readonly<Record<string, number>>): number {
