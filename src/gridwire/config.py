@@ -80,6 +80,7 @@ SETTINGS: Final = (
     Row("decode_mapping", "", "path", "file", "what columns mean (TOML), for hubs of the format mapped"),
     Row("secret_file", "", "path", "file", "key of the policies' keys, the same on every gateway [data]/secret.key"),
     Row("auth", False, "switch", "on or off", "let in only who signs in: keys, SCRAM, tokens, certificates"),
+    Row("deploy_remote", False, "switch", "on or off", "take apps of functions, which are code, from other machines"),
     Row("tls_cert", "", "path", "file", "certificate chain (PEM) of both heads; read again when it changes"),
     Row("tls_key", "", "path", "file", "its private key (PEM)"),
     Row("tls_client_ca", "", "path", "file", "authorities (PEM) whose client certificates are taken"),
@@ -147,6 +148,7 @@ class Settings:
     decode_mapping: str
     secret_file: str
     auth: bool
+    deploy_remote: bool
     tls_cert: str
     tls_key: str
     tls_client_ca: str
@@ -355,6 +357,8 @@ def _check_host(settings: Settings) -> None:
                 f"add {' and '.join(missing)}, or listen on 127.0.0.1. "
                 "(--insecure-i-understand does without, for a network nobody else is in)"
             )
+    if settings.deploy_remote and not settings.auth:
+        raise InvalidSetting("--deploy-remote takes --auth: whoever deploys runs code on this machine")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise InvalidSetting("--tls-cert and --tls-key go together")
     if settings.tls_client_ca and not settings.tls_cert:

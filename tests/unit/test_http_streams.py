@@ -350,7 +350,7 @@ def test_live_frames(hub):
         while not second["rates"]["in_events_s"]:
             _, second = live.next()
     assert first["rates"] == {"in_events_s": 0, "in_bytes_s": 0, "out_events_s": 0, "out_bytes_s": 0}
-    assert set(first) == {"t", "rates", "hubs", "groups", "workers", "status"}
+    assert set(first) == {"t", "rates", "hubs", "groups", "workers", "functions", "status"}
     assert [one["name"] for one in first["hubs"]] == ["r"]
     assert first["status"] == {"durability": "os", "ready": True, "memory_bytes": 1, "disk_free_bytes": 1}
     assert first["workers"] == hub.status["workers"]

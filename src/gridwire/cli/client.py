@@ -16,6 +16,9 @@ from gridwire.address import HubAddress, reachable
 from gridwire.core.batch import Event, encode
 from gridwire.core.errors import GridwireError, NotAllowed, NotAuthenticated, Unavailable
 
+PUT_S: Final = 180.0
+"""How long the hub may take over something large, such as an app that it loads to check it."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
@@ -78,6 +81,11 @@ class HubClient:
     def post(self, path: str, body: Any) -> Any:
         """POST JSON."""
         return self._call("POST", path, json=body)
+
+    def put(self, path: str, body: bytes, content_type: str, query: Mapping[str, Any]) -> Any:
+        """PUT bytes; what takes them may take its time."""
+        headers = {"content-type": content_type}
+        return self._call("PUT", path, content=body, headers=headers, params=query, timeout=PUT_S)
 
     def patch(self, path: str, body: Any) -> Any:
         """PATCH JSON."""

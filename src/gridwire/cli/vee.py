@@ -126,7 +126,7 @@ def configure(file: Path, *, common: Common = Common()) -> None:  # noqa: B008
     vee_config.parse(told)
     client = common.client()
     model = current_model(client)
-    publish(client, network.to_json(msgspec.structs.replace(model, vee=told)))
+    publish(client, msgspec.structs.replace(model, vee=told))
     if common.json:
         print_json(told)
     else:

@@ -49,3 +49,18 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
 
 SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER, ALERT_NOTES})
 """Hubs whose order as a whole matters more than their rate."""
+
+
+def group_of(app: str, function: str) -> str:
+    """The consumer group of a function: its position in the hub, which nobody else moves."""
+    return f"fn.{app}.{function}"
+
+
+def dead_letters_of(app: str, function: str) -> str:
+    """The hub of events that a function could not deal with."""
+    return f"dlq.{app}.{function}"
+
+
+def again_of(app: str, function: str) -> str:
+    """The hub through which dead letters come back to the function that failed, and to nobody else."""
+    return f"again.{app}.{function}"

@@ -14,7 +14,7 @@ from gridwire.core.errors import InvalidSetting, UnknownPartition
 from gridwire.core.limits import MIB, PARTITIONS_PER_HUB_MAX, check_name
 from gridwire.heads.http import reading
 from gridwire.heads.http.options import HttpCounters
-from gridwire.heads.http.overview import RUNNING, Overview
+from gridwire.heads.http.overview import Overview, works_for
 from gridwire.heads.http.request import number_of, parse_json
 from gridwire.wire.http import where
 from gridwire.wire.http.cloudevents import time_ms
@@ -176,7 +176,7 @@ class Admin:
         view = await self._groups.view(group)
         if view is not None and view.members:
             raise HttpError(409, f"group {group!r} has {len(view.members)} members: stop them, then reset it")
-        if any(worker.get("group") == group and worker.get("state") == RUNNING for worker in self._overview.workers()):
+        if any(works_for(worker, group) for worker in self._overview.workers()):
             raise HttpError(409, f"group {group!r} is read by a worker of this hub: stop it, then reset the group")
 
     async def _target(self, hub: str, partition: int, to: int | str) -> int:

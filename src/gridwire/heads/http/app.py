@@ -17,6 +17,7 @@ from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
 from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.eventhubs import EventHubsSend
+from gridwire.heads.http.functions import Functions
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -67,6 +68,7 @@ class App:
         registry: Schemas,
         event_hubs: EventHubsSend,
         alerts: Alerts,
+        functions: Functions | None = None,
         doorman: Doorman | None = None,
     ) -> None:
         self._broker = broker
@@ -84,6 +86,7 @@ class App:
         self._registry = registry
         self._event_hubs = event_hubs
         self._alerts = alerts
+        self._functions = functions
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
         self._policies = None if doorman is None else Policies(doorman.access)
@@ -127,7 +130,24 @@ class App:
             Route("healthz", "/healthz", {"GET": self._healthz}),
             Route("healthz", "/health", {"GET": self._healthz}),  # where users of Azure's emulator look
             Route("readyz", "/readyz", {"GET": self._readyz}),
+            *self._function_routes(),
             *self._azure_routes(),
+        ]  # fmt: skip
+
+    def _function_routes(self) -> list[Route]:
+        apps = self._functions
+        if apps is None:
+            return []
+        one = "/v1/functions/{app}/functions/{function}"
+        return [
+            Route("functions", "/v1/functions", {"GET": apps.list}),
+            Route("function", "/v1/functions/{app}",
+                  {"GET": apps.show, "PUT": self._deploy, "DELETE": apps.remove}),
+            Route("function_start", "/v1/functions/{app}/start", {"POST": apps.start}),
+            Route("function_stop", "/v1/functions/{app}/stop", {"POST": apps.stop}),
+            Route("function_logs", "/v1/functions/{app}/logs", {"GET": apps.logs}),
+            Route("function_invoke", one + "/invoke", {"POST": self._with(apps.invoke)}),
+            Route("function_replay", one + "/replay", {"POST": self._with(apps.replay)}),
         ]  # fmt: skip
 
     def _azure_routes(self) -> list[Route]:
@@ -410,6 +430,16 @@ class App:
         await self._alerts.unsilence(call.name, self._speaks(call))
         return Answer(204, b"", [])
 
+    async def _deploy(self, call: Call) -> Answer:
+        """A package is as large as a request may be, so whether it may come is asked before it does."""
+        assert self._functions is not None
+        self._functions.check_deploy(call)
+        body = await read_body(call.scope, call.receive, self._limits, self._limits.body_bytes_max, self._memory)
+        try:
+            return await self._functions.deploy(call, body)
+        finally:
+            self._memory.give(len(body))
+
     async def _status(self, call: Call) -> Answer:
         return json_answer(self._overview.status())
 
@@ -421,8 +451,8 @@ class App:
         return json_answer({"ready": ready}, 200 if ready else 503)
 
     async def _metrics(self, call: Call) -> Answer:
-        points = await metrics.snapshot(self._overview, self._counters, self._parts)
-        body = metrics.exposition(points, self._counters)
+        points = await metrics.snapshot(self._overview, self._counters, self._parts, self._functions)
+        body = metrics.exposition(points)
         return Answer(200, body, [(b"content-type", metrics.CONTENT_TYPE), (b"cache-control", b"no-store")])
 
 

@@ -61,6 +61,8 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("silence", "DELETE"): Action.LIST,
     ("live", "GET"): Action.OBSERVE,
     ("metrics", "GET"): Action.OBSERVE,
+    ("functions", "GET"): Action.OBSERVE,
+    ("function", "GET"): Action.OBSERVE,
     ("status", "GET"): Action.LIST,
     ("page", "GET"): Action.LIST,
 }
@@ -71,6 +73,8 @@ AUDITED: Final = frozenset(
         ("hub", "PATCH"), ("hub", "DELETE"), ("hubs", "POST"), ("reset", "POST"),
         ("schema", "PUT"), ("schemas", "POST"), ("schemas", "DELETE"), ("schemagroups", "POST"),
         ("schemagroups", "DELETE"), ("ack", "POST"), ("silences", "POST"), ("silence", "DELETE"),
+        ("function", "PUT"), ("function", "DELETE"), ("function_start", "POST"), ("function_stop", "POST"),
+        ("function_invoke", "POST"), ("function_replay", "POST"),
     }
 )  # fmt: skip
 
