@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "decode": "gridwire.cli.meters:decode",
     "quarantine": "gridwire.cli.meters:quarantine",
     "network": "gridwire.cli.grid:network",
+    "simulate": "gridwire.cli.simulate:simulate",
     "fn": "gridwire.cli.functions:fn",
     "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",
