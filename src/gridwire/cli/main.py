@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "network": "gridwire.cli.grid:network",
     "vee": "gridwire.cli.vee:vee",
     "readings": "gridwire.cli.vee:readings",
+    "simulate": "gridwire.cli.simulate:simulate",
     "fn": "gridwire.cli.functions:fn",
     "dlq": "gridwire.cli.dlq:dlq",
     "sql": "gridwire.cli.lake:sql",

@@ -116,7 +116,6 @@ def configure(file: Path, *, common: Common = Common()) -> None:  # noqa: B008
 
     import msgspec
 
-    from gridwire.grid import network
     from gridwire.grid.vee import config as vee_config
 
     try:
