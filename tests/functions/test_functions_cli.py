@@ -78,6 +78,9 @@ def test_start_and_dead_letters_from_the_command_line(start_hub, started, write_
 
     until(lambda: [row["waiting"] for row in listed()] == [2])
     assert listed() == [{"function": "app.f", "letters": 2, "waiting": 2}]
+    [row] = until(lambda: hub.get("/v1/functions")["apps"])  # the host tells the hub how it is
+    assert (row["app"], row["deployed"], row["state"]) == ("app", False, "running")
+    assert (row["functions"][0]["letters"], row["functions"][0]["when"]) == (2, "reads hub in")
     letters = json.loads(hub.cli("dlq", "show", "app.f", "-o", "json").stdout)
     assert [(row["value"], row["at"], row["reason"]) for row in letters] == [
         ("bad  json", "2", "ValueError: cannot take it"), ("bad", "3", "ValueError: cannot take it"),

@@ -21,6 +21,8 @@ from gridwire.heads.http.functions import Functions
 from gridwire.heads.http.routes import Call
 from gridwire.wire.http.problems import Forbidden
 
+pytestmark = pytest.mark.timeout(600)  # many processes start one after the other, on a machine that may be busy
+
 APP = """
 import azure.functions as func
 app = func.FunctionApp()

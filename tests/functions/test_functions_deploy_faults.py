@@ -18,6 +18,8 @@ import pytest
 
 from gridwire.functions import package
 
+pytestmark = pytest.mark.timeout(600)  # many processes start one after the other, on a machine that may be busy
+
 APP = """
 import fcntl, os, time
 import azure.functions as func

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import os
 import stat
+import tempfile
 import zipfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gridwire.broker import deployments as kept
 from gridwire.broker.control import ControlState
@@ -104,6 +108,22 @@ def test_bombs_and_nonsense_leave_nothing(tmp_path, monkeypatch):
 def test_an_open_member_must_be_a_directory_of_a_file(tmp_path):
     with pytest.raises(InvalidApp):
         package.unpack(zipped(("a", b"file"), ("a/b", b"below a file")), tmp_path / "out")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=6), st.integers(0, 400))
+def test_whatever_comes_is_unpacked_or_refused(flips, cut):
+    data = bytearray(zipped(("function_app.py", b"import os\n" * 20), ("lib/a.py", b"x" * 50), ("b.bin", b"\0" * 900)))
+    for at, value in flips:
+        data[at % len(data)] = value
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "out"
+        try:
+            package.unpack(bytes(data[: len(data) - cut] if cut < 100 else data), out)
+        except (InvalidApp, MessageTooLarge):
+            assert list(Path(scratch).iterdir()) == []
+        else:
+            assert list(Path(scratch).iterdir()) == [out]
 
 
 # -- logs -----------------------------------------------------------------------------------------------------------

@@ -177,5 +177,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
         raise InvalidApp(f"the package has a member that is no plain file: {shown!r}")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InvalidApp(f"the package has a file that is neither stored nor deflated: {shown!r}")
     if member.flag_bits & 0x1:
         raise InvalidApp(f"the package has an encrypted file: {shown!r}")
