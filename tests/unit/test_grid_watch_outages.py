@@ -334,7 +334,6 @@ def test_the_tree_knows_paths_and_leaves_out_what_is_no_device() -> None:
 FLOORS = {
     # case: (precision, recall of devices, exact device) at least, (customers error) at most
     "0 % of messages lost": (0.9, 0.95, 0.9, 0.05),
-    "40 % lost": (0.9, 0.9, 0.8, 0.1),
     "60 % lost": (0.85, 0.85, 0.75, 0.15),
     "40 % lost, head-end outage": (0.9, 0.9, 0.8, 0.1),
     # In so small a network a feeder is a third of all, and its silence a failure of the communication.
