@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 WATCH_GROUP: Final = "grid.watch"
+NO_DETECTORS: Final = "none"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 DECODE_GROUP: Final = "grid.decode"
@@ -365,7 +366,8 @@ class Hub:
         if any(hub.name == NETWORK for hub in hubs):
             window = ["--window-days", str(self.settings.grid_window)]
             wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
-            wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data])
+            if self.settings.detectors != NO_DETECTORS:
+                wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data, "--detectors", self.settings.detectors])
         tables = [f"{hub.name}={hub.settings.capture}" for hub in hubs if hub.settings.capture != "off"]
         if tables:
             flush = ["--flush-s", str(self.settings.lake_flush)]
@@ -597,11 +599,13 @@ def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], s
 
 def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     """One worker watches everything; others on a cluster stand by."""
+    from gridwire.grid.watch import registry
     from gridwire.grid.watch.worker import watch_stage
     from gridwire.grid.worker import WorkerSettings
 
     opener = _sources(data, options["broker"], whole_hubs=True, together=True)
-    settings = WorkerSettings(WATCH_GROUP, watch_stage())
+    names = registry.chosen(options["detectors"])
+    settings = WorkerSettings(WATCH_GROUP, watch_stage(partial(registry.make, names)))
     _run_stage("watch", data, stop, settings, opener, remote=options["broker"] is not None)
 
 

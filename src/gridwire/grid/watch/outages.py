@@ -50,7 +50,9 @@ REST_INTERVALS: Final = 4
 """Intervals after the end of an outage in which customers that were not heard of are watched."""
 
 _US: Final = 1_000_000
-_GASP, _RESTORED, _COMM_LOST = (KINDS.index(kind) for kind in ("LAST_GASP", "POWER_RESTORED", "COMM_LOST"))
+_GASP, _RESTORED, _COMM_LOST, _COMM_RESTORED = (
+    KINDS.index(kind) for kind in ("LAST_GASP", "POWER_RESTORED", "COMM_LOST", "COMM_RESTORED")
+)
 
 _Units = NDArray[np.int32]
 _Floats = NDArray[np.float64]
@@ -186,6 +188,7 @@ class Outages(Detector):
             self._sign[seen.points[back]] |= self._out[seen.points[back]]
             self._dirty = True
         self._lost[seen.points[seen.kinds == _COMM_LOST]] = True
+        self._lost[seen.points[seen.kinds == _COMM_RESTORED]] = False
 
     def _take_gasps(self, points: _Units, times: NDArray[np.int32], received_us: NDArray[np.int64]) -> None:
         fresh = times > self._on_s[points]
