@@ -150,6 +150,16 @@ def test_one_may_wait_for_a_while_only() -> None:
     assert grid.ask(75) == [("opened", "U1.0", "outage")]
 
 
+def test_the_silence_of_a_bellwether_speaks_against_an_outage() -> None:
+    """Two gasps of ten: an outage of the transformer, unless those who did not gasp nearly always do."""
+    grid = Grid()
+    grid.say("LAST_GASP", ["U1.0", "U1.1"], 10)
+    assert grid.ask(13) == [("opened", "T1", "outage")]
+    sure = Grid(OutageSettings(bellwethers=tuple(f"U1.{i}" for i in range(2, 10))))
+    sure.say("LAST_GASP", ["U1.0", "U1.1"], 10)
+    assert sure.ask(40) == []
+
+
 def test_a_momentary_outage_is_told_as_such() -> None:
     grid = Grid()
     grid.say("LAST_GASP", [f"U1.{i}" for i in range(9)], 10)

@@ -21,6 +21,7 @@ from gridwire.grid.watch.seen import Decoders, Seen, part_of
 TIME_MS = 1_767_226_500_000  # 2026-01-01T00:15Z
 QUARTER = "2026-01-01T00:15:00Z"
 QUARTER_US = 1_767_226_500_000_000
+RECEIVED_US = QUARTER_US + 7
 
 
 def decoders() -> Decoders:
@@ -37,7 +38,7 @@ def given(made: Decoders, hub: str, *values: bytes | dict[str, Any]) -> tuple[Se
     events = [Event(v if isinstance(v, bytes) else json.dumps(v).encode(), b"k", (), TIME_MS) for v in values]
     data = bytes(batch.encode(events, base_offset=0))
     (columns,) = decode(data, 0, len(data), from_offset=0).columns
-    received = np.arange(len(values), dtype=np.int64) + 7
+    received = np.arange(len(values), dtype=np.int64) + RECEIVED_US
     seen, rows = made.decode(ColumnBatch(hub, 0, columns, len(values)), received)
     return seen, rows.tolist()
 
@@ -58,7 +59,7 @@ def test_only_accepted_readings_of_known_usage_points() -> None:
     assert seen.points.tolist() == [1, 2] and seen.values.tolist() == [0.25, 231.5]
     assert seen.types.tolist() == [BY_ALIAS["import_kwh"].id, BY_ALIAS["voltage_v"].id]
     assert seen.ts_end_us.tolist() == [QUARTER_US] * 2 and seen.interval_s.tolist() == [900, 0]
-    assert seen.received_us.tolist() == [7, 10]
+    assert seen.received_us.tolist() == [RECEIVED_US, RECEIVED_US + 3]
     assert made.counts == {"seen_readings": 2, "passed_over_readings": 6}
 
 
@@ -72,6 +73,8 @@ def test_meter_events_by_usage_point_or_meter() -> None:
         event_json(MeterEvent(at, "LAST_GASP", meter="M-7")),
         {"usage_point": "U1", "kind": "A_NEW_ONE", "ts_event": QUARTER},
         {"usage_point": "U1", "kind": "LAST_GASP"},
+        event_json(MeterEvent(at + 3_600_000_100, "LAST_GASP", usage_point="U2")),
+        {"usage_point": "U1", "kind": "LAST_GASP", "ts_event": "1999-12-31T23:59:59Z"},
         {"usage_point": 7, "kind": "LAST_GASP", "ts_event": QUARTER},
         b"",
     )  # fmt: skip
@@ -100,4 +103,8 @@ def test_weather_with_what_a_station_measures() -> None:
     assert seen.temperature_c[0] == -3.5 and seen.wind_gust_ms[0] == 17.0
     assert np.isnan([seen.temperature_c[1], seen.wind_gust_ms[1]]).all()
     part = part_of(seen, 1, 2)
-    assert isinstance(part, SeenWeather) and list(part.stations) == ["Ö"] and part.received_us.tolist() == [8]
+    assert (
+        isinstance(part, SeenWeather)
+        and list(part.stations) == ["Ö"]
+        and part.received_us.tolist() == [RECEIVED_US + 1]
+    )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -149,7 +149,7 @@ class Outages(Detector):
         self._rests: list[Rest] = []
         self._gasped: set[int] = set()  # candidates: last gasps that no outage explains yet
         self._hits, self._tries = 20 * self.settings.gasp_reliability, 20.0
-        self._bellwether = np.isin(np.array(index.unit_ids, object), list(self.settings.bellwethers))
+        self._bellwether = _marked(index.unit_ids, self.settings.bellwethers)
         self._priors = np.array(self.settings.priors)
         self._storm_until_us = 0
         self._failure_s = 0
@@ -594,6 +594,12 @@ class Outages(Detector):
             known |= {name: tuple(known[name]) for name in lists}
             self._open.append(Outage(**known, members=arrays["members"][at : at + count].astype(np.int32)))
             at += count
+
+
+def _marked(ids: Sequence[str], chosen: Collection[str]) -> NDArray[np.bool_]:
+    """Which ids are chosen."""
+    found = frozenset(chosen)
+    return np.fromiter((id in found for id in ids), np.bool_, len(ids)) if found else np.zeros(len(ids), np.bool_)
 
 
 def _plain_rest(rest: Rest) -> dict[str, Any]:
