@@ -76,6 +76,7 @@ GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 WATCH_GROUP: Final = "grid.watch"
 FORECAST_GROUP: Final = "grid.forecast"
 VEE_GROUP: Final = "grid.vee"
+NO_DETECTORS: Final = "none"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 DECODE_GROUP: Final = "grid.decode"
@@ -400,7 +401,8 @@ class Hub:
             window = ["--window-days", str(self.settings.grid_window)]
             wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
             wanted["vee"] = (VEE_GROUP, [*base, "vee", *data, *window])
-            wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data])
+            if self.settings.detectors != NO_DETECTORS:
+                wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data, "--detectors", self.settings.detectors])
         if {NETWORK, MODELS} <= {hub.name for hub in hubs}:  # without a model there is nothing to forecast with
             wanted["forecast"] = (FORECAST_GROUP, [*base, "forecast", *data])
         tables = [f"{hub.name}={hub.settings.capture}" for hub in hubs if hub.settings.capture != "off"]
@@ -659,11 +661,13 @@ def _vee(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
 
 def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     """One worker watches everything; others on a cluster stand by."""
+    from gridwire.grid.watch import registry
     from gridwire.grid.watch.worker import watch_stage
     from gridwire.grid.worker import WorkerSettings
 
     opener = _sources(data, options["broker"], whole_hubs=True, together=True)
-    settings = WorkerSettings(WATCH_GROUP, watch_stage())
+    names = registry.chosen(options["detectors"])
+    settings = WorkerSettings(WATCH_GROUP, watch_stage(partial(registry.make, names)))
     _run_stage("watch", data, stop, settings, opener, remote=options["broker"] is not None)
 
 

@@ -24,7 +24,7 @@ from gridwire.columnar.decode import decode
 from gridwire.core import batch
 from gridwire.core.batch import Event
 from gridwire.core.clock import ManualClock
-from gridwire.core.errors import Unavailable
+from gridwire.core.errors import Rebalanced, Unavailable
 from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
@@ -621,3 +621,23 @@ def test_nonsense_and_late_parts_are_counted_and_passed_over() -> None:
 def test_which_feeders_are_wide() -> None:
     assert wide_feeders(wide_model().index()).tolist() == [True, False, False]
     assert wide_feeders(model().index()).tolist() == [False, False]
+
+
+def test_a_first_commit_that_is_refused_is_tried_again_after_a_poll(tmp_path: Path) -> None:
+    """Whoever joins a group while others do hears only in a poll that its assignment is of an older generation."""
+    hub = Hub(HUBS)
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, [(0, "U0", 1, "0.2")])
+    heard, refused = False, 0
+
+    def step(name: str) -> None:
+        nonlocal heard, refused
+        heard = name == "poll" or (heard and name != "open")
+        if name == "before commit" and not heard:
+            refused += 1
+            assert refused < 5, "it never polls"
+            raise Rebalanced("an older generation")
+
+    hub.step = step
+    assert work(hub, tmp_path) == "stopped"
+    assert refused == 1 and sums_told(hub) == {("T0", quarter_text(1)): (Decimal("0.2"), 1)}

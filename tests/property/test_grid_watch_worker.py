@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from gridwire.alerts import moment, note_event, silence
 from gridwire.core.clock import ManualClock
-from gridwire.core.errors import Unavailable
+from gridwire.core.errors import Unavailable, Unsupported
 from gridwire.grid import network
 from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.meter_event import KINDS
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading import rfc3339
-from gridwire.grid.watch import worker
+from gridwire.grid.watch import registry, worker
 from gridwire.grid.watch.base import Detector, SeenEvents, SeenReadings
 from gridwire.grid.watch.worker import watch_stage
 from gridwire.grid.worker import WorkerSettings, run
@@ -370,10 +370,12 @@ def test_a_snapshot_of_another_shape_is_passed_over(tmp_path: Path) -> None:
     assert len(hub.values("grid.alerts")) == 1
 
 
-@pytest.mark.parametrize("name", ["nobody"])
-def test_an_unknown_detector_is_refused(name: str) -> None:
-    from gridwire.core.errors import Unsupported
-    from gridwire.grid.watch import registry
-
+def test_detectors_are_chosen_by_name() -> None:
+    assert registry.chosen("all") == registry.NAMES
+    assert registry.chosen(" outages") == ("outages",)
+    assert [detector.name for detector in registry.make(["outages"], model().index())] == ["outages"]
+    for wrong in ("nobody", "outages,nobody", ""):
+        with pytest.raises(Unsupported, match="unknown detector"):
+            registry.chosen(wrong)
     with pytest.raises(Unsupported, match="unknown detector"):
-        registry.make([name], model().index())
+        registry.make(["nobody"], model().index())

@@ -91,6 +91,7 @@ def worker(
     path: str = config.AVRO_PATH,
     namespace: str = "gridwire",
     window_days: int = 2,
+    detectors: str = "all",
     processes: int = 0,
     zone: str = "Europe/Oslo",
     keys: Path | None = None,
@@ -117,6 +118,7 @@ def worker(
         path: pattern of the files' paths, for avro; directory of the app, for functions.
         namespace: what {Namespace} stands for in it.
         window_days: how late a reading may be.
+        detectors: those of the watch worker: all, or names with commas between them.
         processes: that decode frames; 0: one a core.
         zone: of clocks in frames that do not say it.
         keys: TOML file with the keys of encrypted meters.
@@ -132,7 +134,7 @@ def worker(
     options = {
         "broker": config.load_address(broker, config=broker.pop("config", None)), "supervised": supervised,
         "tables": table or [], "lake": lake, "flush_s": flush_s, "flush_mib": flush_mib, "path": path,
-        "namespace": namespace, "window_days": window_days, "whole": whole,
+        "namespace": namespace, "window_days": window_days, "detectors": detectors, "whole": whole,
         "processes": processes, "zone": zone, "keys": keys, "mapping": mapping,
         "app": app, "version": version, "port": port, "python": python,
     }  # fmt: skip

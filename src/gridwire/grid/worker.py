@@ -223,9 +223,7 @@ class LoadsWorker:
             lane.places = dict.fromkeys(lane.places, NOBODYS)
         try:
             self._partitions = self._written(source)
-            for place in source.positions():
-                if place[0] == NETWORK_HUB:
-                    source.seek(place, self._networks.position(place))
+            self._seek(source)
             self._serve(source)
         finally:
             source.close()
@@ -258,12 +256,22 @@ class LoadsWorker:
                 # Nothing happened. The next poll tells what is still ours, and that is committed again as it is.
                 log.info("commit refused while places move between workers", reason=str(reason))
                 self._counts["rebalances"] += 1
-                self._drop([name for name, lane in self._lanes.items() if not lane.told])
+                self._start_over(source)
         try:
             self._commit_all(source)
             self._snapshot()
         except Rebalanced:
             pass  # whoever has the places now does that work
+
+    def _start_over(self, source: EventSource) -> None:
+        """Forget lanes that have told nothing yet. They begin with a commit, so let the source hear of its group first:
+        what was refused once would be refused for ever."""
+        untold = [name for name, lane in self._lanes.items() if not lane.told]
+        wanted = self._wanted(source).keys() - self._lanes.keys()
+        self._drop(untold)
+        if untold or wanted:
+            source.poll(LINGER_S)
+            self._seek(source)
 
     # --- assignment --------------------------------------------------------------------------------------------
 
@@ -316,7 +324,10 @@ class LoadsWorker:
         log.info("loads state ready", lanes=[lane.name for lane in fresh], from_snapshot=from_snapshot)
 
     def _seek(self, source: EventSource) -> None:
-        """Read on where each lane is."""
+        """Read on where each lane is, and the models."""
+        for place in source.positions():
+            if place[0] == NETWORK_HUB:
+                source.seek(place, self._networks.position(place))
         for lane in self._lanes.values():
             for place, offset in lane.applied.items():
                 source.seek(place, offset)

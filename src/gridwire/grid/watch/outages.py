@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -50,7 +50,9 @@ REST_INTERVALS: Final = 4
 """Intervals after the end of an outage in which customers that were not heard of are watched."""
 
 _US: Final = 1_000_000
-_GASP, _RESTORED, _COMM_LOST = (KINDS.index(kind) for kind in ("LAST_GASP", "POWER_RESTORED", "COMM_LOST"))
+_GASP, _RESTORED, _COMM_LOST, _COMM_RESTORED = (
+    KINDS.index(kind) for kind in ("LAST_GASP", "POWER_RESTORED", "COMM_LOST", "COMM_RESTORED")
+)
 
 _Units = NDArray[np.int32]
 _Floats = NDArray[np.float64]
@@ -96,7 +98,7 @@ class OutageSettings:
     presence: PresenceSettings = field(default_factory=PresenceSettings)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Outage:
     """One open outage. Times in seconds since 2000 are the grid's, those in microseconds the hub's."""
 
@@ -113,7 +115,7 @@ class Outage:
     reviewed: tuple[Any, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Rest:
     """Customers of an outage that ended who have not been heard of: out for a reason of their own, or just unheard."""
 
@@ -141,11 +143,13 @@ class Outages(Detector):
         self._sign = np.zeros(n, np.bool_)  # it was out itself: a last gasp, a missing interval or a restoration
         self._lost = np.zeros(n, np.bool_)  # the head-end lost it
         self._out = np.zeros(n, np.bool_)  # member of an open outage
+        self._fresh = np.zeros(n, np.bool_)  # scratch: member of an outage that may still be another device's
+        self._none = np.zeros(0, np.int32)
         self._open: list[Outage] = []
         self._rests: list[Rest] = []
         self._gasped: set[int] = set()  # candidates: last gasps that no outage explains yet
         self._hits, self._tries = 20 * self.settings.gasp_reliability, 20.0
-        self._bellwether = np.isin(np.array(index.unit_ids, object), list(self.settings.bellwethers))
+        self._bellwether = _marked(index.unit_ids, self.settings.bellwethers)
         self._priors = np.array(self.settings.priors)
         self._storm_until_us = 0
         self._failure_s = 0
@@ -184,6 +188,7 @@ class Outages(Detector):
             self._sign[seen.points[back]] |= self._out[seen.points[back]]
             self._dirty = True
         self._lost[seen.points[seen.kinds == _COMM_LOST]] = True
+        self._lost[seen.points[seen.kinds == _COMM_RESTORED]] = False
 
     def _take_gasps(self, points: _Units, times: NDArray[np.int32], received_us: NDArray[np.int64]) -> None:
         fresh = times > self._on_s[points]
@@ -232,22 +237,28 @@ class Outages(Detector):
         """Explain last gasps, and silence when an interval became due, together with outages that are young."""
         self._drop_answered()
         young = [outage for outage in self._open if self._young(outage, now_us) and not outage.restoring_us]
+        for outage in young:
+            self._fresh[outage.members] = True
         alone = np.array(sorted(self._gasped), np.int32)
-        parts = [alone, *(o.members[self._gasp_s[o.members] > self._on_s[o.members]] for o in young)]
-        units = np.unique(np.concatenate(parts)).astype(np.int32)
-        changed = len(alone) > 0 or any(self._news(outage) for outage in young)
-        if len(units) and changed:
-            order = np.argsort(self._gasp_s[units], kind="stable")
-            units = units[order]
-            cuts = np.flatnonzero(np.diff(self._gasp_s[units]) > self.settings.merge_s) + 1
-            for cluster in np.split(units, cuts):
-                self._explain(cluster, int(self._gasp_s[cluster[0]]), now_us, young, by_silence=False)
+        if len(alone) or sum(map(self._news, young)):
+            parts = [alone, *(o.members[self._gasp_s[o.members] > self._on_s[o.members]] for o in young)]
+            self._explain_gasps(np.unique(np.concatenate(parts)).astype(np.int32), now_us, young)
         if due and not self._presence.failed and now_us >= self._storm_until_us:
             silent = self._presence.fell_silent()
             silent = silent[~self._out[silent]]
             if len(silent):
                 start = self._presence.due - self.index.interval_s + 1
                 self._explain(silent, start, now_us, young, by_silence=True)
+        for outage in (*young, *self._open):
+            self._fresh[outage.members] = False
+
+    def _explain_gasps(self, units: _Units, now_us: int, young: list[Outage]) -> None:
+        """Those close in time may have one cause."""
+        units = units[np.argsort(self._gasp_s[units], kind="stable")]
+        cuts = np.flatnonzero(np.diff(self._gasp_s[units]) > self.settings.merge_s) + 1
+        for cluster in np.split(units, cuts):
+            if len(cluster):
+                self._explain(cluster, int(self._gasp_s[cluster[0]]), now_us, young, by_silence=False)
 
     def _news(self, outage: Outage) -> bool:
         """Whether anybody under the outage gave another sign since it was last looked at."""
@@ -265,20 +276,31 @@ class Outages(Detector):
         self._sign[gone] = self._sign[gone] & self._out[gone]
 
     def _explain(self, evidence: _Units, start_s: int, now_us: int, young: list[Outage], *, by_silence: bool) -> None:
-        for top in self._tree.spans(evidence, SILENT_SHARE if by_silence else GASP_SHARE):
-            units = self._tree.below(top)
-            llr = self._evidence(units, start_s, now_us, young, by_silence)
-            bonus = {outage.node: 2.0 for outage in young}
-            devices = self._tree.explain(top, llr, self._priors, bonus)
-            if by_silence:
-                devices = [d for d in devices if self._tree.count(d.node) >= self.settings.silent_customers_min]
-            for device in devices:
+        told = np.array([outage.node for outage in young], np.int32)
+        least = self.settings.silent_customers_min if by_silence else 1
+        tops = self._tree.spans(evidence, SILENT_SHARE if by_silence else GASP_SHARE)
+        devices = self._alone([top for top in tops if top < self._tree.units], start_s, now_us) if least < 2 else []
+        for top in tops:
+            if top >= self._tree.units and self._tree.count(top) >= least:
+                llr = self._evidence(self._tree.below(top), start_s, now_us, by_silence)
+                devices += self._tree.explain(top, llr, self._priors, told)
+        for device in devices:
+            if self._tree.count(device.node) >= least:
                 self._take_device(device, start_s, now_us, young, by_silence)
+
+    def _alone(self, tops: list[int], start_s: int, now_us: int) -> list[Device]:
+        """Usage points with nobody near them that gasped: all at once, there may be many."""
+        units = np.array(tops, np.int32)
+        if not len(units):
+            return []
+        scores = self._evidence(units, start_s, now_us, by_silence=False) + self._priors[UNIT]
+        found = scores > 0
+        return [Device(*each) for each in zip(units[found].tolist(), scores[found].tolist(), strict=True)]
 
     def _reliability(self, units: _Units) -> _Floats:
         return np.where(self._bellwether[units], 0.98, min(0.98, self._hits / self._tries))
 
-    def _evidence(self, units: _Units, start_s: int, now_us: int, young: list[Outage], by_silence: bool) -> _Floats:
+    def _evidence(self, units: _Units, start_s: int, now_us: int, by_silence: bool) -> _Floats:
         """Log likelihood ratio of each usage point, out against supplied."""
         settings, presence = self.settings, self._presence
         gasp = self._gasp_s[units]
@@ -300,10 +322,7 @@ class Outages(Detector):
             self._once_more(now_us + _US)  # those who have not gasped by then say more
         supplied = (self._on_s[units] > start_s) & ~active
         llr[supplied] = np.where(self._sign[units[supplied]] & self._out[units[supplied]], 0.0, -12.0)
-        known = self._out[units].copy()
-        for outage in young:
-            known[np.isin(units, outage.members)] = False
-        llr[known] = 0.0
+        llr[self._out[units] & ~self._fresh[units]] = 0.0
         return llr
 
     def _take_device(self, device: Device, start_s: int, now_us: int, young: list[Outage], by_silence: bool) -> None:
@@ -379,7 +398,7 @@ class Outages(Detector):
         llr[is_back] = -12.0
         llr[~place] = 0.0
         priors = np.full(len(self._priors), self.settings.nested_prior)
-        still = self._tree.explain(outage.node, llr, priors, {})
+        still = self._tree.explain(outage.node, llr, priors, self._none)
         if any(device.node == outage.node for device in still):
             self._once_more(now_us + 10 * _US)
             return
@@ -445,7 +464,7 @@ class Outages(Detector):
         llr[rows[missing == 0]] = 0.0
         priors = np.full(len(self._priors), self.settings.nested_prior)
         silent = rest.units[missing > 0]
-        for device in self._tree.explain(rest.node, llr, priors, {}):
+        for device in self._tree.explain(rest.node, llr, priors, self._none):
             members = silent[np.isin(silent, self._tree.below(device.node))]
             self._out[members] = True
             self._sign[members] = True
@@ -575,6 +594,12 @@ class Outages(Detector):
             known |= {name: tuple(known[name]) for name in lists}
             self._open.append(Outage(**known, members=arrays["members"][at : at + count].astype(np.int32)))
             at += count
+
+
+def _marked(ids: Sequence[str], chosen: Collection[str]) -> NDArray[np.bool_]:
+    """Which ids are chosen."""
+    found = frozenset(chosen)
+    return np.fromiter((id in found for id in ids), np.bool_, len(ids)) if found else np.zeros(len(ids), np.bool_)
 
 
 def _plain_rest(rest: Rest) -> dict[str, Any]:

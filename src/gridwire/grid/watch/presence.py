@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 DAY_S: Final = 86_400
 
+LOOK_BACK_INTERVALS: Final = 8
+"""Where a quorum is looked for behind the newest interval: a meter's clock may be an hour ahead."""
+
 KnownOut = Callable[[], NDArray[np.bool_]]
 """Which usage points have another sign of an outage, when somebody wants to know. **Shape**: `[n]`."""
 
@@ -66,7 +69,7 @@ class Presence:
         end = self._newest
         while end > self._quorum_end and not self._has_quorum(end):
             end -= self._interval_s
-            if end < self._newest - 4 * self._interval_s:
+            if end < self._newest - LOOK_BACK_INTERVALS * self._interval_s:
                 return self._judge(now_us, known_out)
         if end > self._quorum_end:
             if self._quorum_end > self.due:

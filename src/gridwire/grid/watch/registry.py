@@ -28,6 +28,18 @@ HUBS: Final = (HEALTH,)
 """Hubs that detectors tell facts to."""
 
 
+def chosen(text: str) -> tuple[str, ...]:
+    """Names out of a setting: `all`, or some with commas between them.
+
+    Raises:
+        Unsupported: there is no detector of a name.
+    """
+    names = NAMES if text == "all" else tuple(name.strip() for name in text.split(","))
+    for name in names:
+        _place(name)
+    return tuple(name for name in NAMES if name in names)
+
+
 def make(names: Sequence[str], index: NetworkIndex) -> list[Detector]:
     """Detectors of these names for one network model, with their default settings.
 
@@ -37,10 +49,14 @@ def make(names: Sequence[str], index: NetworkIndex) -> list[Detector]:
     return [_factory(name)(index) for name in names]
 
 
-def _factory(name: str) -> type[Detector]:
+def _place(name: str) -> tuple[str, str]:
     place = _PLACES.get(name)
     if place is None:
         raise Unsupported(f"unknown detector {name!r}: choose from {', '.join(NAMES)}")
-    module, attribute = place
+    return place
+
+
+def _factory(name: str) -> type[Detector]:
+    module, attribute = _place(name)
     found: type[Detector] = getattr(import_module(f"gridwire.grid.watch.{module}"), attribute)
     return found

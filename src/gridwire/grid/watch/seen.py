@@ -1,7 +1,8 @@
 """From batches of hubs to what detectors are given: columns of known units, without an object per event.
 
     readings           only what the rules of `gridwire.grid.validate` accept, and no estimates
-    meter.events       of usage points the model knows, by `usage_point`, else by `meter` where meters are named so
+    meter.events       of usage points the model knows, by `usage_point`, else by `meter` where meters are named so;
+                       not from the future, by the rule readings have
     grid.transformers, grid.feeders
     weather            what `gridwire.grid.weather` describes; a value that is not believed is NaN
 
@@ -27,7 +28,7 @@ from gridwire.grid.loads import measure
 from gridwire.grid.meter_event import KINDS
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.readings import decode_readings
-from gridwire.grid.validate import Reason, Rules, Validator
+from gridwire.grid.validate import EARLIEST_US, Reason, Rules, Validator
 from gridwire.grid.watch.base import Detector, SeenEvents, SeenLoads, SeenReadings, SeenWeather
 from gridwire.grid.weather import RANGES, STATION_MAX
 
@@ -121,11 +122,13 @@ class Decoders:
         points = _ids(json, "usage_point", self._points)
         points = np.where(points >= 0, points, _ids(json, "meter", self._points))
         kinds = _ids(json, "kind", self._kinds)
-        rows = np.flatnonzero((json.status == 0) & (points >= 0))
+        times = json.timestamp_us("ts_event")
+        believed = (times >= EARLIEST_US) & (times <= received_us + self._validator.rules.future_s * 1_000_000)
+        rows = np.flatnonzero((json.status == 0) & (points >= 0) & believed)
         seen = SeenEvents(
             points=points[rows],
             kinds=np.where(kinds < 0, _OTHER, kinds)[rows].astype(np.int8),
-            ts_us=json.timestamp_us("ts_event")[rows],
+            ts_us=times[rows],
             received_us=received_us[rows],
         )
         return seen, rows
