@@ -227,7 +227,8 @@ class VeeState:
         """Move the window on; what changed in the days that leave is told first."""
         if self.newest_day >= 0 and not self.silent:
             self._leaving = self.collect()
-        for new in range(max(self.newest_day + 1, day - self.ring_days + 1), day + 1):
+        fresh = self.newest_day < 0  # all is empty, and memory that is not touched is not taken
+        for new in () if fresh else range(max(self.newest_day + 1, day - self.ring_days + 1), day + 1):
             rows = slice(new % self.ring_days * self.per_day, (new % self.ring_days + 1) * self.per_day)
             for matrix in (self._cells, self._marks, self._reported, self._storm):
                 matrix[rows] = 0
