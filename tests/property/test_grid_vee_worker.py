@@ -153,6 +153,18 @@ def test_a_gap_is_estimated_told_and_corrected_by_the_late_reading(tmp_path: Pat
     assert hub.values("quarantine") == []
 
 
+def test_a_late_reading_of_the_estimated_value_is_told_as_measured(tmp_path: Path) -> None:
+    hub = Hub(HUBS)
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, range(1, 41), lambda point, quarter: point == "U1" and quarter == 20)
+    run_both(hub, tmp_path)
+    assert facts(hub)[quarter_text(20)]["estimated"] == 1
+    hub.append("readings", reading("U1", 20, 0.2))
+    run_both(hub, tmp_path)
+    fact = facts(hub)[quarter_text(20)]
+    assert (fact["count"], "estimated" in fact) == (3, False)
+
+
 def test_an_estimate_that_comes_after_the_reading_changes_nothing(tmp_path: Path) -> None:
     hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model()))
