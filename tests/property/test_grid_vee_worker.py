@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridwire.core.clock import ManualClock
-from gridwire.core.errors import Unavailable
+from gridwire.core.errors import Rebalanced, Unavailable
 from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
@@ -293,6 +293,28 @@ def test_crashes_change_nothing(
         through_crashes(hub, Path(directory), LOADS, **options)
     assert tables(hub) == expected
     assert not repeated(hub)
+
+
+def test_a_first_commit_that_is_refused_waits_for_a_poll(tmp_path: Path) -> None:
+    """On a cluster a member learns of a new assignment in a poll only; a lane commits what it tells anew before any."""
+    hub = Hub(HUBS)
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, range(1, 31), lambda point, quarter: point == "U1" and quarter == 20)
+    refused, polled = 0, False
+
+    def step(name: str) -> None:
+        nonlocal refused, polled
+        polled |= name == "poll" and refused > 0
+        if name == "before commit" and not polled:
+            refused += 1
+            if refused > 20:
+                raise Crash
+            raise Rebalanced("places move")
+
+    hub.step = step
+    work(hub, tmp_path, VEE)
+    assert refused == 1
+    assert estimates(hub).keys() == {("U1", quarter_text(20))}
 
 
 def test_negative_control_a_commit_in_two_halves_tells_twice(tmp_path: Path) -> None:

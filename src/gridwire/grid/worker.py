@@ -259,11 +259,23 @@ class LoadsWorker:
                 log.info("commit refused while places move between workers", reason=str(reason))
                 self._counts["rebalances"] += 1
                 self._drop([name for name, lane in self._lanes.items() if not lane.told])
+                self._rejoin(source)
         try:
             self._commit_all(source)
             self._snapshot()
         except Rebalanced:
             pass  # whoever has the places now does that work
+
+    def _rejoin(self, source: EventSource) -> None:
+        """Learn of the new assignment, which happens in a poll only: a lane that is told anew commits before any.
+
+        What the poll gives comes again.
+        """
+        source.poll(LINGER_S)
+        self._seek(source)
+        for place in source.positions():
+            if place[0] == NETWORK_HUB:
+                source.seek(place, self._networks.position(place))
 
     # --- assignment --------------------------------------------------------------------------------------------
 

@@ -45,6 +45,9 @@ NO_ENERGY: Final = -1
 TAKEN_BACK: Final = 1
 """Told of an interval: the estimate in the log holds no more. Else (watt-hours + 1) x 32 + the rule's number."""
 
+STORM_BIT: Final = 31
+"""Beside the rules that failed: missing in a storm, which is why nothing is estimated."""
+
 DERIVED: Final = 31
 """In place of a rule's number: no estimate, but the difference of two registers."""
 
@@ -281,8 +284,11 @@ class VeeState:
                     derived = window.derived[window.judged :]
                     values = np.where(derived, window.energy[window.judged :], values)
                     methods = np.where(derived, np.uint8(DERIVED), methods)
+                failed = validate(window, settings)
+                if window.storm is not None:
+                    failed |= (window.missing & window.storm[window.judged :]).astype(np.uint32) << np.uint32(STORM_BIT)
                 measured = window.energy[window.judged :]
-                yield self._compare(channels, validate(window, settings), measured, window.missing, values, methods)
+                yield self._compare(channels, failed, measured, window.missing, values, methods)
                 if window.registers is not None:
                     yield self._judge_registers(window, channels, values, settings)
 
@@ -494,6 +500,11 @@ class VeeState:
         if changed.any():
             self._dirty[energies][changed[channel.areas[energies]]] = 1
             self._storm = found
+
+    @property
+    def storms(self) -> int:
+        """Areas that are in a storm in the newest interval that is due."""
+        return int(self._storm[(self.due - 1) % len(self._storm)].sum()) if self.newest_slot >= 0 else 0
 
     # -- for the lane --------------------------------------------
 
