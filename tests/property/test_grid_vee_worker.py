@@ -403,7 +403,7 @@ def test_registers_give_intervals_over_rollover_and_swap_and_are_estimated_thems
 
 
 def test_in_a_storm_nothing_is_estimated_until_enough_report(tmp_path: Path) -> None:
-    """110 meters each hour; from hour 30 to 33 half of them are silent, then they are back, and at last it all comes."""
+    """110 meters each hour; from hour 30 to 33 half of them are silent, then they are back and catch up."""
     names = [f"M{n}" for n in range(110)]
     hub = Hub(HUBS)
     large = network.Network(
