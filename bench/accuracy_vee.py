@@ -6,6 +6,9 @@ SimBench's measured profiles (`gridwire.grid.profiles`) of 2016 go through the s
 14 days of history and two days that are judged. Each rule has units of its own with faults of its kind; the other half
 of all units has none.
 
+Sizes are not made for the rules' limits: a spike is 2 to 20 times the day's highest interval, a high one 2 to 20 times
+the highest of all days, a day is off by a factor of 2 to 20 either way, a register by 0.2 to 10 kWh.
+
 * Recall: injected faults that the rule tells, on the very interval or, for rules about a day, on the day.
 * Precision: of what the rule tells, on units without any fault and on its own, the share that was injected.
 * MAE: every method alone on the same masked blocks, in kWh an interval and as a share of their mean energy.
@@ -136,13 +139,13 @@ def _instead(rule: str, **fields: Any) -> Any:
 def _spike(faults: Faults, unit: int, source: random.Random) -> None:
     at = _moment(source)
     day = slice((DAYS - JUDGED) * PER_DAY, DAYS * PER_DAY)
-    faults.energy[unit, at] = max(faults.energy[unit, day].max() * source.uniform(3, 10), 0.6)
+    faults.energy[unit, at] = max(faults.energy[unit, day].max() * 10 ** source.uniform(0.3, 1.3), 0.3)
     faults.put("interval_spike", unit, at)
 
 
 def _high(faults: Faults, unit: int, source: random.Random) -> None:
     at = _moment(source)
-    faults.energy[unit, at] = max(faults.energy[unit].max() * source.uniform(3.2, 10), 0.6)
+    faults.energy[unit, at] = max(faults.energy[unit].max() * 10 ** source.uniform(0.3, 1.3), 0.3)
     faults.put("high_low", unit, at)
 
 
@@ -153,6 +156,13 @@ def _scaled(rule: str, *factors: float) -> Any:
         faults.put(rule, unit, day.stop - 1)
 
     return injector
+
+
+def _other_day(faults: Faults, unit: int, source: random.Random) -> None:
+    day = _whole_day(DAYS - 1)
+    factor = 10 ** (source.choice((-1, 1)) * source.uniform(0.3, 1.3))
+    faults.energy[unit, day] = np.round(faults.energy[unit, day] * factor, 3)
+    faults.put("dynamic_comparison", unit, day.stop - 1)
 
 
 def _inactive(faults: Faults, unit: int, source: random.Random) -> None:
@@ -184,7 +194,7 @@ def _sum(faults: Faults, unit: int, source: random.Random) -> None:
     faults.registers.add(unit)
     day = _whole_day(DAYS - 1)
     at = source.randrange(day.start, day.stop)
-    faults.energy[unit, at] += 1.0 + 0.03 * faults.energy[unit, day].sum()
+    faults.energy[unit, at] += 10 ** source.uniform(-0.7, 1)
     faults.put("sum_check", unit, day.stop - 1)
 
 
@@ -192,7 +202,7 @@ INJECTORS: dict[str, Any] = {
     "missing_quantity": _missing, "duplicate": _duplicate, "final_measurement_replacement": _replaced,
     "negative": _instead("negative", value=-0.1), "interval_size": _instead("interval_size", interval_s=1800),
     "uom": _instead("uom", reading_type="import_kvarh"), "interval_spike": _spike, "high_low": _high,
-    "multiplier": _scaled("multiplier", 10, 0.1, 100), "dynamic_comparison": _scaled("dynamic_comparison", 6, 0.05),
+    "multiplier": _scaled("multiplier", 10, 0.1, 100), "dynamic_comparison": _other_day,
     "zero": _scaled("zero", 0), "inactive_measurement": _inactive, "prolonged_estimation": _silent,
     "sibling_channels": _sibling, "sum_check": _sum,
 }  # fmt: skip

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridwire.core.clock import ManualClock
-from gridwire.core.errors import Unavailable
+from gridwire.core.errors import Rebalanced, Unavailable
 from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
@@ -153,6 +153,18 @@ def test_a_gap_is_estimated_told_and_corrected_by_the_late_reading(tmp_path: Pat
     assert hub.values("quarantine") == []
 
 
+def test_a_late_reading_of_the_estimated_value_is_told_as_measured(tmp_path: Path) -> None:
+    hub = Hub(HUBS)
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, range(1, 41), lambda point, quarter: point == "U1" and quarter == 20)
+    run_both(hub, tmp_path)
+    assert facts(hub)[quarter_text(20)]["estimated"] == 1
+    hub.append("readings", reading("U1", 20, 0.2))
+    run_both(hub, tmp_path)
+    fact = facts(hub)[quarter_text(20)]
+    assert (fact["count"], "estimated" in fact) == (3, False)
+
+
 def test_an_estimate_that_comes_after_the_reading_changes_nothing(tmp_path: Path) -> None:
     hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model()))
@@ -283,6 +295,28 @@ def test_crashes_change_nothing(
     assert not repeated(hub)
 
 
+def test_a_first_commit_that_is_refused_waits_for_a_poll(tmp_path: Path) -> None:
+    """On a cluster a member learns of a new assignment in a poll only; a lane commits what it tells anew before any."""
+    hub = Hub(HUBS)
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, range(1, 31), lambda point, quarter: point == "U1" and quarter == 20)
+    refused, polled = 0, False
+
+    def step(name: str) -> None:
+        nonlocal refused, polled
+        polled |= name == "poll" and refused > 0
+        if name == "before commit" and not polled:
+            refused += 1
+            if refused > 20:
+                raise Crash
+            raise Rebalanced("places move")
+
+    hub.step = step
+    work(hub, tmp_path, VEE)
+    assert refused == 1
+    assert estimates(hub).keys() == {("U1", quarter_text(20))}
+
+
 def test_negative_control_a_commit_in_two_halves_tells_twice(tmp_path: Path) -> None:
     hub = Hub(HUBS)
     hub.split_commit = True
@@ -366,3 +400,34 @@ def test_registers_give_intervals_over_rollover_and_swap_and_are_estimated_thems
     (guess,) = [row for row in told if row["reading_type"] == "import_register_kwh"]
     assert (guess["ts_end"], guess["interval_s"], guess["quality"]) == (quarter_text(192), 0, "3.8.9")
     assert guess["value"] == pytest.approx(7 + 173 * 0.025, abs=0.05)
+
+
+def test_in_a_storm_nothing_is_estimated_until_enough_report(tmp_path: Path) -> None:
+    """110 meters each hour; from hour 30 to 33 half of them are silent, then they are back and catch up."""
+    names = [f"M{n}" for n in range(110)]
+    hub = Hub(HUBS)
+    large = network.Network(
+        name="large", interval_s=3600, transformers=(network.Transformer(id="T0"),),
+        feeders=(network.Feeder(id="F0", transformer="T0"),),
+        usage_points=tuple(network.UsagePoint(id=name, transformer="T0", feeder="F0") for name in names),
+    )  # fmt: skip
+    hub.append("grid.network", network.to_json(large))
+
+    def send_hours(hours: range, wanted: Callable[[int, int], bool]) -> None:
+        for hour in hours:
+            for number, name in enumerate(names):
+                if wanted(number, hour):
+                    ts_end = quarter_text(4 * hour)
+                    hub.append("readings", reading(name, 4 * hour, 1.0, interval_s=3600, ts_end=ts_end))
+
+    storm = range(30, 34)
+    lost = {(0, 20), (1, 30)}
+    send_hours(range(1, 37), lambda number, hour: (number, hour) not in lost and (hour not in storm or number % 2 == 0))
+    work(hub, tmp_path, VEE)
+    assert {key: row["value"] for key, row in estimates(hub).items()} == {("M0", quarter_text(80)): 1.0}
+    held = {key[1] for key, row in verdicts(hub).items() if row.get("storm")}
+    assert held == {quarter_text(4 * hour) for hour in storm}
+    send_hours(storm, lambda number, hour: number % 2 == 1 and (number, hour) not in lost)
+    work(hub, tmp_path, VEE)
+    assert estimates(hub).keys() == {("M0", quarter_text(80)), ("M1", quarter_text(120))}
+    assert not any(row.get("storm") for row in verdicts(hub).values())

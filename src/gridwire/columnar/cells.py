@@ -49,8 +49,8 @@ SAME: Final = 2
 SUPERSEDED: Final = 3
 TOO_OLD: Final = 4
 OUTCOMES: Final = 5
-"""What became of a reading: first in its cell, another amount, the same amount, a newer version is there, no cell for
-it any more. `OUTCOMES` is their number."""
+"""What became of a reading: first in its cell, another amount or no estimate any more, the same amount, a newer version
+is there, no cell for it any more. `OUTCOMES` is their number."""
 
 
 def ranks(versions: NDArray[np.int16], grades: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
@@ -112,7 +112,7 @@ def apply_readings(
             outcome = NEW
         elif rank < old >> AMOUNT_BITS:
             outcome = SUPERSEDED
-        elif (old & AMOUNT_MASK) == (new & AMOUNT_MASK):
+        elif (old & AMOUNT_MASK) == (new & AMOUNT_MASK) and (old >> GRADE_SHIFT == 0) == (new >> GRADE_SHIFT == 0):
             outcome = SAME
         else:
             outcome = REPLACED

@@ -20,8 +20,11 @@ from gridwire.capture import sql
 from gridwire.core.errors import Unsupported
 from gridwire.grid.formats import cim_codes, espi
 from gridwire.grid.formats.nem12 import INTERVALS, MARKET_OFFSET_US, SUFFIXES
-from gridwire.grid.reading import Reading, rfc3339, timestamp_us
+from gridwire.grid.reading import TAKEN_BACK, Reading, pack_quality, rfc3339, timestamp_us
 from gridwire.grid.reading_types import BY_ALIAS, BY_ID, READING_TYPES, ReadingType
+
+_OWN_ESTIMATE: Final = "(coalesce(quality, 0) >> 16 = 776)"
+"""Quality 3.8.x: 3 x 256 + 8."""
 
 ROWS_MAX: Final = 1_000_000
 """Readings of one file: they are held in memory, some 300 bytes each."""
@@ -46,7 +49,7 @@ def read(
     lake_root: Path, types: Iterable[str], start: datetime, end: datetime, usage_points: Iterable[str] = ()
 ) -> list[Reading]:
     """The newest version of each reading whose interval ends after `start` and not after `end`, by usage point,
-    meter, type, interval and time.
+    meter, type, interval and time; an estimate of ours only where nothing was measured.
 
     Raises:
         SqlError: there are no readings in the lake, or it cannot be read.
@@ -62,7 +65,10 @@ def read(
             AND reading_type IN ({", ".join(map(_literal, sorted(types)))})
             {f"AND usage_point IN ({points})" if points else ""}
         QUALIFY row_number() OVER (PARTITION BY {identity}
-            ORDER BY version DESC, received_at DESC, "partition", "offset" DESC) = 1
+            ORDER BY (quality >> 16 & 255) IN (8, 12), version DESC, received_at DESC, "partition", "offset" DESC) = 1
+            AND quality IS DISTINCT FROM {pack_quality(TAKEN_BACK)}
+            AND (NOT {_OWN_ESTIMATE} OR NOT bool_or(NOT {_OWN_ESTIMATE})
+                OVER (PARTITION BY usage_point, CAST(reading_type AS VARCHAR), interval_s, ts_end))
         ORDER BY {identity}"""
     found = sql.query(lake_root, question, limit_rows=ROWS_MAX, timeout_s=TIMEOUT_S)
     if found.truncated:

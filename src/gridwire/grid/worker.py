@@ -264,14 +264,18 @@ class LoadsWorker:
             pass  # whoever has the places now does that work
 
     def _start_over(self, source: EventSource) -> None:
-        """Forget lanes that have told nothing yet. They begin with a commit, so let the source hear of its group first:
-        what was refused once would be refused for ever."""
+        """Forget lanes that have told nothing yet. They begin with a commit, so let the source hear of its group first,
+        which happens in a poll only: what was refused once would be refused for ever. What the poll gives comes again.
+        """
         untold = [name for name, lane in self._lanes.items() if not lane.told]
         wanted = self._wanted(source).keys() - self._lanes.keys()
         self._drop(untold)
         if untold or wanted:
             source.poll(LINGER_S)
             self._seek(source)
+            for place in source.positions():
+                if place[0] == NETWORK_HUB:
+                    source.seek(place, self._networks.position(place))
 
     # --- assignment --------------------------------------------------------------------------------------------
 

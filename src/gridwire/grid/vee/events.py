@@ -5,7 +5,8 @@
 
 Of several events of a usage point, reading type and `ts_end` the newest holds; an empty `failed` takes earlier verdicts
 back. `quality` is the code of the first rule that failed. `value_kwh` is what was measured. A rule about a day stands
-on its last interval. `model` counts network models: a newer one judges anew.
+on its last interval. `storm` says that nothing is estimated because too few meters report. `model` counts network
+models: a newer one judges anew.
 
 The estimate itself is a reading of the hub `readings` with source `gridwire.vee`, the rule's quality code and the flag
 `estimated`, keyed as the readings it stands for.
@@ -25,7 +26,7 @@ from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading import DERIVED_QUALITY, ESTIMATED_FLAG, TAKEN_BACK, Reading, reading_json, rfc3339
 from gridwire.grid.reading_types import BY_ID, Accumulation
 from gridwire.grid.vee.rules import ESTIMATION, VALIDATION
-from gridwire.grid.vee.state import DERIVED, Changes, Channels
+from gridwire.grid.vee.state import DERIVED, STORM_BIT, Changes, Channels
 
 VERDICTS_HUB: Final = hubs.VEE
 """The hub of verdicts."""
@@ -48,6 +49,7 @@ class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True):
     value_kwh: float | None = None
     estimated_by: str = ""
     estimate_kwh: float | None = None
+    storm: bool = False
     model: int
 
 
@@ -76,7 +78,8 @@ class VeeWriter:
                 interval_s=self._length(type), failed=failed, quality=quality,
                 value_kwh=float(changes.values[row]) if known[row] else None,
                 estimated_by="" if estimate < 0 else ("registers" if method == DERIVED else ESTIMATION[method].name),
-                estimate_kwh=None if estimate < 0 else estimate / 1000, model=self._generation,
+                estimate_kwh=None if estimate < 0 else estimate / 1000,
+                storm=bool(changes.failed[row] >> np.uint32(STORM_BIT)), model=self._generation,
             )  # fmt: skip
             yield Event(self._encode(verdict), self._transformers[transformers[row]].encode(), (), now_ms)
 

@@ -268,7 +268,7 @@ class VeePipeline:
     def counters(self) -> dict[str, int]:
         """Everything counted, by name, since the start of the state, rebuilds included."""
         names = ("readings", "verdicts", "estimates", "derived", "taken_back")
-        out = {f"vee_{name}": self.totals[name] for name in names}
+        out = {f"vee_{name}": self.totals[name] for name in names} | {"vee_storms": self.state.storms}
         return out | {f"vee_failed_{rule.name}": int(self.failures[rule.bit]) for rule in VALIDATION}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -45,6 +45,9 @@ NO_ENERGY: Final = -1
 TAKEN_BACK: Final = 1
 """Told of an interval: the estimate in the log holds no more. Else (watt-hours + 1) x 32 + the rule's number."""
 
+STORM_BIT: Final = 31
+"""Beside the rules that failed: missing in a storm, which is why nothing is estimated."""
+
 DERIVED: Final = 31
 """In place of a rule's number: no estimate, but the difference of two registers."""
 
@@ -227,7 +230,8 @@ class VeeState:
         """Move the window on; what changed in the days that leave is told first."""
         if self.newest_day >= 0 and not self.silent:
             self._leaving = self.collect()
-        for new in range(max(self.newest_day + 1, day - self.ring_days + 1), day + 1):
+        fresh = self.newest_day < 0  # all is empty, and memory that is not touched is not taken
+        for new in () if fresh else range(max(self.newest_day + 1, day - self.ring_days + 1), day + 1):
             rows = slice(new % self.ring_days * self.per_day, (new % self.ring_days + 1) * self.per_day)
             for matrix in (self._cells, self._marks, self._reported, self._storm):
                 matrix[rows] = 0
@@ -280,8 +284,11 @@ class VeeState:
                     derived = window.derived[window.judged :]
                     values = np.where(derived, window.energy[window.judged :], values)
                     methods = np.where(derived, np.uint8(DERIVED), methods)
+                failed = validate(window, settings)
+                if window.storm is not None:
+                    failed |= (window.missing & window.storm[window.judged :]).astype(np.uint32) << np.uint32(STORM_BIT)
                 measured = window.energy[window.judged :]
-                yield self._compare(channels, validate(window, settings), measured, window.missing, values, methods)
+                yield self._compare(channels, failed, measured, window.missing, values, methods)
                 if window.registers is not None:
                     yield self._judge_registers(window, channels, values, settings)
 
@@ -493,6 +500,11 @@ class VeeState:
         if changed.any():
             self._dirty[energies][changed[channel.areas[energies]]] = 1
             self._storm = found
+
+    @property
+    def storms(self) -> int:
+        """Areas that are in a storm in the newest interval that is due."""
+        return int(self._storm[(self.due - 1) % len(self._storm)].sum()) if self.newest_slot >= 0 else 0
 
     # -- for the lane --------------------------------------------
 
