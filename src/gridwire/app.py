@@ -41,6 +41,7 @@ from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import (
     ALERTS,
     FEEDERS,
+    HEALTH,
     METER_EVENTS,
     NETWORK,
     QUARANTINE,
@@ -351,7 +352,7 @@ class Hub:
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
         if NETWORK in names:
-            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS):
+            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, HEALTH):
                 if name not in names:
                     with contextlib.suppress(HubExists):
                         await self.broker.create_hub(name)
