@@ -1,4 +1,4 @@
-"""From meters to alerts and health facts, all the way: network, readings by a Kafka client, `grid.alerts`, `grid.health`."""
+"""From meters to alerts and health facts: network, readings by a Kafka client, `grid.alerts`, `grid.health`."""
 
 from __future__ import annotations
 

@@ -48,12 +48,14 @@ class MappingSettings:
     Args:
         slots: intervals of a window. grace: intervals it waits for late readings.
         known_share: of them a usage point must have.
+        follows: least correlation with the whole neighbourhood; what follows it less is not judged.
         least: correlation of a better place. margin: how much better it must be.
     """
 
     slots: int = 288
     grace: int = 8
     known_share: float = 0.5
+    follows: float = 0.3
     least: float = 0.5
     margin: float = 0.2
 
@@ -88,8 +90,13 @@ def analyse(
     heard = off[~np.isnan(off[:, usable]).all(axis=1)]
     common = np.nanmedian(heard[:, usable], axis=1, keepdims=True)
     moves = np.zeros(heard.shape, np.float32)
-    own = heard[:, usable] - common
+    own = heard[:, usable]
+    as_usual = np.nan_to_num(own - np.nanmean(own, axis=0))
+    own = own - common
     moves[:, usable] = np.nan_to_num(own - np.nanmean(own, axis=0))  # unknown: as usual
+    # A stuck meter would seem to follow whoever moves against the neighbourhood.
+    usable[np.flatnonzero(usable)[_correlate(as_usual, common)[:, 0] < s.follows]] = False
+    moves[:, ~usable] = 0.0
     wires = int(transformer.max() + 1) * PHASES
     fits = _fits(moves, own_wire, wires, usable)
     return _decide(fits, transformer, phase, usable, s)
