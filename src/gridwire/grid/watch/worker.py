@@ -257,6 +257,5 @@ class WatchPipeline:
 def watch_stage(detectors: MakeDetectors | None = None, clock: Clock | None = None) -> Stage:
     """What the worker does that watches."""
     make = partial(WatchPipeline, detectors=detectors, clock=clock)
-    facts = () if detectors else registry.HUBS
-    creates = (METER_EVENTS, WEATHER, ALERTS_HUB, *facts)
-    return Stage("watch", HUBS, (ALERTS_HUB, *facts), make, creates=creates, recalls=(ALERTS_HUB,), timed=True)
+    creates = (METER_EVENTS, WEATHER, ALERTS_HUB, *registry.HUBS)
+    return Stage("watch", HUBS, (ALERTS_HUB, *registry.HUBS), make, creates=creates, recalls=(ALERTS_HUB,), timed=True)
