@@ -1,14 +1,20 @@
-"""How well faults of transformers, voltages, losses and the model are found: `python bench/accuracy_health.py [--write]`.
+"""How well faults of transformers, voltages, losses and the model are found: `python bench/accuracy_health.py`.
 
 Faults are injected into a utility made of measured load shapes (`lv_grid`), seeded; the truth is known. One part a
-detector, three seeds each; precision, recall, delay or error. `--write` puts the tables into docs/reference/analytics.md.
-`--speed` also measures state and speed for 100,000 transformers and 5 million usage points (needs 3 GB).
+detector, three seeds each; precision, recall, delay or error. `--write` puts the tables into
+docs/reference/analytics.md. `--speed` measures memory and speed instead, for 100,000 transformers and 5 million usage
+points (needs 3 GB).
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from gridwire.grid import network as net
@@ -37,6 +43,7 @@ from lv_grid import (
     run,
     transformer_kw,
 )
+from support import heading, markdown_table, print_result, short, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "analytics.md"
 BEGIN, END = "<!-- health: written by bench/accuracy_health.py -->", "<!-- health: end -->"
@@ -266,13 +273,15 @@ def theft(
 def _with_meters(grid: Grid, metered: np.ndarray) -> tuple[net.Network, list[int]]:
     old, meters = grid.network, np.flatnonzero(metered).tolist()
     transformers = [
-        net.Transformer(id=row.id, rated_kva=row.rated_kva, substation=row.substation, meter=f"{row.id} meter" if metered[i] else "")
+        msgspec.structs.replace(row, meter=f"{row.id} meter" if metered[i] else "")
         for i, row in enumerate(old.transformers)
     ]  # fmt: skip
     network = net.Network(
         name=old.name, transformers=(*transformers, net.Transformer(id="MV")),
         feeders=(*old.feeders, net.Feeder(id="MV", transformer="MV")),
-        usage_points=(*old.usage_points, *(net.UsagePoint(id=f"T{i} meter", transformer="MV", feeder="MV") for i in meters)),
+        usage_points=(
+            *old.usage_points, *(net.UsagePoint(id=f"T{i} meter", transformer="MV", feeder="MV") for i in meters),
+        ),
     )  # fmt: skip
     net.check(network)
     return network, meters
@@ -306,9 +315,7 @@ def mapping(seed: int, transformers: int = 48, share: float = 0.04) -> dict[str,
         points[unit] = net.UsagePoint(id=f"U{unit}", transformer=f"T{to}", feeder=f"T{to} F0", phase=points[unit].phase)
     for unit in turned:
         was = points[unit]
-        points[unit] = net.UsagePoint(
-            id=was.id, transformer=was.transformer, feeder=was.feeder, phase=(was.phase + int(random.integers(0, 2))) % 3 + 1
-        )  # fmt: skip
+        points[unit] = msgspec.structs.replace(was, phase=(was.phase + int(random.integers(0, 2))) % 3 + 1)
     network = net.Network(
         name="n", transformers=grid.network.transformers, feeders=grid.network.feeders, usage_points=tuple(points)
     )
@@ -340,3 +347,143 @@ def mapping(seed: int, transformers: int = 48, share: float = 0.04) -> dict[str,
 
 def _home(grid: Grid, subject: str) -> int:
     return int(grid.index.transformer_of_unit[int(subject[1:])])
+
+
+# -- memory and speed ---------------------------------------------------------------------------------------------
+
+
+def large_index(transformers: int = 100_000, each: int = 50) -> net.NetworkIndex:
+    """Arrays of a large utility; names are all the same, since nothing here tells them."""
+    n = transformers * each
+    above = np.repeat(np.arange(transformers, dtype=np.int32), each)
+    small = make_grid(1, 2, 1, units_each=4).index
+    changed = {
+        "unit_ids": ("U",) * n, "transformer_ids": ("T",) * transformers, "feeder_ids": ("F",) * transformers,
+        "substation_of_transformer": tuple(f"S{i // 20}" for i in range(transformers)),
+        "transformer_of_unit": above, "feeder_of_unit": above, "phase_of_unit": (np.arange(n) % 3 + 1).astype(np.int8),
+        "rated_kva": np.full(transformers, 250.0), "nominal_v": np.full(transformers, NOMINAL_V),
+        "meter_of_transformer": np.full(transformers, -1, np.int32), "indoors": np.zeros(transformers, np.bool_),
+        "upgraded_paper": np.zeros(transformers, np.bool_),
+        "transformer_of_feeder": np.arange(transformers, dtype=np.int32),
+    }  # fmt: skip
+    return dataclasses.replace(small, **changed)
+
+
+def held_bytes(what: Any, seen: set[int]) -> int:
+    """Arrays that an object holds, and what it holds does."""
+    if id(what) in seen:
+        return 0
+    seen.add(id(what))
+    if isinstance(what, np.ndarray):
+        return 0 if what.base is not None and id(what.base) in seen else what.nbytes
+    if isinstance(what, (list, tuple)) and what and not isinstance(what[0], (str, int)):
+        return sum(held_bytes(one, seen) for one in what)
+    if isinstance(what, dict):
+        return sum(held_bytes(one, seen) for one in what.values())
+    return held_bytes(vars(what), seen) if hasattr(what, "__dict__") else 0
+
+
+def speed(index: net.NetworkIndex) -> list[list[str]]:
+    """Rows of (detector, bytes of state, a second and core)."""
+    random = np.random.default_rng(1)
+    n, transformers = len(index.unit_ids), len(index.transformer_ids)
+    volts = NOMINAL_V * (1.0 + random.normal(0, 0.02, n))
+    rows, loads_s = [], 0.0
+    for make in (Health, Voltage, Losses, Mapping):
+        detector, type = make(index), IMPORT if make is Losses else VOLTAGE
+        values = np.full(n, 0.1) if make is Losses else volts
+        for slot in range(10 if make is Health else 2):  # compiled, memory touched, ring full
+            detector.readings(readings(index, slot, type, values))
+        begun = time.process_time()
+        for slot in range(20, 24):
+            detector.readings(readings(index, slot, type, values))
+        taken_s = (time.process_time() - begun) / 4
+        told = f"{short(n / taken_s)} readings"
+        if make is Health:
+            begun = time.process_time()
+            for slot in range(8):
+                detector.loads(loads(index, slot, np.full(transformers, 100.0)))
+            loads_s = (time.process_time() - begun) / 8
+            told += f", {short(transformers / loads_s)} intervals of transformers"
+        if make is Losses:
+            detector._counts[0, 0], detector._energy[0, 0] = PER_DAY, 10.0 * random.lognormal(0, 0.3, n)
+            detector._days[:], detector.base_kwh[:] = 30, 10.0
+            begun = time.process_time()
+            detector._close()
+            told += f", a day closes in {time.process_time() - begun:.1f} s"
+        detector.findings(0)
+        size = held_bytes(detector, {id(index)})
+        rows.append([f"`{detector.name}`", f"{size / 1e6:.0f} MB", told])
+        del detector
+    return rows
+
+
+# -- the report ---------------------------------------------------------------------------------------------------
+
+PARTS = (
+    ("Hot spots and ageing", hot_spots, {
+        "error_k": "mean error K", "error_p99_k": "p99 K", "life_error": "median error of life lost",
+        "intervals": "intervals",
+    }),
+    ("Signs of failure", failing, {
+        "precision": "precision", "recall": "recall", "lead_days": "days before failure", "named": "right sign",
+        "injected": "injected",
+    }),
+    ("Voltage violations", violations, {
+        "precision": "precision", "recall": "recall", "injected": "injected", "findings": "findings",
+    }),
+    ("Theft", theft, {
+        "auc": "AUC", "precision_at": "precision at", "top": "the first", "precision": "precision of findings",
+        "recall": "recall of findings", "delay_days": "days to finding", "injected": "injected",
+        "customers": "customers",
+    }),
+    ("Mapping errors", mapping, {
+        "transformer_precision": "transformer: precision", "transformer_recall": "recall", "right_place": "right place",
+        "phase_precision": "phase: precision", "phase_recall": "recall",
+        "transformer_injected": "injected of each",
+    }),
+)  # fmt: skip
+
+
+def figure(value: float) -> str:
+    """Counts as they are, the rest with two digits after the point."""
+    return str(value) if isinstance(value, int) else f"{value:.2f}"
+
+
+def report() -> tuple[str, dict[str, list[dict[str, float]]]]:
+    """The tables as Markdown, and all figures."""
+    text, figures = [], {}
+    for title, part, names in PARTS:
+        found = figures[title] = [part(seed) for seed in SEEDS]
+        rows = [[str(seed), *(figure(one[name]) for name in names)] for seed, one in zip(SEEDS, found, strict=True)]
+        text.append(f"{title}:\n\n{markdown_table(['seed', *names.values()], rows)}\n")
+        print(text[-1], flush=True)
+    return "\n".join(text), figures
+
+
+def write(text: str) -> None:
+    """Put the tables between their markers."""
+    page = PAGE.read_text()
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--speed", action="store_true")
+    arguments = parser.parse_args()
+    about = heading("accuracy_health")
+    if arguments.speed:
+        rows = speed(large_index())
+        print(table(["detector", "state", "a second and core"], rows))
+        print_result(about | {"speed": rows})
+        return
+    text, figures = report()
+    if arguments.write:
+        write(text)
+    print_result(about | {"figures": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
     kW of each usage point      SimBench's household and business profiles, each shifted by days, scaled and roughened
     voltage of each usage point medium voltage of its substation (day shape, slow noise, tap steps)
-                                - drop of its transformer's wire (its phase) - drops along its feeder, shared with others
+                                - drop of its transformer's wire (its phase) - drops along its feeder, shared
                                 + noise of the meter, rounded to 0.1 V
 
 Everything is a function of the seed. Without SimBench's package the shapes are two bumps a day.
@@ -144,7 +144,9 @@ def measured(grid: Grid, volts: Floats, seed: int) -> Floats:
     return np.round(volts + random.normal(0, 0.0005 * NOMINAL_V, volts.shape), 1)
 
 
-def readings(index: net.NetworkIndex, slot: int, type: int, values: Floats, points: NDArray[np.int32] | None = None) -> SeenReadings:  # fmt: skip
+def readings(
+    index: net.NetworkIndex, slot: int, type: int, values: Floats, points: NDArray[np.int32] | None = None
+) -> SeenReadings:
     """One interval of all usage points, or of some."""
     points = np.arange(len(index.unit_ids), dtype=np.int32) if points is None else points
     n = len(points)

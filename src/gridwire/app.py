@@ -43,6 +43,7 @@ from gridwire.core.hubs import (
     ALERT_NOTES,
     ALERTS,
     FEEDERS,
+    HEALTH,
     METER_EVENTS,
     MODELS,
     NETWORK,
@@ -383,7 +384,7 @@ class Hub:
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
         if NETWORK in names:
-            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, ALERT_NOTES):
+            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, ALERT_NOTES, HEALTH):
                 if name not in names:
                     with contextlib.suppress(HubExists):
                         await self.broker.create_hub(name)

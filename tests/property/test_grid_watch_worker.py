@@ -25,7 +25,7 @@ from gridwire.grid.meter_event import KINDS
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading import rfc3339
 from gridwire.grid.watch import registry, worker
-from gridwire.grid.watch.base import Detector, SeenEvents, SeenReadings
+from gridwire.grid.watch.base import Detector, SeenEvents, SeenReadings, UnitFact
 from gridwire.grid.watch.worker import watch_stage
 from gridwire.grid.worker import WorkerSettings, run
 from worker_hub import Crash, Hub
@@ -147,7 +147,7 @@ def all_read(hub: Hub) -> bool:
     return all(
         hub.committed.get((GROUP, place), 0) == len(events)
         for place, events in hub.log.items()
-        if place[0] not in ("grid.network", "grid.alerts")
+        if place[0] not in ("grid.network", "grid.alerts", "grid.health")
     )
 
 
@@ -368,6 +368,64 @@ def test_a_snapshot_of_another_shape_is_passed_over(tmp_path: Path) -> None:
     work(hub, tmp_path, 2)
     assert states(hub) == {("U1", rfc3339(START_MS * 1000), "open")}
     assert len(hub.values("grid.alerts")) == 1
+
+
+class Teller(Lights):
+    """Tells how many readings of each usage point it has seen."""
+
+    hubs = ("grid.health",)
+
+    def __init__(self, index: NetworkIndex) -> None:
+        super().__init__(index)
+        self.seen = np.zeros(len(index.unit_ids), np.int64)
+        self.untold: list[UnitFact] = []
+
+    def readings(self, seen: SeenReadings) -> None:
+        for point in seen.points.tolist():
+            self.seen[point] += 1
+            value = json.dumps([point, int(self.seen[point])]).encode()
+            self.untold.append(UnitFact("grid.health", self.index.unit_ids[point], value))
+
+    def facts(self) -> list[UnitFact]:
+        told, self.untold = self.untold, []
+        return told
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        return {**super().to_arrays(), "seen": self.seen}
+
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        super().from_arrays(arrays)
+        self.seen[:] = arrays["seen"]
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["whole commits", "negative control: torn commits"])
+def test_facts_are_told_once_wherever_the_worker_dies(tmp_path: Path, torn: bool) -> None:
+    told: list[list[Any]] = []
+    for death in range(1, 21):
+        hub = new_hub()
+        hub.log["grid.health", 0] = []
+        hub.split_commit = torn
+        for second in range(6):
+            reading(hub, second % 4, second)
+        left = death
+
+        def step(name: str) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Crash
+
+        hub.step = step
+        directory = tmp_path / str(death)
+        try:
+            work(hub, directory, 10, snapshot_s=0.0 if death % 2 else 1e9, detector=Teller)
+        except Crash:
+            pass
+        hub.step = lambda name: None
+        work(hub, directory, 10, detector=Teller)
+        told.append(sorted(hub.values("grid.health")))
+    once = [[0, 1], [0, 2], [1, 1], [1, 2], [2, 1], [3, 1]]
+    assert all(each == once for each in told) is not torn
 
 
 def test_detectors_are_chosen_by_name() -> None:

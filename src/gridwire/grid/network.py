@@ -39,6 +39,10 @@ NETWORK_HUB: Final = hubs.NETWORK
 """The hub that holds network models."""
 
 
+NOMINAL_V: Final = 230.0
+"""Voltage between phase and neutral where nothing else is said."""
+
+
 class InvalidNetwork(GridwireError):
     """A network model that contradicts itself; the message names the element."""
 
@@ -58,7 +62,7 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     id: str
     rated_kva: float = 0.0
     substation: str = ""
-    nominal_v: float = 230.0
+    nominal_v: float = NOMINAL_V
     meter: str = ""
     indoors: bool = False
     upgraded_paper: bool = False

@@ -4,8 +4,10 @@
     U1,T1,F1,S1,160,import_kwh
     U2,T1,F1,S1,160,import_kwh export_kwh
 
-Needed are `usage_point` and `transformer`. Without `feeder` the transformer's own is meant. What is said of a
-transformer may stand on any of its lines and must not differ between them. Separators are commas, semicolons or tabs.
+Needed are `usage_point` and `transformer`. Without `feeder` the transformer's own is meant. `phase` is 1 to 3, and 0 or
+empty for several or an unknown one; `meter` names the usage point that measures all that the transformer delivers. What
+is said of a transformer may stand on any of its lines and must not differ between them. Separators are commas,
+semicolons or tabs.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from typing import Final
 
 from gridwire.grid import reading_types
 from gridwire.grid.importers.wiring import listed
-from gridwire.grid.network import Feeder, InvalidNetwork, Network, Transformer, UsagePoint, check
+from gridwire.grid.network import NOMINAL_V, Feeder, InvalidNetwork, Network, Transformer, UsagePoint, check
 
 NEEDED: Final = ("usage_point", "transformer")
-COLUMNS: Final = (*NEEDED, "feeder", "substation", "rated_kva", "expects")
+COLUMNS: Final = (*NEEDED, "feeder", "substation", "rated_kva", "nominal_v", "meter", "expects", "phase")
 
 
 def read(data: bytes, name: str = "", interval_s: int = 900) -> Network:
@@ -70,7 +72,7 @@ class _Table:
             return "usage_point or transformer is empty"
         if id in self._points:
             return f"usage point {id!r} comes twice"
-        for column in ("substation", "rated_kva"):
+        for column in ("substation", "rated_kva", "nominal_v", "meter"):
             said = row.get(column, "")
             if said and self._said.setdefault((transformer, column), said) != said:
                 return f"{column} of transformer {transformer!r} differs from {self._said[transformer, column]!r}"
@@ -78,11 +80,16 @@ class _Table:
         unknown = [alias for alias in expects if alias not in reading_types.BY_ALIAS]
         if unknown:
             return f"unknown reading type {unknown[0]!r}"
-        if not _rating(row.get("rated_kva", "")) >= 0:
+        if not _number(row.get("rated_kva", ""), 0.0) >= 0:
             return f"rated_kva {row['rated_kva']!r} is no number of kVA"
+        if not _number(row.get("nominal_v", ""), NOMINAL_V) > 0:
+            return f"nominal_v {row['nominal_v']!r} is no voltage"
+        phase = row.get("phase", "") or "0"
+        if phase not in ("0", "1", "2", "3"):
+            return f"phase {phase!r} is not 0 to 3"
         feeder = row.get("feeder", "") or f"{transformer} feeder"
         self._under.setdefault(feeder, set()).add(transformer)
-        self._points[id] = UsagePoint(id=id, transformer=transformer, feeder=feeder, expects=expects)
+        self._points[id] = UsagePoint(id=id, transformer=transformer, feeder=feeder, expects=expects, phase=int(phase))
         return ""
 
     def network(self, name: str, interval_s: int) -> Network:
@@ -98,7 +105,9 @@ class _Table:
             transformers=tuple(
                 Transformer(
                     id=id,
-                    rated_kva=_rating(self._said.get((id, "rated_kva"), "")),
+                    rated_kva=_number(self._said.get((id, "rated_kva"), ""), 0.0),
+                    nominal_v=_number(self._said.get((id, "nominal_v"), ""), NOMINAL_V),
+                    meter=self._said.get((id, "meter"), ""),
                     substation=self._said.get((id, "substation"), ""),
                 )
                 for id in transformers
@@ -110,9 +119,9 @@ class _Table:
         return model
 
 
-def _rating(text: str) -> float:
-    """kVA; 0 where nothing is said, NaN for what is no number."""
+def _number(text: str, default: float) -> float:
+    """A number; the default where nothing is said, NaN for what is none."""
     try:
-        return float(text.replace(",", ".")) if text else 0.0
+        return float(text.replace(",", ".")) if text else default
     except ValueError:
         return float("nan")

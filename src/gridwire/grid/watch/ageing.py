@@ -12,10 +12,13 @@ distribution transformers, ONAN. Life of 180,000 h: IEEE C57.91.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+VALID_C: Final = 180.0
+"""Hotter than this the equations say nothing: by then gas bubbles have made another kind of failure likely."""
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +123,8 @@ class ThermalModel:
 
 
 def ageing_factor(hot_spot_c: Floats, upgraded_paper: NDArray[np.bool_]) -> Floats:
-    """Speed of ageing: 1 at 110 degC for upgraded paper, at 98 degC for normal paper."""
+    """Speed of ageing: 1 at 110 degC for upgraded paper, at 98 degC for normal paper; at most that of `VALID_C`."""
+    hot_spot_c = np.minimum(hot_spot_c, VALID_C)
     upgraded = np.exp(15_000.0 / 383.0 - 15_000.0 / (hot_spot_c + 273.0))
     factors: Floats = np.where(upgraded_paper, upgraded, 2.0 ** ((hot_spot_c - 98.0) / 6.0))
     return factors

@@ -230,7 +230,7 @@ class Losses(Detector):
         excess = self.excess_kwh[self.index.transformer_of_unit[units]]
         match = np.where(np.isnan(excess), 0.5, np.clip(excess / np.maximum(lost, 0.5), 0.0, 1.0))
         dropped = 1.0 - np.exp(np.minimum(self.drop[units], 0.0))
-        logit = -6.0 + 0.4 * self._cusum[units] + 1.5 * self._tamper[units] + 5.0 * (match - 0.5) + 1.5 * dropped
+        logit = -6.0 + 0.4 * self._cusum[units] + 2.0 * self._tamper[units] + 5.0 * (match - 0.5) + 1.5 * dropped
         # A meter of a transformer is no customer.
         logit[np.isin(units, self.index.meter_of_transformer)] = -20.0
         self.score[units] = 1.0 / (1.0 + np.exp(-logit))

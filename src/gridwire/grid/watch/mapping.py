@@ -48,12 +48,14 @@ class MappingSettings:
     Args:
         slots: intervals of a window. grace: intervals it waits for late readings.
         known_share: of them a usage point must have.
+        follows: least correlation with the whole neighbourhood; what follows it less is not judged.
         least: correlation of a better place. margin: how much better it must be.
     """
 
     slots: int = 288
     grace: int = 8
     known_share: float = 0.5
+    follows: float = 0.3
     least: float = 0.5
     margin: float = 0.2
 
@@ -88,34 +90,45 @@ def analyse(
     heard = off[~np.isnan(off[:, usable]).all(axis=1)]
     common = np.nanmedian(heard[:, usable], axis=1, keepdims=True)
     moves = np.zeros(heard.shape, np.float32)
-    own = heard[:, usable] - common
+    own = heard[:, usable]
+    as_usual = np.nan_to_num(own - np.nanmean(own, axis=0))
+    own = own - common
     moves[:, usable] = np.nan_to_num(own - np.nanmean(own, axis=0))  # unknown: as usual
+    # A stuck meter would seem to follow whoever moves against the neighbourhood.
+    usable[np.flatnonzero(usable)[_correlate(as_usual, common)[:, 0] < s.follows]] = False
+    moves[:, ~usable] = 0.0
     wires = int(transformer.max() + 1) * PHASES
-    fits = _fits(moves, own_wire, wires, usable)
+    fits = _fits(moves, own_wire, wires, usable, np.ones(len(own_wire), np.float32))
+    # Once more without those who do not belong: a few of them spoil the mean of a short wire.
+    own_fit = np.clip(fits[np.arange(len(own_wire)), own_wire], 0.0, 1.0)
+    fits = _fits(moves, own_wire, wires, usable, own_fit**2)
     return _decide(fits, transformer, phase, usable, s)
 
 
-def _fits(moves: Floats, own_wire: NDArray[Any], wires: int, usable: NDArray[np.bool_]) -> Floats:
-    """Correlation of each unit with each wire without it, `[n, wires]`; -1 where a wire has too few others."""
+def _fits(moves: Floats, own_wire: NDArray[Any], wires: int, usable: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Correlation of each unit with each wire without it, `[n, wires]`; -1 where a wire has too few others.
+
+    Args:
+        weights: `[n]`, of each unit in the mean of the wire that the model has it on.
+    """
     n = moves.shape[1]
     member = np.zeros((n, wires), np.float32)
-    member[np.flatnonzero(usable), own_wire[usable]] = 1.0
-    sizes = member.sum(axis=0)
+    member[np.flatnonzero(usable), own_wire[usable]] = weights[usable]
+    sizes, totals = (member > 0).sum(axis=0), member.sum(axis=0)
     sums = moves @ member
     fits = np.full((n, wires), -1.0, np.float32)
-    common = sums / np.maximum(sizes, 1.0)
+    common = sums / np.maximum(totals, 1e-9)
     low = common >= np.median(common, axis=0)  # high voltage of a wire: low load
-    for wire in np.flatnonzero(sizes > 0).tolist():
+    full = np.flatnonzero(sizes >= 2)
+    for wire in np.unique(own_wire[usable]).tolist():
         mine = np.flatnonzero(usable & (own_wire == wire))
         rows = low[:, wire]
-        others = common[rows][:, sizes >= 2]
         mates = moves[rows][:, mine]
-        fits[np.ix_(mine, np.flatnonzero(sizes >= 2))] = _correlate(mates, others)
-        if len(mine) >= 3:
-            without = (sums[rows, wire][:, None] - mates) / (len(mine) - 1)
-            fits[mine, wire] = _pairwise(mates, without)
-        else:
-            fits[mine, wire] = -1.0
+        fits[np.ix_(mine, full)] = _correlate(mates, common[rows][:, full])
+        others = sizes[wire] - (weights[mine] > 0)
+        left = np.maximum(totals[wire] - weights[mine], 1e-9)
+        without = (sums[rows, wire][:, None] - mates * weights[mine]) / left
+        fits[mine, wire] = np.where(others >= 2, _pairwise(mates, without.astype(np.float32)), -1.0)
     return fits
 
 

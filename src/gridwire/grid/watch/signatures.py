@@ -205,7 +205,8 @@ class Signatures:
             ended_us=ended_us, evidence=evidence,
         )  # fmt: skip
 
-    _ARRAYS = ("_usual", "_settled", "_loads", "_load_slots", "_sums", "_past", "_largest", "up", "down", "sag", "sign", "_started_us",
+    _ARRAYS = ("_usual", "_settled", "_loads", "_load_slots", "_sums", "_past", "_largest", "up", "down",
+               "sag", "sign", "_started_us",
                "_deviation_pu")  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

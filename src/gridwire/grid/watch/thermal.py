@@ -25,6 +25,9 @@ from gridwire.grid.watch.base import SeenLoads
 HOLD_H: Final = 168.0
 """A load is held for at most a week; what is longer unknown is not counted as life."""
 
+LOAD_MAX: Final = 10.0
+"""Largest load to rating that is taken for one: more is an error of a rating or a meter."""
+
 _AVERAGE_H: Final = 168.0
 _WARM_UP_H: Final = 24.0
 _HOUR_US: Final = 3_600_000_000
@@ -88,7 +91,9 @@ class Loading:
         rows = np.flatnonzero(whole & (seen.counts > 0) & (rated > 0) & np.isfinite(seen.load_kw))
         scale = np.maximum(seen.expected[rows] / seen.counts[rows], 1.0)
         apparent = np.abs(seen.load_kw[rows]) * scale / self._settings.power_factor
-        closed = self._open.take(seen.units[rows], seen.ts_end_us[rows] // self._interval_us, apparent / rated[rows])
+        closed = self._open.take(
+            seen.units[rows], seen.ts_end_us[rows] // self._interval_us, np.minimum(apparent / rated[rows], LOAD_MAX)
+        )
         for units, slots, load_pu in closed:
             self._close(units, slots, load_pu)
             yield units, slots

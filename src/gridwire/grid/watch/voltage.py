@@ -26,7 +26,7 @@ from gridwire.grid import reading_types
 from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import Detector, SeenReadings
-from gridwire.grid.watch.frames import UNIT, deviations
+from gridwire.grid.watch.frames import UNIT, Groups, deviations
 from gridwire.grid.watch.pending import pack, unpack
 
 TYPES: Final = np.array(
@@ -69,7 +69,7 @@ class VoltageSettings:
 
 
 class Voltage(Detector):
-    """Findings `voltage.high`, `voltage.low` (usage points, transformers) and `voltage.week`. 31 bytes a usage point.
+    """Findings `voltage.high`, `voltage.low` (usage points, transformers) and `voltage.week`. 36 bytes a usage point.
 
     **Shape**: `bands` `uint16[5, n_units]`, of the week that goes on.
     """
@@ -94,6 +94,7 @@ class Voltage(Detector):
         self._known = np.zeros(groups, np.int32)
         self._group_open, self._group_state = np.zeros((2, groups), np.int32), np.zeros((2, groups), np.uint8)
         self._group_started = np.zeros((2, groups), np.int32)
+        self._children = Groups(self.index.transformer_of_unit, groups)
         self._week = -1
         self._bad_week = np.full(n, -1, np.int16)
         self.late = 0
@@ -183,7 +184,8 @@ class Voltage(Detector):
         if opened:
             self._group_started[side, group] = slot
             return [self._group(group, side, None)]
-        left = np.flatnonzero((self.index.transformer_of_unit == group) & (self._open[side] > 0))
+        members = self._children.members(group)
+        left = members[self._open[side, members] > 0]
         return [self._group(group, side, slot), *(one for unit in left.tolist() for one in self._tell(unit, side))]
 
     def _point(self, unit: int, side: int, slot: int | None) -> Finding:

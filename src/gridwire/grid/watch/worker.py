@@ -283,7 +283,6 @@ class WatchPipeline:
 def watch_stage(detectors: MakeDetectors | None = None, clock: Clock | None = None) -> Stage:
     """What the worker does that watches."""
     make = partial(WatchPipeline, detectors=detectors, clock=clock)
-    facts = () if detectors else registry.HUBS
-    creates = (METER_EVENTS, WEATHER, ALERTS_HUB, ALERT_NOTES, *facts)
-    hubs = (*HUBS, ALERT_NOTES)
-    return Stage("watch", hubs, (ALERTS_HUB, *facts), make, creates=creates, recalls=(ALERTS_HUB,), timed=True)
+    creates = (METER_EVENTS, WEATHER, ALERTS_HUB, ALERT_NOTES, *registry.HUBS)
+    hubs, writes = (*HUBS, ALERT_NOTES), (ALERTS_HUB, *registry.HUBS)
+    return Stage("watch", hubs, writes, make, creates=creates, recalls=(ALERTS_HUB,), timed=True)
