@@ -40,7 +40,9 @@ from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import (
     ALERTS,
+    DEMAND,
     FEEDERS,
+    FORECASTS,
     METER_EVENTS,
     MODELS,
     NETWORK,
@@ -354,7 +356,8 @@ class Hub:
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
         if NETWORK in names:
-            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS):
+            forecast = (FORECASTS, DEMAND) if MODELS in names else ()
+            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, *forecast):
                 if name not in names:
                     with contextlib.suppress(HubExists):
                         await self.broker.create_hub(name)
