@@ -13,8 +13,10 @@ import hashlib
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch, Output, Place
@@ -31,8 +33,8 @@ from gridwire.grid.models.scoring import DETECTOR, Scorer, ScoringSettings
 from gridwire.grid.network import Network
 from gridwire.grid.network import to_json as network_json
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
-from gridwire.grid.watch.hours import in_time
-from gridwire.grid.watch.seen import Decoders
+from gridwire.grid.watch.hours import HOUR_US, in_time
+from gridwire.grid.watch.seen import Decoders, part_of
 from gridwire.grid.watch.told import Told
 
 HUBS: Final = (TRANSFORMERS, FEEDERS, WEATHER, MODELS)
@@ -40,6 +42,19 @@ HUBS: Final = (TRANSFORMERS, FEEDERS, WEATHER, MODELS)
 
 _LOADS_LAST: Final = {MODELS: 0, WEATHER: 1}
 """Order in which the batches of one poll are taken: a forecast uses all that is there."""
+
+
+AHEAD_US: Final = 12 * HOUR_US
+"""How far the facts of one place may be ahead of another's that has more to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """Facts of a batch; `rows`: where in the batch each of them is."""
+
+    batch: ColumnBatch
+    seen: SeenLoads
+    rows: NDArray[np.int64]
 
 
 class _NoRows:
@@ -77,6 +92,7 @@ class ForecastPipeline:
         }
         self._ids = {"transformer": index.transformer_ids, "feeder": index.feeder_ids}
         self._told = Told({DETECTOR})
+        self._newest: dict[Place, int] = {}
         self._issues: list[Issue] = []
         self._days: list[DayDemand] = []
         self._findings: dict[str, Finding] = {}
@@ -86,20 +102,26 @@ class ForecastPipeline:
     def take(
         self, batches: Sequence[ColumnBatch], publish: bool = True, behind: Collection[Place] = ()
     ) -> dict[Place, int]:
-        """Apply batches: models and weather first, then loads."""
+        """Apply batches: models and weather first, then loads.
+
+        Args:
+            behind: places with more to come: facts that are `AHEAD_US` later than theirs wait.
+        """
         self.scorer.use(self.models)
-        loads: dict[str, list[SeenLoads]] = defaultdict(list)
+        positions = {(batch.hub, batch.partition): batch.next_offset for batch in batches}
+        loads: list[_Decoded] = []
         for batch in sorted(batches, key=lambda batch: _LOADS_LAST.get(batch.hub, 2)):
             if batch.hub == MODELS:
                 self.models.feed(batch)
                 self.scorer.use(self.models)
                 continue
-            seen, _ = self._decoders.decode(batch, batch.columns.timestamps * 1000)
+            seen, rows = self._decoders.decode(batch, batch.columns.timestamps * 1000)
             if isinstance(seen, SeenWeather):
                 self.scorer.weather(seen)
+                self._pass((batch.hub, batch.partition), seen.ts_us)
             elif isinstance(seen, SeenLoads):
-                loads[seen.level].append(seen)
-        for parts in loads.values():
+                loads.append(_Decoded(batch, seen, rows))
+        for parts in self._not_ahead(loads, behind, positions).values():
             self.scorer.loads(in_time(parts))
         issues, days = self.scorer.issues(), self.scorer.days()
         if publish:
@@ -108,7 +130,38 @@ class ForecastPipeline:
         else:
             self.scorer.forget_due()
         self._findings |= {finding.id: finding for finding in self.scorer.findings()}
-        return {(batch.hub, batch.partition): batch.next_offset for batch in batches}
+        return positions
+
+    def _pass(self, place: Place, times_us: NDArray[np.int64]) -> None:
+        """Remember how far a place has been taken."""
+        if len(times_us):
+            self._newest[place] = max(self._newest.get(place, 0), int(times_us.max()))
+
+    def _not_ahead(
+        self, loads: Sequence[_Decoded], behind: Collection[Place], positions: dict[Place, int]
+    ) -> dict[str, list[SeenLoads]]:
+        """Facts to be taken now, by level; `positions` is put back to the first fact of each place that waits.
+
+        A broker may hand out weeks of one partition before the first fact of another: hours must not close by that.
+        """
+        found: dict[str, list[SeenLoads]] = defaultdict(list)
+        timed = [self._newest.get(place, 0) for place in behind if place[0] != MODELS]
+        firsts = [int(each.seen.ts_end_us[0]) for each in loads if len(each.seen)]
+        limit_us = None
+        if timed and firsts:  # the earliest is always taken, or a place that is stuck would hold all others for ever
+            limit_us = max(min(timed), min(firsts)) + AHEAD_US
+        for each in loads:
+            seen, count, place = each.seen, len(each.seen), (each.batch.hub, each.batch.partition)
+            if limit_us is not None:
+                ahead = np.flatnonzero(seen.ts_end_us > limit_us)
+                if len(ahead):
+                    count = int(ahead[0])
+                    first = int(each.batch.columns.offsets[each.rows[count]])
+                    positions[place] = min(positions[place], first)
+            self._pass(place, seen.ts_end_us[:count])
+            if count:
+                found[seen.level].append(cast(SeenLoads, part_of(seen, 0, count)))
+        return found
 
     def recall(self, batches: Sequence[ColumnBatch]) -> None:
         """Models there are, and findings that were told."""
