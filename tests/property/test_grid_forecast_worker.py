@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +212,14 @@ def test_a_broker_that_hands_out_one_partition_after_the_other(days, models, tmp
         monkeypatch.setattr("gridwire.grid.models.stage.AHEAD_US", 10**18)
     work(hub, tmp_path)
     assert len({unit for _, unit, *_ in told(hub)}) == (2 if rule else 1)
+
+
+def test_an_issue_of_many_units_is_told_in_several_commits(days, models, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("gridwire.grid.models.stage.EVENTS_A_COMMIT", 7)
+    hub, sizes = new_hub(), []
+    facts(hub, days, 0, DAYS)
+    publish(hub, models[0][1])
+    hub.step = lambda name: sizes.append(len(hub.events("grid.forecasts"))) if name == "after commit" else None
+    work(hub, tmp_path)
+    assert len(told(hub)) == len(set(told(hub))) and len(told(hub)) % (UNITS * 48) == 0
+    assert max(after - before for before, after in pairwise([0, *sizes])) == 7

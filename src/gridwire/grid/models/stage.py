@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, cast
 
 import numpy as np
@@ -46,6 +47,13 @@ _LOADS_LAST: Final = {MODELS: 0, WEATHER: 1}
 
 AHEAD_US: Final = 12 * HOUR_US
 """How far the facts of one place may be ahead of another's that has more to come."""
+
+
+EVENTS_A_COMMIT: Final = 100_000
+"""Forecasts of one commit, some 20 MB: 100,000 units have five million at one issue. What a worker that dies has not
+told of an issue is told with the next one."""
+
+_COUNTER: Final = {FORECASTS: "forecasts", DEMAND: "days"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,7 @@ class ForecastPipeline:
         }
         self._ids = {"transformer": index.transformer_ids, "feeder": index.feeder_ids}
         self._told = Told({DETECTOR})
+        self._telling: deque[tuple[str, Iterator[tuple[int, Event]]]] = deque()
         self._newest: dict[Place, int] = {}
         self._issues: list[Issue] = []
         self._days: list[DayDemand] = []
@@ -181,17 +190,13 @@ class ForecastPipeline:
                 self._findings[finding.id] = finding
 
     def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
-        """Forecasts issued and findings that say something new since the last call."""
+        """Forecasts, days and findings that say something new; of the first two `EVENTS_A_COMMIT` at once."""
+        self._telling += [(FORECASTS, self._writers[each.level].events(each, now_ms)) for each in self._issues]
+        self._telling += [(DEMAND, normalising.events(each, self._ids[each.level], now_ms)) for each in self._days]
         by_place: dict[Place, list[Event]] = {}
-        for issue in self._issues:
-            count = partitions(FORECASTS)
-            for unit, event in self._writers[issue.level].events(issue, now_ms):
-                by_place.setdefault((FORECASTS, unit % count), []).append(event)
-                self._counts["forecasts"] += 1
-        for day in self._days:
-            for unit, event in normalising.events(day, self._ids[day.level], now_ms):
-                by_place.setdefault((DEMAND, unit % partitions(DEMAND)), []).append(event)
-                self._counts["days"] += 1
+        for hub, unit, event in islice(self._next(), EVENTS_A_COMMIT):
+            by_place.setdefault((hub, unit % partitions(hub)), []).append(event)
+            self._counts[_COUNTER[hub]] += 1
         for finding in self._findings.values():
             told = self._told.next(finding)
             if told is not None:
@@ -202,6 +207,14 @@ class ForecastPipeline:
         self._days.clear()
         self._findings.clear()
         return [Output(hub, partition, events) for (hub, partition), events in by_place.items()]
+
+    def _next(self) -> Iterator[tuple[str, int, Event]]:
+        """What is still to be told: (hub, unit, event)."""
+        while self._telling:
+            hub, events = self._telling[0]
+            for unit, event in events:
+                yield hub, unit, event
+            self._telling.popleft()
 
     def counters(self) -> dict[str, int]:
         """Everything counted, by name."""
