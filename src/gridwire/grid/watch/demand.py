@@ -315,7 +315,7 @@ def _changed(finding: Finding, state: FindingState, evidence: dict[str, Any], en
 
 
 class DemandDetector(Detector):
-    """See the module. State: some 5 KB a unit, of which 1.5 KB are open hours."""
+    """See the module. State: 3.4 KB a unit, of which 1.5 KB are open hours."""
 
     name = "demand"
 
