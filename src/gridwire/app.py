@@ -42,7 +42,9 @@ from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import (
     ALERT_NOTES,
     ALERTS,
+    DEMAND,
     FEEDERS,
+    FORECASTS,
     HEALTH,
     METER_EVENTS,
     MODELS,
@@ -384,7 +386,9 @@ class Hub:
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
         if NETWORK in names:
-            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, ALERT_NOTES, HEALTH):
+            grid = (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, ALERT_NOTES, HEALTH)
+            forecast = (FORECASTS, DEMAND) if MODELS in names else ()
+            for name in (*grid, *forecast):
                 if name not in names:
                     with contextlib.suppress(HubExists):
                         await self.broker.create_hub(name)

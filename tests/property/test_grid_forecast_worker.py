@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from gridwire.grid.models.stage import ForecastPipeline, forecast_stage
 from gridwire.grid.network import to_json
 from gridwire.grid.reading import rfc3339
 from gridwire.grid.worker import WorkerSettings, run
-from worker_hub import Crash, Hub
+from worker_hub import Crash, Hub, Source
 
 UNITS, DAYS, MORE = 2, 50, 4
 HUBS = {
@@ -185,3 +186,40 @@ def test_a_worker_that_forgets_what_was_due_would_tell_twice(days, models, tmp_p
     monkeypatch.setattr(ForecastPipeline, "take", lambda self, batches, publish=True, behind=(): take(self, batches))
     work(hub, tmp_path / "second")
     assert len(told(hub)) > len(before)
+
+
+@pytest.mark.parametrize("rule", [True, False])
+def test_a_broker_that_hands_out_one_partition_after_the_other(days, models, tmp_path: Path, monkeypatch, rule):
+    """All units are forecast; without the rule that no place may be far ahead (negative control) one is not."""
+    hub = new_hub()
+    hub.poll_events_max = 10_000
+    facts(hub, days, 0, DAYS)
+    publish(hub, models[0][1])
+    poll, turn = Source.poll, [0]
+
+    def one_place(self, timeout_s, bytes_max=0):
+        before = dict(self._at)
+        found = poll(self, timeout_s, bytes_max)
+        turn[0] += 1
+        chosen = found[turn[0] % len(found)] if found else None
+        for batch in found:
+            if batch is not chosen:
+                self._at[batch.hub, batch.partition] = before[batch.hub, batch.partition]
+        return [] if chosen is None else [chosen]
+
+    monkeypatch.setattr(Source, "poll", one_place)
+    if not rule:
+        monkeypatch.setattr("gridwire.grid.models.stage.AHEAD_US", 10**18)
+    work(hub, tmp_path)
+    assert len({unit for _, unit, *_ in told(hub)}) == (2 if rule else 1)
+
+
+def test_an_issue_of_many_units_is_told_in_several_commits(days, models, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("gridwire.grid.models.stage.EVENTS_A_COMMIT", 7)
+    hub, sizes = new_hub(), []
+    facts(hub, days, 0, DAYS)
+    publish(hub, models[0][1])
+    hub.step = lambda name: sizes.append(len(hub.events("grid.forecasts"))) if name == "after commit" else None
+    work(hub, tmp_path)
+    assert len(told(hub)) == len(set(told(hub))) and len(told(hub)) % (UNITS * 48) == 0
+    assert max(after - before for before, after in pairwise([0, *sizes])) == 7

@@ -62,6 +62,34 @@ def test_nothing_of_the_test_is_known_to_the_fit():
     assert not np.array_equal(found[0], leaky.forecast(sample.history(issue))[0])
 
 
+def test_what_is_not_better_than_naive_says_so():
+    week = np.random.default_rng(4).uniform(5, 10, (168, 2)).astype(np.float32)  # last week is exactly right
+    loads = Loads("feeder", ("F0", "F1"), FIRST_HOUR, np.tile(week, (9, 1)), np.full(2, -1), np.zeros(2))
+    trained = train.train(
+        "load_forecast", Dataset({"feeder": loads}, (), {"feeder": np.zeros((9 * 168, 0))}), "UTC", NOW
+    )
+    assert not trained.manifest.better
+    assert trained.manifest.metrics["feeder"]["units_naive"] == 2
+    assert train.forced(trained).manifest.forced and not train.unpromoted(trained).manifest.promoted
+    assert not train.forced(train.train("load_forecast", dataset(60), "UTC", NOW)).manifest.forced
+
+
+def test_units_in_blocks_give_the_same_model(monkeypatch):
+    data = dataset(60, units=5)
+    whole = train.train("load_forecast", data, "UTC", NOW)
+    monkeypatch.setattr(forecast, "BLOCK_UNITS", 2)
+    parts = train.train("load_forecast", data, "UTC", NOW)
+    assert parts.manifest.metrics["transformer"]["mae_kw"] == whole.manifest.metrics["transformer"]["mae_kw"]
+    sample = forecast.Sample(
+        FIRST_HOUR, data.loads["transformer"].load_kw, np.full((60 * 24, 5), np.nan, np.float32), "UTC"
+    )
+    models = [forecast.ForecastModel.from_arrays(package.unpack(t.data), "transformer", "UTC") for t in (whole, parts)]
+    monkeypatch.undo()
+    one = models[0].forecast(sample.history(60 * 24 - 1))[0]
+    monkeypatch.setattr(forecast, "BLOCK_UNITS", 2)
+    assert np.allclose(one, models[1].forecast(sample.history(60 * 24 - 1))[0], rtol=1e-4)
+
+
 def test_too_little_data_is_said():
     with pytest.raises(TooLittleData, match=r"has 30\.0 days"):
         train.train("load_forecast", dataset(30), "UTC", NOW)

@@ -124,10 +124,11 @@ def test_detectors_see_what_is_believed():
         Event(b'{"station":"","ts":"2016-01-01T12:00:00Z","temperature_c":1}'),
         Event(b'{"ts":"2016-01-01T12:00:00Z"}'),
         Event(b"not JSON"),
+        Event(b'{"station":"S1","ts_end":"2016-01-01T12:00:00Z","temperature_c":2}'),
     ]
     found = columns(events)
-    seen, rows = Decoders(network(["", ""]).index()).decode(found, np.arange(5))
-    assert rows.tolist() == [0, 1]
+    seen, rows = Decoders(network(["", ""]).index()).decode(found, np.arange(6))
+    assert rows.tolist() == [0, 1, 5] and set(seen.ts_us.tolist()) == {NOON_US}
     assert (seen.temperature_c[0], seen.wind_gust_ms[0], seen.ts_us[0]) == (-3.5, 17.2, NOON_US)
     assert np.isnan(seen.temperature_c[1])
 

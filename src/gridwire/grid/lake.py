@@ -50,6 +50,7 @@ WEATHER: Final = pa.schema(
     [
         pa.field("station", pa.string()),
         pa.field("ts", pa.timestamp("us", "UTC")),
+        pa.field("ts_end", pa.timestamp("us", "UTC")),
         pa.field("interval_s", pa.int32()),
         pa.field("temperature_c", pa.float64()),
         pa.field("wind_ms", pa.float64()),
@@ -58,7 +59,7 @@ WEATHER: Final = pa.schema(
         pa.field("radiation_wm2", pa.float64()),
     ]
 )
-"""Fields of `gridwire.grid.weather`."""
+"""Fields of `gridwire.grid.weather`; of `ts` and `ts_end` the one that was sent."""
 
 FORECASTS: Final = pa.schema(
     [

@@ -3,7 +3,8 @@
     {"station":"10384","ts":"2016-06-01T12:00:00Z","interval_s":3600,"temperature_c":21.4,"wind_ms":3.1,
      "wind_gust_ms":8.2,"humidity_pct":55,"radiation_wm2":640}
 
-`ts` is the END of the interval, RFC 3339 with any offset. `station` and `ts` are required, and at least one value;
+`ts` is the END of the interval, RFC 3339 with any offset; under the name `ts_end`, which it has in readings, it is
+understood too. `station` and the time are required, and at least one value;
 values are numbers, absent where the station does not measure them: nothing is made up for what is missing. Unknown
 fields are ignored. Of several observations of a station and time the last one holds. Keyed by station.
 

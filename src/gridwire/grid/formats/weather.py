@@ -29,7 +29,7 @@ _EPW_COLUMNS: Final = {"temperature_c": (6, 99.9), "humidity_pct": (8, 999.0), "
 
 def _observation(cells: Mapping[str, Any], context: Context) -> Observation:
     """Raises Unusable, ValueError."""
-    moment = datetime.fromisoformat(str(cells.get("ts") or ""))
+    moment = datetime.fromisoformat(str(cells.get("ts") or cells.get("ts_end") or ""))
     if moment.tzinfo is None:
         raise Unusable("ts has no offset: write 2016-06-01T12:00:00Z")
     interval_s = int(cells.get("interval_s") or 0)
@@ -61,7 +61,7 @@ class _Csv:
         if not self._columns:
             self._delimiter = ";" if text.count(";") > text.count(",") else ","
             columns = [name.strip().lower() for name in next(csv.reader([text], delimiter=self._delimiter))]
-            if "ts" not in columns or not set(columns) & RANGES.keys():
+            if not {"ts", "ts_end"} & set(columns) or not set(columns) & RANGES.keys():
                 raise Unusable(f"the header must name ts and one of {', '.join(RANGES)}")
             self._columns, self.header = columns, line + b"\n"
             return None

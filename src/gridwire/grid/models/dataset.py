@@ -172,8 +172,8 @@ def _weather(lake_root: Path) -> tuple[tuple[str, ...], pa.Table]:
     """Stations in the order in which they were seen, and their hourly temperatures."""
     table = lake.arrow(
         lake_root,
-        "SELECT station, CAST(ceil(epoch(ts) / 3600) AS BIGINT) AS hour, avg(temperature_c) AS c, "
-        f'min("offset") AS seen FROM "{WEATHER}" WHERE station IS NOT NULL AND ts IS NOT NULL '
+        "SELECT station, CAST(ceil(epoch(coalesce(ts, ts_end)) / 3600) AS BIGINT) AS hour, avg(temperature_c) AS c, "
+        f'min("offset") AS seen FROM "{WEATHER}" WHERE station IS NOT NULL AND coalesce(ts, ts_end) IS NOT NULL '
         "AND temperature_c BETWEEN -90 AND 60 GROUP BY station, hour",
     )
     first: dict[str, int] = {}

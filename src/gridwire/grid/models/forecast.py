@@ -58,6 +58,9 @@ _CALENDAR: Final = KINDS * (1 + 2 * _HARMONICS) - 1
 FEATURES: Final = _LAGS + _CALENDAR + _DEGREES
 """Coefficients a unit."""
 
+BLOCK_UNITS: Final = 4096
+"""Units at a time: features of a unit are 6 KB while it is forecast, and sums of products 9 KB while it is fitted."""
+
 _F = np.float32
 Floats = NDArray[np.float32]
 _DEGREE_C: Final = 10.0
@@ -178,6 +181,38 @@ class ForecastModel:
 
     def forecast(self, history: History) -> tuple[Floats, NDArray[np.bool_]]:
         """(`float32[n, HORIZON_H, 3]` p10, p50 and p90 in kW, NaN without lags; which units used weather `[n]`)."""
+        if len(self.scale) <= BLOCK_UNITS:
+            return self._forecast(history)
+        parts = []
+        for rows in blocks(len(self.scale)):
+            columns = History(history.issued, history.load_kw[:, rows], history.temperature_c[:, rows])
+            parts.append(self.part(rows)._forecast(columns))
+        return np.concatenate([each[0] for each in parts]), np.concatenate([each[1] for each in parts])
+
+    def part(self, rows: slice) -> ForecastModel:
+        """The model of some of the units."""
+        return ForecastModel(
+            self.ids[rows],
+            self.scale[rows],
+            self.coefficients[:, rows],
+            self.naive[rows],
+            self.quantiles[rows],
+            self.zone,
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[ForecastModel]) -> ForecastModel:
+        """Models of several units as one."""
+        return ForecastModel(
+            tuple(id for part in parts for id in part.ids),
+            np.concatenate([part.scale for part in parts]),
+            np.concatenate([part.coefficients for part in parts], axis=1),
+            np.concatenate([part.naive for part in parts]),
+            np.concatenate([part.quantiles for part in parts]),
+            parts[0].zone,
+        )
+
+    def _forecast(self, history: History) -> tuple[Floats, NDArray[np.bool_]]:
         points, weather = self.points(history)
         spread = self.spread(history.issued)
         return points[:, :, None] + spread * self.scale[:, None, None], weather
@@ -217,6 +252,11 @@ class ForecastModel:
         return ForecastModel(
             ids, scale.astype(_F), coefficients.astype(_F), naive.astype(bool), quantiles.astype(_F), zone
         )
+
+
+def blocks(units: int) -> list[slice]:
+    """Units in blocks of `BLOCK_UNITS`."""
+    return [slice(start, min(start + BLOCK_UNITS, units)) for start in range(0, units, BLOCK_UNITS)]
 
 
 def buckets(issued: int, zone: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch, Output, Place
@@ -31,8 +34,8 @@ from gridwire.grid.models.scoring import DETECTOR, Scorer, ScoringSettings
 from gridwire.grid.network import Network
 from gridwire.grid.network import to_json as network_json
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
-from gridwire.grid.watch.hours import in_time
-from gridwire.grid.watch.seen import Decoders
+from gridwire.grid.watch.hours import HOUR_US, in_time
+from gridwire.grid.watch.seen import Decoders, part_of
 from gridwire.grid.watch.told import Told
 
 HUBS: Final = (TRANSFORMERS, FEEDERS, WEATHER, MODELS)
@@ -40,6 +43,26 @@ HUBS: Final = (TRANSFORMERS, FEEDERS, WEATHER, MODELS)
 
 _LOADS_LAST: Final = {MODELS: 0, WEATHER: 1}
 """Order in which the batches of one poll are taken: a forecast uses all that is there."""
+
+
+AHEAD_US: Final = 12 * HOUR_US
+"""How far the facts of one place may be ahead of another's that has more to come."""
+
+
+EVENTS_A_COMMIT: Final = 100_000
+"""Forecasts of one commit, some 20 MB: 100,000 units have five million at one issue. What a worker that dies has not
+told of an issue is told with the next one."""
+
+_COUNTER: Final = {FORECASTS: "forecasts", DEMAND: "days"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """Facts of a batch; `rows`: where in the batch each of them is."""
+
+    batch: ColumnBatch
+    seen: SeenLoads
+    rows: NDArray[np.int64]
 
 
 class _NoRows:
@@ -77,6 +100,8 @@ class ForecastPipeline:
         }
         self._ids = {"transformer": index.transformer_ids, "feeder": index.feeder_ids}
         self._told = Told({DETECTOR})
+        self._telling: deque[tuple[str, Iterator[tuple[int, Event]]]] = deque()
+        self._newest: dict[Place, int] = {}
         self._issues: list[Issue] = []
         self._days: list[DayDemand] = []
         self._findings: dict[str, Finding] = {}
@@ -86,20 +111,26 @@ class ForecastPipeline:
     def take(
         self, batches: Sequence[ColumnBatch], publish: bool = True, behind: Collection[Place] = ()
     ) -> dict[Place, int]:
-        """Apply batches: models and weather first, then loads."""
+        """Apply batches: models and weather first, then loads.
+
+        Args:
+            behind: places with more to come: facts that are `AHEAD_US` later than theirs wait.
+        """
         self.scorer.use(self.models)
-        loads: dict[str, list[SeenLoads]] = defaultdict(list)
+        positions = {(batch.hub, batch.partition): batch.next_offset for batch in batches}
+        loads: list[_Decoded] = []
         for batch in sorted(batches, key=lambda batch: _LOADS_LAST.get(batch.hub, 2)):
             if batch.hub == MODELS:
                 self.models.feed(batch)
                 self.scorer.use(self.models)
                 continue
-            seen, _ = self._decoders.decode(batch, batch.columns.timestamps * 1000)
+            seen, rows = self._decoders.decode(batch, batch.columns.timestamps * 1000)
             if isinstance(seen, SeenWeather):
                 self.scorer.weather(seen)
+                self._pass((batch.hub, batch.partition), seen.ts_us)
             elif isinstance(seen, SeenLoads):
-                loads[seen.level].append(seen)
-        for parts in loads.values():
+                loads.append(_Decoded(batch, seen, rows))
+        for parts in self._not_ahead(loads, behind, positions).values():
             self.scorer.loads(in_time(parts))
         issues, days = self.scorer.issues(), self.scorer.days()
         if publish:
@@ -108,7 +139,38 @@ class ForecastPipeline:
         else:
             self.scorer.forget_due()
         self._findings |= {finding.id: finding for finding in self.scorer.findings()}
-        return {(batch.hub, batch.partition): batch.next_offset for batch in batches}
+        return positions
+
+    def _pass(self, place: Place, times_us: NDArray[np.int64]) -> None:
+        """Remember how far a place has been taken."""
+        if len(times_us):
+            self._newest[place] = max(self._newest.get(place, 0), int(times_us.max()))
+
+    def _not_ahead(
+        self, loads: Sequence[_Decoded], behind: Collection[Place], positions: dict[Place, int]
+    ) -> dict[str, list[SeenLoads]]:
+        """Facts to be taken now, by level; `positions` is put back to the first fact of each place that waits.
+
+        A broker may hand out weeks of one partition before the first fact of another: hours must not close by that.
+        """
+        found: dict[str, list[SeenLoads]] = defaultdict(list)
+        timed = [self._newest.get(place, 0) for place in behind if place[0] != MODELS]
+        firsts = [int(each.seen.ts_end_us[0]) for each in loads if len(each.seen)]
+        limit_us = None
+        if timed and firsts:  # the earliest is always taken, or a place that is stuck would hold all others for ever
+            limit_us = max(min(timed), min(firsts)) + AHEAD_US
+        for each in loads:
+            seen, count, place = each.seen, len(each.seen), (each.batch.hub, each.batch.partition)
+            if limit_us is not None:
+                ahead = np.flatnonzero(seen.ts_end_us > limit_us)
+                if len(ahead):
+                    count = int(ahead[0])
+                    first = int(each.batch.columns.offsets[each.rows[count]])
+                    positions[place] = min(positions[place], first)
+            self._pass(place, seen.ts_end_us[:count])
+            if count:
+                found[seen.level].append(cast(SeenLoads, part_of(seen, 0, count)))
+        return found
 
     def recall(self, batches: Sequence[ColumnBatch]) -> None:
         """Models there are, and findings that were told."""
@@ -128,17 +190,13 @@ class ForecastPipeline:
                 self._findings[finding.id] = finding
 
     def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
-        """Forecasts issued and findings that say something new since the last call."""
+        """Forecasts, days and findings that say something new; of the first two `EVENTS_A_COMMIT` at once."""
+        self._telling += [(FORECASTS, self._writers[each.level].events(each, now_ms)) for each in self._issues]
+        self._telling += [(DEMAND, normalising.events(each, self._ids[each.level], now_ms)) for each in self._days]
         by_place: dict[Place, list[Event]] = {}
-        for issue in self._issues:
-            count = partitions(FORECASTS)
-            for unit, event in self._writers[issue.level].events(issue, now_ms):
-                by_place.setdefault((FORECASTS, unit % count), []).append(event)
-                self._counts["forecasts"] += 1
-        for day in self._days:
-            for unit, event in normalising.events(day, self._ids[day.level], now_ms):
-                by_place.setdefault((DEMAND, unit % partitions(DEMAND)), []).append(event)
-                self._counts["days"] += 1
+        for hub, unit, event in islice(self._next(), EVENTS_A_COMMIT):
+            by_place.setdefault((hub, unit % partitions(hub)), []).append(event)
+            self._counts[_COUNTER[hub]] += 1
         for finding in self._findings.values():
             told = self._told.next(finding)
             if told is not None:
@@ -149,6 +207,14 @@ class ForecastPipeline:
         self._days.clear()
         self._findings.clear()
         return [Output(hub, partition, events) for (hub, partition), events in by_place.items()]
+
+    def _next(self) -> Iterator[tuple[str, int, Event]]:
+        """What is still to be told: (hub, unit, event)."""
+        while self._telling:
+            hub, events = self._telling[0]
+            for unit, event in events:
+                yield hub, unit, event
+            self._telling.popleft()
 
     def counters(self) -> dict[str, int]:
         """Everything counted, by name."""

@@ -19,7 +19,7 @@ import numpy as np
 
 import gridwire
 from gridwire.grid.models import forecast, normal
-from gridwire.grid.models.dataset import Dataset, Loads, TooLittleData
+from gridwire.grid.models.dataset import Dataset, Loads, TooLittleData, at_units
 from gridwire.grid.models.forecast import ForecastModel, Sample
 from gridwire.grid.models.metrics import Score
 from gridwire.grid.models.package import Arrays, InvalidModel, Manifest, digest, pack, pieces_of, version_of
@@ -139,34 +139,37 @@ def _forecast_of(loads: Loads, data: Dataset, zone: str) -> tuple[ForecastModel,
     kept = np.flatnonzero(np.isfinite(loads.load_kw).mean(axis=0) >= KNOWN_SHARE)
     if not len(kept):
         raise TooLittleData(f"no {loads.level} has {KNOWN_SHARE:.0%} of its hours complete")
-    temperature = data.temperature_of_units(loads.level)[:, kept].astype(np.float32)
-    sample = Sample(loads.first_hour, loads.load_kw[:, kept], temperature, zone)
     window = int(min(max(TEST_SHARE * rows, TEST_DAYS_MIN * 24), TEST_DAYS_MAX * 24))
     test, calibration = rows - window, rows - 2 * window
-    tested = forecast.calibrate(forecast.fit(sample, 0, calibration), sample, calibration, test)
-    metrics = score(tested, sample, calibration, test, rows)
-    final = forecast.fit(sample, 0, rows)
-    spread = forecast.calibrate(tested, sample, calibration, rows)
-    ids = tuple(loads.ids[row] for row in kept.tolist())
-    known = float(np.isfinite(sample.temperature_c).mean()) if sample.temperature_c.size else 0.0
-    metrics |= {
-        "units_left_out": len(loads.ids) - len(kept), "units_naive": int(spread.naive.sum()),
+    result, parts, known = Score(len(kept)), [], 0.0
+    for block in forecast.blocks(len(kept)):
+        units = kept[block]
+        of_units = at_units(data.temperature_c[loads.level], loads.station_of_unit[units]).astype(np.float32)
+        sample = Sample(loads.first_hour, loads.load_kw[:, units], of_units, zone)
+        tested = forecast.calibrate(forecast.fit(sample, 0, calibration), sample, calibration, test)
+        score(result, tested, sample, calibration, test, rows)
+        final = forecast.fit(sample, 0, rows)
+        spread = forecast.calibrate(tested, sample, calibration, rows)
+        ids = tuple(loads.ids[row] for row in units.tolist())
+        parts.append(ForecastModel(ids, final.scale, final.coefficients, spread.naive, spread.quantiles, zone))
+        known += float(np.isfinite(of_units).mean()) * len(units) / len(kept)
+    model = ForecastModel.joined(parts)
+    metrics = result.metrics() | {
+        "units_left_out": len(loads.ids) - len(kept), "units_naive": int(model.naive.sum()),
         "weather_share": round(known, 4), "test_days": round(window / 24, 1),
     }  # fmt: skip
-    return ForecastModel(ids, final.scale, final.coefficients, spread.naive, spread.quantiles, zone), metrics
+    return model, metrics
 
 
-def score(model: ForecastModel, sample: Sample, calibration: int, test: int, end: int) -> dict[str, Any]:
-    """Metrics over the hours `[test, end)` beside seasonal naive with quantiles of `[calibration, test)`."""
+def score(found: Score, model: ForecastModel, sample: Sample, calibration: int, test: int, end: int) -> None:
+    """Score the hours `[test, end)` beside seasonal naive with quantiles of `[calibration, test)`."""
     nothing = ForecastModel(
         model.ids, model.scale, np.zeros_like(model.coefficients), model.naive, model.quantiles, model.zone
     )
     naive = forecast.calibrate(nothing, sample, calibration, test)
-    found = Score(len(model.scale))
     for row in sample.issues(test, end, TEST_STEP_H):
         history = sample.history(row)
         found.add(sample.outcome(row), model.forecast(history)[0], naive.forecast(history)[0])
-    return found.metrics()
 
 
 # -- weather normalisation ----------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading import timestamp_us
 from gridwire.grid.watch.base import Detector, SeenLoads, SeenWeather
 from gridwire.grid.watch.hours import HOUR_US, Hour, LoadHours, StationHours, in_time
+from gridwire.grid.watch.peers import PEERS_MIN, Peers
+from gridwire.grid.watch.profiles import Profiles
 from gridwire.grid.watch.response import Response, ResponseModel
 from gridwire.grid.watch.shifts import Changes, Cusum
 from gridwire.grid.watch.told import from_json, to_json
@@ -43,18 +45,6 @@ SETTLE_DAYS: Final = 14
 NETWORK: Final = -1
 """Row of the network as a whole."""
 
-PEERS_MIN: Final = 8
-"""Units from which on their median says what all have in common."""
-
-SOLAR_MIN: Final = 5
-"""The same for those with panels."""
-
-FACTOR_FADE: Final = 1 - 1 / 60
-"""How fast what units have in common is forgotten."""
-
-PRIOR_DAYS: Final = 10.0
-"""Days for which it is believed that a unit does as the median unit does."""
-
 WAITING_MAX: Final = 1_000_000
 """Facts that wait to be looked at: 40 MB."""
 
@@ -63,9 +53,6 @@ UNSURE_DAYS: Final = 10
 
 DAY_HOURS_MIN: Final = 22
 """Complete hours a day must have: one more may be missing than in spring, when a day has 23."""
-
-_FAST, _SLOW = 1 / 5, 1 / 45
-"""Weights of a new workday in the two profiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +137,10 @@ class Units:
         self.cusums = [Cusum(units, settings.slack, settings.threshold, settings.learn_days) for _ in range(2)]
         self.network = Cusum(1, settings.slack, settings.threshold, settings.learn_days)
         self.scale = np.zeros(units)
-        self.spread = np.zeros((units, 2))
-        self.factors = np.zeros((2, 2, 2))
-        self.loadings = np.zeros((units, 2, 2))
-        self.fast, self.slow = np.full((24, units), np.nan), np.full((24, units), np.nan)
-        self.moved = np.zeros(units, np.int64)
-        self.workdays = np.zeros(units, np.int64)
+        self.peers = Peers(units, targets=2)
+        self.profiles = Profiles(
+            units, settings.learn_days, settings.peak_hours_least, settings.peak_gain_least, settings.peak_days
+        )
         self.skipped = 0
         self.open: dict[tuple[int, int], _Open] = {}
         self.day: _Day | None = None
@@ -186,7 +171,7 @@ class Units:
         self.scale[first] = np.abs(values[first, MEAN])
         innovations[days < UNSURE_DAYS] = np.nan
         yield from self._common(on, innovations)
-        innovations = self._beside_peers(innovations)
+        innovations = self.peers.beside(innovations, self.profiles.slow)
         yield from self._settle(on, innovations)
         for target in (MEAN, PEAK):
             changes = self.cusums[target].step(innovations[:, target], on.toordinal())
@@ -195,41 +180,6 @@ class Units:
         self.model.learn(np.where(calm[:, None], values, np.nan), temperature_c, weekend)
         if not weekend:
             yield from self._peak_time(on, day)
-
-    def _beside_peers(self, innovations: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is left of innovations when what is common to all units is taken out.
-
-        Holidays, seasons and weather that nobody measured move everybody, and the sun moves those with panels most. Two
-        factors are known of a day: the score of the median unit, and that of the median unit with less load at noon
-        than else. How much of each a unit follows is learnt. A change of one unit is in neither.
-        """
-        rows = np.flatnonzero(np.isfinite(innovations).all(axis=1))
-        if len(rows) < PEERS_MIN:
-            return innovations
-        fresh = self.spread[rows] == 0.0
-        size = np.abs(innovations[rows])
-        limited = np.where(fresh, size, np.minimum(size, 4.0 * self.spread[rows]))
-        self.spread[rows] = np.where(fresh, size, self.spread[rows] + 0.05 * (limited - self.spread[rows]))
-        score = np.clip(innovations[rows] / np.maximum(self.spread[rows], 1e-9), -4.0, 4.0)
-        factors = np.stack([np.median(score, axis=0), self._solar(rows, score)])
-        found = innovations.copy()
-        for target in (MEAN, PEAK):
-            f = factors[:, target]
-            # Without anything learnt a unit follows the median unit as it is.
-            prior = np.array([PRIOR_DAYS, 0.0])
-            gram = self.factors[target] + PRIOR_DAYS * np.eye(2)
-            own = np.linalg.solve(gram, (self.loadings[rows, target] + prior).T).T
-            found[rows, target] -= own @ f * self.spread[rows, target]
-            self.factors[target] = FACTOR_FADE * self.factors[target] + np.outer(f, f)
-            self.loadings[rows, target] = FACTOR_FADE * self.loadings[rows, target] + score[:, target, None] * f
-        return found
-
-    def _solar(self, rows: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
-        """**Shape** `[2]`: score of the median unit with less load at noon than else, 0 if there are too few."""
-        profile = self.slow[:, rows]
-        with np.errstate(invalid="ignore"):
-            solar = profile[10:15].mean(axis=0) < 0.7 * profile.mean(axis=0)
-        return np.median(score[solar], axis=0) if solar.sum() >= SOLAR_MIN else np.zeros(2)
 
     def _common(self, on: date, innovations: NDArray[np.float64]) -> Iterator[Finding]:
         """A change of the median unit: of the whole network."""
@@ -300,30 +250,18 @@ class Units:
             yield _changed(open_.finding, FindingState.CLOSED, evidence, timestamp_us(ended))
 
     def _peak_time(self, on: date, day: _Day) -> Iterator[Finding]:
-        whole = day.hours >= DAY_HOURS_MIN
-        known = np.isfinite(day.profile) & whole
-        for profile, weight in ((self.fast, _FAST), (self.slow, _SLOW)):
-            fresh = known & np.isnan(profile)
-            profile[fresh] = day.profile[fresh]
-            profile[known] += weight * (day.profile[known] - profile[known])
-        self.workdays += whole
-        ready = np.flatnonzero(whole & np.isfinite(self.slow).all(axis=0) & (self.workdays >= self.settings.learn_days))
-        fast, slow = _beside_others(_smooth(self.fast[:, ready]), _smooth(self.slow[:, ready]))
-        found = _moves(fast, slow, self.settings.peak_gain_least)
-        moved = np.abs(found.hours) >= self.settings.peak_hours_least
-        self.moved[ready] = np.where(moved, self.moved[ready] + 1, 0)
-        for each in np.flatnonzero(self.moved[ready] == self.settings.peak_days).tolist():
-            row = int(ready[each])
+        found = self.profiles.learn(day.profile, day.hours >= DAY_HOURS_MIN)
+        days = self.settings.peak_days
+        for at, row in enumerate(found.rows.tolist()):
+            likeness, unmoved = float(found.likeness[at]), float(found.unmoved[at])
             evidence = {
-                "hour_before": int(found.before[each]), "hour_after": int(found.now[each]),
-                "moved_hours": int(found.hours[each]), "peak_kw": round(float(self.fast[:, row].max()), 3),
-                "likeness_pct": round(100 * float(found.likeness[each]), 1),
-                "likeness_unmoved_pct": round(100 * float(found.unmoved[each]), 1), "days": self.settings.peak_days,
+                "hour_before": int(found.before[at]), "hour_after": int(found.now[at]),
+                "moved_hours": int(found.hours[at]), "peak_kw": round(float(found.peak_kw[at]), 3),
+                "likeness_pct": round(100 * likeness, 1), "likeness_unmoved_pct": round(100 * unmoved, 1), "days": days,
             }  # fmt: skip
-            confidence = min(0.99, 0.5 + float(found.likeness[each] - found.unmoved[each]))
-            self.slow[:, row] = self.fast[:, row]
             if (PEAK_TIME, row) not in self.open:
-                yield self._opened(PEAK_TIME, row, on.toordinal() - self.settings.peak_days, confidence, evidence)
+                confidence = min(0.99, 0.5 + likeness - unmoved)
+                yield self._opened(PEAK_TIME, row, on.toordinal() - days, confidence, evidence)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
@@ -331,7 +269,7 @@ class Units:
             "date": self.date.isoformat(), "skipped": self.skipped,
             "open": [[*key, to_json(o.finding).decode(), o.until, o.innovations] for key, o in self.open.items()],
         }  # fmt: skip
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays: dict[str, NDArray[Any]] = {"scale": self.scale}
         arrays["notes"] = np.frombuffer(json.dumps(notes).encode(), np.uint8)
         for prefix, part in self._parts():
             arrays |= {f"{prefix}.{name}": array for name, array in part.to_arrays().items()}
@@ -339,10 +277,9 @@ class Units:
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a snapshot. Raises ValueError or KeyError when it does not fit."""
-        for name in _ARRAYS:
-            if arrays[name].shape != getattr(self, name).shape:
-                raise ValueError("snapshot of another network")
-            setattr(self, name, arrays[name].copy())
+        if arrays["scale"].shape != self.scale.shape:
+            raise ValueError("snapshot of another network")
+        self.scale = arrays["scale"].copy()
         notes = json.loads(arrays["notes"].tobytes())
         self.date, self.skipped = date.fromisoformat(notes["date"]), notes["skipped"]
         self.open = {
@@ -355,58 +292,13 @@ class Units:
 
     def _parts(self) -> list[tuple[str, Any]]:
         parts = [("hours", self.hours), ("model", self.model), ("mean", self.cusums[MEAN]), ("peak", self.cusums[PEAK])]
-        parts.append(("network", self.network))
+        parts += [("network", self.network), ("peers", self.peers), ("profiles", self.profiles)]
         return [*parts, ("day", self.day)] if self.day is not None else [*parts]
-
-
-_ARRAYS: Final = ("scale", "spread", "factors", "loadings", "fast", "slow", "moved", "workdays")
 
 
 def below(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     """The arrays whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _smooth(profile: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (np.roll(profile, 1, axis=0) + profile + np.roll(profile, -1, axis=0)) / 3.0
-
-
-def _beside_others(
-    fast: NDArray[np.float64], slow: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(fast without what changed for everybody, slow): a season moves the peaks of all. **Shape** `[24, n]`."""
-    if fast.shape[1] < PEERS_MIN:
-        return fast, slow
-    size = np.maximum(np.abs(slow).mean(axis=0), 1e-9)
-    return fast - np.median((fast - slow) / size, axis=1)[:, None] * size, slow
-
-
-@dataclass(frozen=True, slots=True)
-class _Moves:
-    """**Shape** `[n]`. `hours`: by which a profile moved, 0 if it did not. `before`, `now`: hours of its peak.
-    `likeness`: correlation with the old profile moved by `hours`. `unmoved`: with the old profile as it was."""
-
-    hours: NDArray[np.int64]
-    before: NDArray[np.int64]
-    now: NDArray[np.int64]
-    likeness: NDArray[np.float64]
-    unmoved: NDArray[np.float64]
-
-
-def _moves(fast: NDArray[np.float64], slow: NDArray[np.float64], gain_least: float) -> _Moves:
-    """By how many hours each profile moved: that shift at which it is most like the old one, if that says enough.
-
-    The hour of the maximum alone says little: of two peaks now this, now that one is a little higher.
-    """
-    a, b = fast - fast.mean(axis=0), slow - slow.mean(axis=0)
-    size = np.maximum(np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0)), 1e-12)
-    lags = np.arange(-11, 13)
-    likeness = np.stack([(a * np.roll(b, lag, axis=0)).sum(axis=0) / size for lag in lags])
-    best = likeness.argmax(axis=0)
-    at = np.arange(fast.shape[1])
-    unmoved = likeness[11]
-    sure = likeness[best, at] - unmoved >= gain_least
-    return _Moves(np.where(sure, lags[best], 0), slow.argmax(axis=0), fast.argmax(axis=0), likeness[best, at], unmoved)
 
 
 def _confidence(standard_errors: float) -> float:
@@ -423,7 +315,7 @@ def _changed(finding: Finding, state: FindingState, evidence: dict[str, Any], en
 
 
 class DemandDetector(Detector):
-    """See the module. State: some 5 KB a unit, of which 1.5 KB are open hours."""
+    """See the module. State: 3.4 KB a unit, of which 1.5 KB are open hours."""
 
     name = "demand"
 

@@ -51,7 +51,8 @@ _EVENT: Final = (
 )
 _WEATHER: Final = (
     JsonField("station", "text", required=True),
-    JsonField("ts", "timestamp_us", required=True),
+    JsonField("ts", "timestamp_us"),
+    JsonField("ts_end", "timestamp_us"),
     JsonField("temperature_c", "decimal"),
     JsonField("wind_gust_ms", "decimal"),
 )
@@ -152,10 +153,13 @@ class Decoders:
     def _weather(self, batch: ColumnBatch, received_us: _Received) -> tuple[SeenWeather, _Rows]:
         json = self._weather_json.decode(batch.columns)
         lengths = json.text("station")[1]
-        rows = np.flatnonzero((json.status == 0) & (lengths > 0) & (lengths <= STATION_MAX))
+        told = json.valid("ts")
+        ts_us = np.where(told, json.timestamp_us("ts"), json.timestamp_us("ts_end"))
+        good = (json.status == 0) & (told | json.valid("ts_end")) & (lengths > 0) & (lengths <= STATION_MAX)
+        rows = np.flatnonzero(good)
         seen = SeenWeather(
             stations=[text or "" for text in json.texts("station", rows)],
-            ts_us=json.timestamp_us("ts")[rows],
+            ts_us=ts_us[rows],
             temperature_c=_believed(json, "temperature_c")[rows],
             wind_gust_ms=_believed(json, "wind_gust_ms")[rows],
             received_us=received_us[rows],
