@@ -65,13 +65,15 @@ def run(points: int, directory: Path) -> dict[str, Any]:
     try:
         reached = meters.await_groups(hub, begun_s)
         memory = meters.memory(hub)
+        told = {"meters": points, "readings": count, "seconds": reached, "memory": memory}
+        report(told)
+        found = meters.summed(directory / "data", FIRST_S + INTERVALS * meters.INTERVAL_S)
     finally:
         hub.stop()
-    found = meters.summed(directory / "data", FIRST_S + INTERVALS * meters.INTERVAL_S)
     rows = int(query(directory / "data" / "lake", "select count(*) from readings", timeout_s=300).rows[0][0])
     if (found[0], rows) != (watt_hours, count):
         raise SystemExit(f"sums and rows are {found[0]} Wh and {rows}, sent were {watt_hours} Wh and {count}")
-    return {"meters": points, "readings": count, "seconds": reached, "memory": memory}
+    return told
 
 
 def main() -> None:
@@ -85,7 +87,6 @@ def main() -> None:
     for _ in range(options.rounds):
         with support.scratch("day") as directory:
             found.append(run(options.meters or (50_000 if options.quick else 500_000), directory))
-        report(found[-1])
     support.print_result(about | {"runs": found, "rows": rows(found)})
 
 
