@@ -127,7 +127,7 @@ class _Unfinished:
             devices = self._network(())
             check_devices(devices)
             self._points = columns_for(devices)
-        for point in points:
+        for point in {point.expects: point for point in points}.values():
             check_expected(point)
         try:
             self._points.extend(points)

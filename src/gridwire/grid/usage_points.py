@@ -1,6 +1,6 @@
 """Millions of usage points as columns: what a large network model holds in place of an object for each.
 
-An object with its id takes 140 bytes, a row here 13 and the bytes of the id.
+An object with its id takes 140 bytes, a row here 20 and the bytes of the id.
 """
 
 from __future__ import annotations
@@ -66,27 +66,31 @@ class UsagePoints(Sequence["UsagePoint"]):
         self._feeder_at = {id: i for i, id in enumerate(self._feeders)}
         # The transformer of each feeder, -1: it feeds several.
         self._above = array("i", feeders.values())
-        self._transformer, self._feeder, self._kind = array("i"), array("i"), array("H")
+        self._transformer, self._feeder, self._kind = array("i"), array("i"), array("i")
         self._kinds: dict[tuple[str, ...], int] = {}
 
     def extend(self, points: Sequence[UsagePoint]) -> None:
-        """Add usage points.
+        """Add usage points, all or none.
 
         Raises:
             KeyError: one names a transformer or feeder that there is not. ValueError: one is not under its feeder's
             transformer, or has no id.
         """
-        if not all(point.id for point in points):
+        transformer = [self._transformer_at[point.transformer] for point in points]
+        feeder = [self._feeder_at[point.feeder] for point in points]
+        above = self._above
+        for at, (mine, line) in enumerate(zip(transformer, feeder, strict=True)):
+            if above[line] != mine and above[line] != -1:
+                raise ValueError(f"usage point {points[at].id!r} is not under the transformer of its feeder")
+        ids = [point.id for point in points]
+        if not all(ids):
             raise ValueError("a usage point has no id")
-        self._transformer.extend(self._transformer_at[point.transformer] for point in points)
-        self._feeder.extend(self._feeder_at[point.feeder] for point in points)
-        for at in range(len(self.ids), len(self.ids) + len(points)):
-            if self._above[self._feeder[at]] not in (-1, self._transformer[at]):
-                raise ValueError(
-                    f"usage point {points[at - len(self.ids)].id!r} is not under the transformer of its feeder"
-                )
-        self._kind.extend(self._kinds.setdefault(point.expects, len(self._kinds)) for point in points)
-        self.ids.extend([point.id for point in points])
+        for expects in dict.fromkeys(point.expects for point in points):
+            self._kinds.setdefault(expects, len(self._kinds))
+        self._transformer.extend(transformer)
+        self._feeder.extend(feeder)
+        self._kind.extend([self._kinds[point.expects] for point in points])
+        self.ids.extend(ids)
 
     def __len__(self) -> int:
         return len(self.ids)
