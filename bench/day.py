@@ -55,7 +55,7 @@ def fill(directory: Path, points: int) -> tuple[int, int]:
 
 
 def run(points: int, directory: Path) -> dict[str, Any]:
-    """One day; seconds by what was reached, memory by process."""
+    """One day; seconds by what was reached, what each process used."""
     from gridwire.capture.sql import query
 
     count, watt_hours = fill(directory, points)
@@ -64,8 +64,8 @@ def run(points: int, directory: Path) -> dict[str, Any]:
     hub = support.Hub(directory, "--partitions", str(PARTITIONS))
     try:
         reached = meters.await_groups(hub, begun_s)
-        memory = meters.memory(hub)
-        told = {"meters": points, "readings": count, "seconds": reached, "memory": memory}
+        used = meters.processes(hub)
+        told = {"meters": points, "readings": count, "seconds": reached, "processes": used}
         report(told)
         found = meters.summed(directory / "data", FIRST_S + INTERVALS * meters.INTERVAL_S)
     finally:
@@ -99,7 +99,7 @@ def report(told: dict[str, Any]) -> None:
             f"{rate / RECORD_READINGS_S:.1f} times the record; "
             f"extrapolated, {DAY_READINGS:,} would take {DAY_READINGS / rate:,.0f} s"
         )
-    print("  ".join(f"{name} {value / 1e6:,.0f} MB" for name, value in told["memory"].items()), flush=True)
+    print(meters.processes_text(told["processes"]), flush=True)
 
 
 def rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
