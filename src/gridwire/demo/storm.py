@@ -44,7 +44,7 @@ COOLING_SHARE: Final = 0.4
 COOLING_PER_C: Final = 0.05
 COMFORT_C: Final = 24.0
 OVERLOAD: Final = 1.4
-"""The highest load of the transformer that ages, of its rating."""
+"""The highest load of the transformer that ages, of its rating; cooling comes on top."""
 
 VOLTAGE_EVERY: Final = 5
 NOMINAL_V: Final = 230.0
@@ -92,7 +92,7 @@ class Storm:
         """(file, line) of what holds from the beginning on."""
         name = self._index.transformer_ids[self.overloaded]
         since = rfc3339((self._day_start_s(0) + NOON) * _US)
-        yield "transformers", {"transformer": name, "kind": "overload", "from": since, "rating_share": OVERLOAD}
+        yield "transformers", {"transformer": name, "kind": "overload", "from": since, "rating_share_least": OVERLOAD}
         yield "shifts", {"transformer": name, "kind": "growth", "from": since, "factor": round(self.growth, 3)}
         cooling = [self._network.usage_points[at].id for at in np.flatnonzero(self._cools).tolist()]
         yield "shifts", {"kind": "cooling", "from": since, "per_c": COOLING_PER_C, "usage_points": cooling}
