@@ -55,7 +55,7 @@ def fill(directory: Path, points: int) -> tuple[int, int]:
 
 
 def run(points: int, directory: Path) -> dict[str, Any]:
-    """One day; seconds by what was reached, memory by process."""
+    """One day; seconds by what was reached, what each process used."""
     from gridwire.capture.sql import query
 
     count, watt_hours = fill(directory, points)
@@ -64,14 +64,16 @@ def run(points: int, directory: Path) -> dict[str, Any]:
     hub = support.Hub(directory, "--partitions", str(PARTITIONS))
     try:
         reached = meters.await_groups(hub, begun_s)
-        memory = meters.memory(hub)
+        used = meters.processes(hub)
+        told = {"meters": points, "readings": count, "seconds": reached, "processes": used}
+        report(told)
+        found = meters.summed(directory / "data", FIRST_S + INTERVALS * meters.INTERVAL_S)
     finally:
         hub.stop()
-    found = meters.summed(directory / "data", FIRST_S + INTERVALS * meters.INTERVAL_S)
     rows = int(query(directory / "data" / "lake", "select count(*) from readings", timeout_s=300).rows[0][0])
     if (found[0], rows) != (watt_hours, count):
         raise SystemExit(f"sums and rows are {found[0]} Wh and {rows}, sent were {watt_hours} Wh and {count}")
-    return {"meters": points, "readings": count, "seconds": reached, "memory": memory}
+    return told
 
 
 def main() -> None:
@@ -85,7 +87,6 @@ def main() -> None:
     for _ in range(options.rounds):
         with support.scratch("day") as directory:
             found.append(run(options.meters or (50_000 if options.quick else 500_000), directory))
-        report(found[-1])
     support.print_result(about | {"runs": found, "rows": rows(found)})
 
 
@@ -98,7 +99,7 @@ def report(told: dict[str, Any]) -> None:
             f"{rate / RECORD_READINGS_S:.1f} times the record; "
             f"extrapolated, {DAY_READINGS:,} would take {DAY_READINGS / rate:,.0f} s"
         )
-    print("  ".join(f"{name} {value / 1e6:,.0f} MB" for name, value in told["memory"].items()), flush=True)
+    print(meters.processes_text(told["processes"]), flush=True)
 
 
 def rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -203,16 +203,24 @@ def _reached(hub: support.Hub, group: str, ends: dict[int, int]) -> bool:
     return all(end == 0 or behind.get(partition, end) == 0 for partition, end in ends.items())
 
 
-def memory(hub: support.Hub) -> dict[str, int]:
-    """Bytes of their own (without files they map) of the hub and of each of its workers, by what they are."""
+def processes(hub: support.Hub) -> dict[str, dict[str, float]]:
+    """Of the hub and each kind of worker: `bytes` of its own (without files it maps), `cpu_s` since its start."""
     import psutil
 
-    found = {"hub": int(psutil.Process(hub.process.pid).memory_full_info().uss)}
-    for child in psutil.Process(hub.process.pid).children(recursive=True):
-        words = child.cmdline()
-        name = words[words.index("worker") + 1] if "worker" in words[:-1] else "other"
-        found[name] = found.get(name, 0) + int(child.memory_full_info().uss)
+    root = psutil.Process(hub.process.pid)
+    found: dict[str, dict[str, float]] = {}
+    for process in [root, *root.children(recursive=True)]:
+        words, times = process.cmdline(), process.cpu_times()
+        name = words[words.index("worker") + 1] if "worker" in words[:-1] else "hub" if process == root else "other"
+        sums = found.setdefault(name, {"bytes": 0, "cpu_s": 0})
+        sums["bytes"] += process.memory_full_info().uss
+        sums["cpu_s"] += times.user + times.system
     return found
+
+
+def processes_text(found: dict[str, dict[str, float]]) -> str:
+    """One line."""
+    return "  ".join(f"{name} {row['bytes'] / 1e6:,.0f} MB {row['cpu_s']:.1f} CPU s" for name, row in found.items())
 
 
 def summed(data: Path, ts_end_s: int) -> tuple[int, int]:

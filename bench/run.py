@@ -30,6 +30,8 @@ BENCHES: Final = (
     "growth",
     "columnar_read",
     "readings_pipeline",
+    "burst",
+    "day",
     "functions",
     "kafka_columnar",
     "kafka_workers",

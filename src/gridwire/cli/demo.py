@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gridwire import config
 from gridwire.cli.output import print_fields, say
 from gridwire.cli.up import event_hubs_text
 from gridwire.core.errors import GridwireError
+
+if TYPE_CHECKING:
+    from gridwire.demo.storm import TruthFiles
 
 _START_S = 30.0
 _STOP_S = 40.0
@@ -42,7 +45,8 @@ def demo(
     http_port: str = "8700",
     broker: str = config.EMBEDDED,
 ) -> int:
-    """Start a hub with a live demo utility: real load profiles on a real network, real meter frames.
+    """Start a hub with a live demo utility: real load profiles on a real network, real meter frames, a heat wave, and a
+    storm every afternoon of the grid's time, with the truth about it in DATA/truth.
 
     Runs until Ctrl-C and keeps its data; started again, it goes on where it was. With --seconds it ends by itself and
     says what it processed, and whether the live sums, the lake and an independent calculation agree.
@@ -151,13 +155,17 @@ def _durability(hub: RunningHub) -> str:
 
 
 def _run(hub: RunningHub, data: Path, built: Any, seconds: float | None, pace: float, stop: threading.Event) -> int:
+    from gridwire.demo import utility
     from gridwire.demo.replay import run_replay
+    from gridwire.demo.storm import Storm, TruthFiles, stormy
 
     watcher = threading.Thread(target=_stop_with, args=(hub.process, stop), daemon=True)
     watcher.start()
+    storm = Storm(built.network, built.profiles, utility.START_INTERVAL)
     truth = run_replay(
-        hub.kafka, hub.http, built.network, built.profiles, pace_s=pace, seconds=seconds, stop=stop, report=_Reporter()
-    )
+        hub.kafka, hub.http, built.network, stormy(built.profiles, storm), pace_s=pace, seconds=seconds, stop=stop,
+        report=_Reporter(TruthFiles(data / "truth", storm)), storm=storm,
+    )  # fmt: skip
     if seconds is None or stop.is_set():
         if hub.process.poll() is not None:
             raise GridwireError(f"the hub ended by itself: see {data / 'hub.log'}")
@@ -171,13 +179,15 @@ def _stop_with(process: subprocess.Popen[str], stop: threading.Event) -> None:
 
 
 class _Reporter:
-    """One line now and then about what the utility did."""
+    """One line now and then about what the utility did, and every interruption in the files of the truth."""
 
-    def __init__(self) -> None:
+    def __init__(self, truth: TruthFiles) -> None:
+        self._truth = truth
         self._next_s = 0.0
         self._terminal = sys.stdout.isatty()
 
     def __call__(self, progress: Any) -> None:
+        self._truth.add(progress.step)
         now_s = time.monotonic()
         if now_s < self._next_s:
             return

@@ -24,17 +24,20 @@ Present = Mapping[int, NDArray[np.bool_]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """When n units' readings are sent. `late_share` of them come 1 to LATE_INTERVALS_MAX intervals late."""
+    """When n units' readings are sent. `late_share` of them come 1 to LATE_INTERVALS_MAX intervals late; so do those of
+    units that are `held` (by interval, for so many intervals), because they have no power."""
 
     units: int
     late_share: float = 0.01
     seed: int = 2016
+    held: Callable[[int], NDArray[np.int64]] | None = None
 
     def delays(self, interval: int) -> NDArray[np.int64]:
         """**Shape** `[units]`: how many intervals late each unit's reading of `interval` comes."""
         random = np.random.default_rng((self.seed, interval))
         late = random.random(self.units) < self.late_share
-        return np.where(late, random.integers(1, LATE_INTERVALS_MAX + 1, self.units), 0)
+        delays = np.where(late, random.integers(1, LATE_INTERVALS_MAX + 1, self.units), 0)
+        return delays if self.held is None else np.maximum(delays, self.held(interval))
 
     def due(self, step: int, first: int, present: Present) -> Due:
         """What is sent at `step` and is not `present` yet, when intervals before `first` were never begun."""

@@ -1,6 +1,7 @@
 """Replays the demo utility's year through the Kafka endpoint, one quarter hour after the other, at a visible pace.
 
-    step:  readings due now (a seeded share is late) --+-> hub readings, key = transformer
+    step:  meter events, weather, some voltages ----------> hubs meter.events, weather, readings
+           readings due now (a seeded share is late) --+-> hub readings, key = transformer
            now and then a file of meter frames --------+
                                      damaged ones -----> hub quarantine
            wait until the hub has acknowledged everything, tell the truth, wait for the next step
@@ -26,8 +27,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from numpy.typing import NDArray
 
 from gridwire.core.errors import Unavailable
+from gridwire.core.hubs import METER_EVENTS, WEATHER
 from gridwire.demo import utility
 from gridwire.demo.plan import LATE_INTERVALS_MAX, Due, Plan
+from gridwire.demo.storm import Storm
 from gridwire.demo.truth import IntervalTruth, Truth
 from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import BadFrame, Context
@@ -44,6 +47,8 @@ REOPEN_S: Final = 1.0
 
 _READ_TIMEOUT_S: Final = 30.0
 _WATT_HOUR: Final = -3  # power of ten in kWh
+
+_HUBS: Final = ((READINGS_HUB, None), (METER_EVENTS, None), (QUARANTINE_HUB, 1), (NETWORK_HUB, 1), (WEATHER, 1))
 
 LAST_S: Final = 5.0
 """How long one who is told to stop waits for what is on its way: the hub may have it, so the truth must know."""
@@ -81,9 +86,11 @@ class Replay:
     """The replay itself: no connection, no clock but `now_us`, so that it can be tested step by step."""
 
     def __init__(
-        self, network: Network, profiles: QuarterHours, plan: Plan, *, meters: Mapping[str, str] | None = None
-    ) -> None:
+        self, network: Network, profiles: QuarterHours, plan: Plan, *, meters: Mapping[str, str] | None = None,
+        storm: Storm | None = None,
+    ) -> None:  # fmt: skip
         self.plan = plan
+        self._storm = storm
         self.truth = Truth(network, profiles)
         self._profiles = profiles
         self._transformer_of_point = {unit.id: unit.transformer for unit in network.usage_points}
@@ -140,6 +147,11 @@ class Replay:
                 sink.send(READINGS_HUB, self._keys[unit], event.encode())
             total += len(units)
         return total
+
+    def send_happenings(self, step: int, sink: Sink) -> None:
+        """Queue the meter events, weather and voltages of a step."""
+        for hub, event in self._storm.events(step) if self._storm is not None else ():
+            sink.send(hub, event.key or b"", event.value or b"")
 
     def send_frames(self, step: int, now_us: int, sink: Sink) -> None:
         """Decode the file of meter frames that is due at `step`, if any, and queue what comes out."""
@@ -291,7 +303,7 @@ def publish_network(http_url: str, network: Network) -> None:
     model = to_json(network)
     try:
         with httpx.Client(base_url=http_url, timeout=_READ_TIMEOUT_S, trust_env=False) as client:
-            for name, partitions in ((READINGS_HUB, None), (QUARANTINE_HUB, 1), (NETWORK_HUB, 1)):
+            for name, partitions in _HUBS:
                 body = {"name": name} if partitions is None else {"name": name, "partitions": partitions}
                 answer = client.post("/v1/hubs", json=body)
                 if answer.status_code != httpx.codes.CONFLICT:
@@ -319,6 +331,7 @@ def run_replay(
     trouble: Callable[[str], None] | None = None,
     late_share: float = 0.01,
     seed: int = 2016,
+    storm: Storm | None = None,
 ) -> Truth:
     """Replay until stopped, in this thread.
 
@@ -329,14 +342,15 @@ def run_replay(
         seconds: how long; None is until `stop` is set.
         report: called after every step, in this thread.
         trouble: called with a reason each time the hub was away and the replay starts over.
+        storm: what happens to the utility meanwhile; `profiles` are those of `storm.stormy` then.
 
     Returns:
         What the sums must be. It grows while the replay runs; `report` gets its newest complete interval.
     """
     stop = stop or threading.Event()
     deadline = None if seconds is None else time.monotonic() + seconds
-    plan = Plan(len(network.usage_points), late_share, seed)
-    replay = Replay(network, profiles, plan)
+    plan = Plan(len(network.usage_points), late_share, seed, None if storm is None else storm.held)
+    replay = Replay(network, profiles, plan, storm=storm)
     while not _over(stop, deadline):
         sink: KafkaSink | None = None
         try:
@@ -382,6 +396,7 @@ def _step(
     """Send one step and wait until it is acknowledged; False when stopped before."""
     replay.send(due, sink)
     if frames:
+        replay.send_happenings(step, sink)
         replay.send_frames(step, time.time_ns() // 1000, sink)
     if not sink.flush(stop):
         return False

@@ -1,6 +1,6 @@
 """Millions of usage points as columns: what a large network model holds in place of an object for each.
 
-An object with its id takes 140 bytes, a row here 13 and the bytes of the id.
+An object with its id takes 140 bytes, a row here 20 and the bytes of the id.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from gridwire.grid.network import UsagePoint
 
-KINDS_MAX: Final = 65_536
-"""Different combinations of what is said of usage points: two bytes tell them apart."""
+PLACE_FIELDS: Final = 3
+"""The fields a usage point begins with: id, transformer, feeder."""
 
 CHUNK: Final = 65_536
 """Objects made at a time while walking through all."""
@@ -71,38 +71,39 @@ class UsagePoints(Sequence["UsagePoint"]):
         self._feeder_at = {id: i for i, id in enumerate(self._feeders)}
         # The transformer of each feeder, -1: it feeds several.
         self._above = array("i", feeders.values())
-        self._transformer, self._feeder, self._kind = array("i"), array("i"), array("H")
+        self._transformer, self._feeder, self._kind = array("i"), array("i"), array("i")
         self.kinds: list[UsagePoint] = []
         """What usage points are beside their places: one of each, without id, transformer and feeder."""
-        self._kind_at: dict[UsagePoint, int] = {}
+        self._kind_at: dict[tuple[object, ...], int] = {}
 
     def extend(self, points: Sequence[UsagePoint]) -> None:
-        """Add usage points.
+        """Add usage points, all or none.
 
         Raises:
             KeyError: one names a transformer or feeder that there is not. ValueError: one is not under its feeder's
             transformer, or has no id.
         """
-        if not all(point.id for point in points):
+        transformer = [self._transformer_at[point.transformer] for point in points]
+        feeder = [self._feeder_at[point.feeder] for point in points]
+        above = self._above
+        for at, (mine, line) in enumerate(zip(transformer, feeder, strict=True)):
+            if above[line] != mine and above[line] != -1:
+                raise ValueError(f"usage point {points[at].id!r} is not under the transformer of its feeder")
+        ids = [point.id for point in points]
+        if not all(ids):
             raise ValueError("a usage point has no id")
-        self._transformer.extend(self._transformer_at[point.transformer] for point in points)
-        self._feeder.extend(self._feeder_at[point.feeder] for point in points)
-        for at in range(len(self.ids), len(self.ids) + len(points)):
-            if self._above[self._feeder[at]] not in (-1, self._transformer[at]):
-                raise ValueError(
-                    f"usage point {points[at - len(self.ids)].id!r} is not under the transformer of its feeder"
-                )
-        self._kind.extend(map(self._kind_of, points))
-        self.ids.extend([point.id for point in points])
+        kind = [self._kind_of(point) for point in points]
+        self._transformer.extend(transformer)
+        self._feeder.extend(feeder)
+        self._kind.extend(kind)
+        self.ids.extend(ids)
 
     def _kind_of(self, point: UsagePoint) -> int:
-        plain = structs.replace(point, id="", transformer="", feeder="")
-        known = self._kind_at.get(plain)
+        beside = structs.astuple(point)[PLACE_FIELDS:]
+        known = self._kind_at.get(beside)
         if known is None:
-            if len(self.kinds) >= KINDS_MAX:
-                raise ValueError(f"usage points are of more than {KINDS_MAX} kinds")
-            known = self._kind_at[plain] = len(self.kinds)
-            self.kinds.append(plain)
+            known = self._kind_at[beside] = len(self.kinds)
+            self.kinds.append(structs.replace(point, id="", transformer="", feeder=""))
         return known
 
     def __len__(self) -> int:
