@@ -14,12 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gridwire.broker.port import ColumnBatch
+from gridwire.columnar.decode import decode
+from gridwire.core import batch
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import Rebalanced, Unavailable
 from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.meter_install import MeterInstall
+from gridwire.grid.vee.pipeline import VeePipeline
 from gridwire.grid.vee.stage import VEE, VEE_WHOLE
 from gridwire.grid.worker import LOADS, WorkerSettings, run
 from worker_hub import Crash, Hub
@@ -155,6 +159,18 @@ def test_a_gap_is_estimated_told_and_corrected_by_the_late_reading(tmp_path: Pat
     assert [estimates(hub)["U1", quarter_text(q)]["value"] for q in (20, 22)] == [0.35, 0.35]
     assert facts(hub)[quarter_text(20)]["import_kwh"] == 0.75
     assert hub.values("quarantine") == []
+
+
+def test_the_window_is_counted(tmp_path: Path) -> None:
+    pipeline = VeePipeline(model())
+    hub = Hub(HUBS)
+    fill(hub, range(1, 41), lambda point, quarter: point == "U1" and quarter in (20, 30))
+    data = bytes(batch.encode(hub.log["readings", 0], base_offset=0))
+    (columns,) = decode(data, 0, len(data), from_offset=0).columns
+    pipeline.take([ColumnBatch("readings", 0, columns, len(columns))])
+    pipeline.outputs(0, lambda hub: 1)
+    counts = pipeline.counters()
+    assert [counts[f"vee_window_{name}"] for name in ("due", "missing", "estimated")] == [3 * 35, 2, 2]
 
 
 def test_a_late_reading_of_the_estimated_value_is_told_as_measured(tmp_path: Path) -> None:

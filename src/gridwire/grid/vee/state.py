@@ -107,6 +107,8 @@ class VeeState:
         self.newest_day = self.newest_slot = self.first_slot = -1
         self._judged_at = (-1, -1)
         self.silent = False
+        self.window_counts = {"due": 0, "missing": 0, "estimated": 0}
+        """Intervals of the judged days: whose readings should be here, those that are not, and those estimated."""
         self._leaving: list[Changes] = []
         self._power: dict[int, set[tuple[int, bool]]] = {}
 
@@ -179,11 +181,15 @@ class VeeState:
         out, self._leaving = self._leaving, []
         if self.newest_day < 0:
             return out
-        if self._judged_at != (self.newest_slot, self.newest_day):
+        moved = self._judged_at != (self.newest_slot, self.newest_day)
+        if moved:
             self._dirty[:] = 1  # more is due, days may have closed
         self._judged_at = (self.newest_slot, self.newest_day)
         self._find_storms()
-        return out + [changes for changes in self._judge() if len(changes)]
+        out += [changes for changes in self._judge() if len(changes)]
+        if moved:
+            self._count_window()
+        return out
 
     def _judge(self) -> Iterator[Changes]:
         touched = np.zeros(len(self._served), bool)
@@ -419,6 +425,18 @@ class VeeState:
         if changed.any():
             self._dirty[energies][changed[channel.areas[energies]]] = 1
             self._storm = found
+
+    def _count_window(self) -> None:
+        """How complete the judged days are, as of the newest interval that came."""
+        energies = slice(0, self.channels.energies)
+        served = int(np.count_nonzero(self._served[self.channels.transformers[energies]]))
+        slots = max(0, self.due - max(self.judged, self.first_slot))
+        failed, codes = self._told_failed[:, energies], self._told_estimates[:, energies]
+        missing = int(np.count_nonzero(failed & np.uint32(1 << BY_NAME["missing_quantity"].bit)))
+        estimated = (codes > TAKEN_BACK) & (codes & (1 << _METHOD_BITS) - 1 != DERIVED)
+        self.window_counts = {
+            "due": served * slots, "missing": missing, "estimated": int(np.count_nonzero(estimated)),
+        }  # fmt: skip
 
     @property
     def storms(self) -> int:
