@@ -14,12 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gridwire.broker.port import ColumnBatch
+from gridwire.columnar.decode import decode
+from gridwire.core import batch
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import Rebalanced, Unavailable
 from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.meter_install import MeterInstall
+from gridwire.grid.vee.pipeline import VeePipeline
 from gridwire.grid.vee.stage import VEE, VEE_WHOLE
 from gridwire.grid.worker import LOADS, WorkerSettings, run
 from worker_hub import Crash, Hub
@@ -91,8 +95,12 @@ def done(hub: Hub, stage: Stage) -> bool:
     return all(hub.committed.get((group, place), 0) == count for place, count in read.items())
 
 
+def stage_of(hub: Hub) -> Stage:
+    return VEE_WHOLE if ("meter.events", 0) in hub.log else VEE
+
+
 def run_both(hub: Hub, directory: Path, **options: Any) -> None:
-    work(hub, directory, VEE, **options)
+    work(hub, directory, stage_of(hub), **options)
     work(hub, directory, LOADS, **options)
 
 
@@ -151,6 +159,18 @@ def test_a_gap_is_estimated_told_and_corrected_by_the_late_reading(tmp_path: Pat
     assert [estimates(hub)["U1", quarter_text(q)]["value"] for q in (20, 22)] == [0.35, 0.35]
     assert facts(hub)[quarter_text(20)]["import_kwh"] == 0.75
     assert hub.values("quarantine") == []
+
+
+def test_the_window_is_counted(tmp_path: Path) -> None:
+    pipeline = VeePipeline(model())
+    hub = Hub(HUBS)
+    fill(hub, range(1, 41), lambda point, quarter: point == "U1" and quarter in (20, 30))
+    data = bytes(batch.encode(hub.log["readings", 0], base_offset=0))
+    (columns,) = decode(data, 0, len(data), from_offset=0).columns
+    pipeline.take([ColumnBatch("readings", 0, columns, len(columns))])
+    pipeline.outputs(0, lambda hub: 1)
+    counts = pipeline.counters()
+    assert [counts[f"vee_window_{name}"] for name in ("due", "missing", "estimated")] == [3 * 35, 2, 2]
 
 
 def test_a_late_reading_of_the_estimated_value_is_told_as_measured(tmp_path: Path) -> None:
@@ -246,8 +266,12 @@ def stream(source: random.Random, quarters: int = 120) -> list[bytes]:
 
 
 def new_hub(shared: bool) -> Hub:
-    hub = Hub({**HUBS, "grid.feeder-parts": 1} if shared else HUBS)
+    """Where a worker has whole hubs, it reads what meters tell of their power as well."""
+    hub = Hub({**HUBS, "grid.feeder-parts": 1} if shared else {**HUBS, "meter.events": 1})
     hub.shared = shared
+    for quarter, kind in () if shared else ((11, "POWER_RESTORED"), (3, "LAST_GASP"), (60, "LAST_GASP")):
+        event = {"usage_point": "U1", "ts_event": quarter_text(quarter), "kind": kind}
+        hub.append("meter.events", json.dumps(event).encode())
     hub.append("grid.network", network.to_json(two_transformers()))
     return hub
 
@@ -287,9 +311,9 @@ def test_crashes_change_nothing(
         hub.step = crashing(plan, Unavailable if lose else Crash)
         for part in (values[: len(values) // 2], values[len(values) // 2 :]):
             send(hub, part)
-            through_crashes(hub, Path(directory), VEE, **options)
+            through_crashes(hub, Path(directory), stage_of(hub), **options)
             through_crashes(hub, Path(directory), LOADS, **options)
-        through_crashes(hub, Path(directory), VEE, **options)
+        through_crashes(hub, Path(directory), stage_of(hub), **options)
         through_crashes(hub, Path(directory), LOADS, **options)
     assert tables(hub) == expected
     assert not repeated(hub)

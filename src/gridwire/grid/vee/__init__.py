@@ -5,6 +5,7 @@ config.py       which settings hold for which class of usage points
 calendar.py     local days of 23, 24 and 25 hours, and which day is like which
 window.py       the readings of some channels as a matrix of intervals
 validation.py, estimation.py    the rules themselves, vectorised over channels
+channels.py     what a network model expects
 state.py        what the stage knows: every reading of the last days
 pipeline.py     readings in, verdicts and estimates out
 """

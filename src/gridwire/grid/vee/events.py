@@ -25,8 +25,9 @@ from gridwire.core.batch import Event
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading import DERIVED_QUALITY, ESTIMATED_FLAG, TAKEN_BACK, Reading, reading_json, rfc3339
 from gridwire.grid.reading_types import BY_ID, Accumulation
+from gridwire.grid.vee.channels import Channels
 from gridwire.grid.vee.rules import ESTIMATION, VALIDATION
-from gridwire.grid.vee.state import DERIVED, STORM_BIT, Changes, Channels
+from gridwire.grid.vee.state import DERIVED, STORM_BIT, Changes
 
 VERDICTS_HUB: Final = hubs.VEE
 """The hub of verdicts."""

@@ -269,6 +269,7 @@ class VeePipeline:
         """Everything counted, by name, since the start of the state, rebuilds included."""
         names = ("readings", "verdicts", "estimates", "derived", "taken_back")
         out = {f"vee_{name}": self.totals[name] for name in names} | {"vee_storms": self.state.storms}
+        out |= {f"vee_window_{name}": count for name, count in self.state.window_counts.items()}
         return out | {f"vee_failed_{rule.name}": int(self.failures[rule.bit]) for rule in VALIDATION}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from gridwire.columnar import cells as grades
 from gridwire.columnar.slots import put_readings
-from gridwire.grid import reading_types, registers
-from gridwire.grid.meter_install import MeterInstall
+from gridwire.grid import registers
 from gridwire.grid.network import Network, NetworkIndex
-from gridwire.grid.reading_types import BY_ALIAS, BY_ID, Accumulation
+from gridwire.grid.reading_types import BY_ID
 from gridwire.grid.state import DAY_S, UnsupportedInterval
 from gridwire.grid.vee import config
 from gridwire.grid.vee.calendar import REFERENCE_DAYS, calendar
+from gridwire.grid.vee.channels import NET, OTHER, REGISTERS, SIBLINGS, Channels
 from gridwire.grid.vee.estimation import estimate, estimate_registers
 from gridwire.grid.vee.rules import BY_NAME, Settings
 from gridwire.grid.vee.storm import storms
@@ -79,87 +79,6 @@ class Changes:
         return len(self.slots)
 
 
-class Channels:
-    """What is expected of a network, by channel: first all interval energies, then the registers beside them.
-
-    **Shape** `[c]`: `points`, `types`, `transformers`, `areas`; `register_of[c]`, `sibling_of[c]` other channels or -1.
-    """
-
-    def __init__(self, network: Network, index: NetworkIndex, area: str) -> None:
-        kinds = {row.id: row.accumulation for row in reading_types.READING_TYPES}
-        accumulation = np.array([kinds[id] is Accumulation.INTERVAL for id in index.channel_type.tolist()], bool)
-        register = np.array([kinds[id] is Accumulation.REGISTER for id in index.channel_type.tolist()], bool)
-        order = np.concatenate([np.flatnonzero(accumulation), np.flatnonzero(register)]).astype(np.int64)
-        self.points = index.channel_unit[order].astype(np.int64)
-        self.types = index.channel_type[order].astype(np.int64)
-        self.energies = int(accumulation.sum())
-        self.transformers = index.transformer_of_unit[self.points]
-        self.at = np.full((len(index.unit_ids) + 1, max(BY_ID) + 2), -1, np.int32)  # unknown point, unknown type: -1
-        self.at[self.points, self.types] = np.arange(len(order), dtype=np.int32)
-        self.area_ids, self.areas = _areas(index, area, self.points)
-        self.areas[self.energies :] = -1
-        self.active = np.array([unit.active for unit in network.usage_points], bool)[self.points]
-        self.groups = self._groups(network)
-        self.installs = self._installs(network, index)
-        factor = {channel: rows[-1].multiplier for channel, rows in self.installs.items()}
-        self.multiplier = np.array([factor.get(each, 1.0) for each in self.counterparts(REGISTERS).tolist()])
-
-    def counterparts(self, types: dict[int, int]) -> NDArray[np.int64]:
-        """The same place's channel of another type, -1 where there is none. **Shape** `[energies]`."""
-        table = np.full(max(BY_ID) + 2, -1, np.int64)
-        for one, other in types.items():
-            table[one] = other
-        return self.at[self.points[: self.energies], table[self.types[: self.energies]]].astype(np.int64)
-
-    def _groups(self, network: Network) -> dict[tuple[str, str], NDArray[np.int64]]:
-        """Interval channels by (zone, category)."""
-        found: dict[tuple[str, str], list[int]] = {}
-        units = network.usage_points
-        for channel, point in enumerate(self.points[: self.energies].tolist()):
-            key = (units[point].zone or network.zone, units[point].category)
-            found.setdefault(key, []).append(channel)
-        return {key: np.array(members, np.int64) for key, members in found.items()}
-
-    def _installs(self, network: Network, index: NetworkIndex) -> dict[int, list[MeterInstall]]:
-        """Rows of `meters` by register channel, in order of time."""
-        points = {id: at for at, id in enumerate(index.unit_ids)} if network.meters else {}
-        found: dict[int, list[MeterInstall]] = {}
-        for row in network.meters:
-            channel = int(self.at[points[row.usage_point], BY_ALIAS[row.reading_type].id])
-            if channel >= 0:
-                found.setdefault(channel, []).append(row)
-        return {channel: sorted(rows, key=lambda row: row.begin_us) for channel, rows in found.items()}
-
-
-def _areas(index: NetworkIndex, area: str, points: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int32]]:
-    transformers = index.transformer_of_unit[points]
-    if area == "feeder":
-        return list(index.feeder_ids), index.feeder_of_unit[points].astype(np.int32)
-    if area == "transformer":
-        return list(index.transformer_ids), transformers.astype(np.int32)
-    if area == "network":
-        return [""], np.zeros(len(points), np.int32)
-    ids = sorted(set(index.substation_of_transformer)) or [""]
-    at = np.array([ids.index(each) for each in index.substation_of_transformer] or [0], np.int32)
-    return ids, at[transformers]
-
-
-def _ids(**pairs: str) -> dict[int, int]:
-    return {BY_ALIAS[one].id: BY_ALIAS[other].id for one, other in pairs.items()}
-
-
-REGISTERS: Final = _ids(
-    import_kwh="import_register_kwh", export_kwh="export_register_kwh", import_kvarh="import_register_kvarh",
-    export_kvarh="export_register_kvarh", import_kvah="import_register_kvah", export_kvah="export_register_kvah",
-    net_kwh="net_register_kwh",
-)  # fmt: skip
-"""Which register counts which energy."""
-
-_SIBLINGS = _ids(import_kwh="export_kwh", export_kwh="import_kwh")
-_NET = _ids(import_kwh="net_kwh")
-_OTHER = _ids(import_kwh="export_kwh")
-
-
 class VeeState:
     """See the module.
 
@@ -188,6 +107,8 @@ class VeeState:
         self.newest_day = self.newest_slot = self.first_slot = -1
         self._judged_at = (-1, -1)
         self.silent = False
+        self.window_counts = {"due": 0, "missing": 0, "estimated": 0}
+        """Intervals of the judged days: whose readings should be here, those that are not, and those estimated."""
         self._leaving: list[Changes] = []
         self._power: dict[int, set[tuple[int, bool]]] = {}
 
@@ -260,11 +181,15 @@ class VeeState:
         out, self._leaving = self._leaving, []
         if self.newest_day < 0:
             return out
-        if self._judged_at != (self.newest_slot, self.newest_day):
+        moved = self._judged_at != (self.newest_slot, self.newest_day)
+        if moved:
             self._dirty[:] = 1  # more is due, days may have closed
         self._judged_at = (self.newest_slot, self.newest_day)
         self._find_storms()
-        return out + [changes for changes in self._judge() if len(changes)]
+        out += [changes for changes in self._judge() if len(changes)]
+        if moved:
+            self._count_window()
+        return out
 
     def _judge(self) -> Iterator[Changes]:
         touched = np.zeros(len(self._served), bool)
@@ -359,7 +284,7 @@ class VeeState:
         storm = (
             self._gather(self._storm, first, channel.areas[channels].astype(np.int64)) if self._storm.any() else None
         )
-        sibling_at = channel.counterparts(_SIBLINGS)[channels]
+        sibling_at = channel.counterparts(SIBLINGS)[channels]
         return Window(
             calendar=days,
             judged=HISTORY_DAYS * self.per_day,
@@ -405,8 +330,8 @@ class VeeState:
 
     def _leftover(self, first: int, channels: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Import is net and export together."""
-        net = self._optional(first, self.channels.counterparts(_NET)[channels])
-        export = self._optional(first, self.channels.counterparts(_OTHER)[channels])
+        net = self._optional(first, self.channels.counterparts(NET)[channels])
+        export = self._optional(first, self.channels.counterparts(OTHER)[channels])
         return None if net is None or export is None else net + export
 
     def _registers(
@@ -500,6 +425,18 @@ class VeeState:
         if changed.any():
             self._dirty[energies][changed[channel.areas[energies]]] = 1
             self._storm = found
+
+    def _count_window(self) -> None:
+        """How complete the judged days are, as of the newest interval that came."""
+        energies = slice(0, self.channels.energies)
+        served = int(np.count_nonzero(self._served[self.channels.transformers[energies]]))
+        slots = max(0, self.due - max(self.judged, self.first_slot))
+        failed, codes = self._told_failed[:, energies], self._told_estimates[:, energies]
+        missing = int(np.count_nonzero(failed & np.uint32(1 << BY_NAME["missing_quantity"].bit)))
+        estimated = (codes > TAKEN_BACK) & (codes & (1 << _METHOD_BITS) - 1 != DERIVED)
+        self.window_counts = {
+            "due": served * slots, "missing": missing, "estimated": int(np.count_nonzero(estimated)),
+        }  # fmt: skip
 
     @property
     def storms(self) -> int:
