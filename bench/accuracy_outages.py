@@ -1,12 +1,13 @@
 """How well are outages found? Seeded outages with truth, and the detector fed what a head-end would have sent of them.
 
-    python bench/accuracy_outages.py [--units 50000] [--hours 6] [--seed 1] [--write]
+    python bench/accuracy_outages.py [--units 50000] [--hours 6] [--seed 7] [--write]
 
 Each row is a run over the same outages with another share of lost messages: last gasps and restorations are lost with
 that probability and arrive exponentially late; 1 % of readings are missing, others up to two minutes late; lone meters
 send false last gasps; a seventh of the outages are momentary, a fifth are nested (some devices below stay out). One row
 has no last gasps at all, one a head-end that loses 40 % of all meters for half an hour, and one transformers whose
 last gasps are lost all together, as when what collects them has no supply either; else losses are independent.
+Settings were chosen on seeds 1 and 2; the default seed was not looked at meanwhile.
 
 Precision: share of the outages told (those superseded by a better device left out) that were there, right in time and
 on the same branch. Recall: share of the outages that were told. Exact: share of these with just the right device.
@@ -346,7 +347,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=50_000)
     parser.add_argument("--hours", type=float, default=6.0)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", default="")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
