@@ -1,11 +1,13 @@
 """How well are outages found? Seeded outages with truth, and the detector fed what a head-end would have sent of them.
 
-    python bench/accuracy_outages.py [--units 50000] [--hours 6] [--seed 1] [--write]
+    python bench/accuracy_outages.py [--units 50000] [--hours 6] [--seed 7] [--write]
 
 Each row is a run over the same outages with another share of lost messages: last gasps and restorations are lost with
 that probability and arrive exponentially late; 1 % of readings are missing, others up to two minutes late; lone meters
 send false last gasps; a seventh of the outages are momentary, a fifth are nested (some devices below stay out). One row
-has no last gasps at all, one a head-end that loses 40 % of all meters for half an hour.
+has no last gasps at all, one a head-end that loses 40 % of all meters for half an hour, and one transformers whose
+last gasps are lost all together, as when what collects them has no supply either; else losses are independent.
+Settings were chosen on seeds 1 and 2; the default seed was not looked at meanwhile.
 
 Precision: share of the outages told (those superseded by a better device left out) that were there, right in time and
 on the same branch. Recall: share of the outages that were told. Exact: share of these with just the right device.
@@ -34,7 +36,7 @@ from gridwire.grid.meter_event import KINDS
 from gridwire.grid.reading_types import IMPORT_KWH
 from gridwire.grid.watch.base import SeenEvents, SeenReadings
 from gridwire.grid.watch.outages import Outages
-from gridwire.grid.watch.tree import SUBSTATION, Tree
+from gridwire.grid.watch.tree import SUBSTATION, TRANSFORMER, Tree
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "analytics.md"
 BEGIN, END = "<!-- accuracy of outages: bench/accuracy_outages.py --write -->", "<!-- end of accuracy of outages -->"
@@ -49,13 +51,15 @@ SEVERAL = 3
 
 @dataclass(frozen=True)
 class Case:
-    """What is injected. `loss`: of last gasps and restorations. `false_gasps`: a meter and day."""
+    """What is injected. `loss`: of last gasps and restorations. `mute`: of transformers whose last gasps are lost all
+    together. `false_gasps`: a meter and day."""
 
     name: str
     loss: float
     outages: int = 60
     false_gasps: float = 0.002
     head_end: bool = False
+    mute: float = 0.0
 
 
 CASES = (
@@ -64,6 +68,7 @@ CASES = (
     Case("40 % lost", 0.4),
     Case("60 % lost", 0.6),
     Case("40 % lost, head-end outage", 0.4, head_end=True),
+    Case("20 % lost, and all of a third of the transformers", 0.2, mute=0.33),
     Case("no last gasps, silence alone", 1.0, false_gasps=0.0),
 )
 
@@ -153,6 +158,11 @@ def messages(tree: Tree, truths: list[Truth], case: Case, hours: float, rng: np.
     for truth in truths:
         for kind, when, spread in ((GASP, truth.start, 4.0), (RESTORED, truth.end, 10.0)):
             kept = truth.units[rng.random(len(truth.units)) >= case.loss]
+            if kind == GASP and case.mute:
+                above = tree.parent[kept]
+                transformers = np.where(tree.level[above] == TRANSFORMER, above, tree.parent[above])
+                dark = [each for each in np.unique(transformers).tolist() if rng.random() < case.mute]
+                kept = kept[~np.isin(transformers, dark)]
             late = np.minimum(rng.exponential(spread, len(kept)), 60.0) + 0.5
             if kind == GASP and len(kept):
                 truth.first_gasp = float(when + late.min())
@@ -337,7 +347,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=50_000)
     parser.add_argument("--hours", type=float, default=6.0)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", default="")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()

@@ -116,6 +116,19 @@ def test_the_common_ancestor_is_told_and_what_it_explains_ends() -> None:
     assert grid.last().evidence["customers"] == 40
 
 
+def test_a_transformer_that_is_mute_does_not_hide_the_feeder() -> None:
+    """What collects its last gasps has no supply either. Half of the feeder is another matter."""
+    grid = Grid(points=40)
+    grid.say("LAST_GASP", [f"U{t}.{i}" for t in range(3) for i in range(36)], 10)
+    grid.ask(11)
+    grid.ask(60)
+    assert [(f.state.value, f.subject) for f in grid.told] == [("opened", "F")]
+    half = Grid(points=40)
+    half.say("LAST_GASP", [f"U{t}.{i}" for t in range(2) for i in range(36)], 10)
+    half.ask(60)
+    assert sorted(f.subject for f in half.told if "part_of" not in f.evidence) == ["T0", "T1"]
+
+
 def test_a_feeder_below_a_transformer_is_a_device_of_its_own() -> None:
     grid = Grid()
     grid.say("LAST_GASP", [f"L0.{i}" for i in range(8)], 10)

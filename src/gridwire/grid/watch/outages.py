@@ -33,7 +33,7 @@ from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import Detector, SeenEvents, SeenReadings, SeenWeather
 from gridwire.grid.watch.presence import Presence, PresenceSettings
 from gridwire.grid.watch.told import from_json, to_json
-from gridwire.grid.watch.tree import UNIT, Device, Tree
+from gridwire.grid.watch.tree import CONTRADICTION, UNIT, Device, Tree
 
 EPOCH_S: Final = 946_684_800
 """2000-01-01T00:00Z in seconds: times are kept as 32 bits of seconds since."""
@@ -321,7 +321,7 @@ class Outages(Detector):
         if active.any() and now_us - first_us < 4 * settings.gasp_spread_s * _US:
             self._once_more(now_us + _US)  # those who have not gasped by then say more
         supplied = (self._on_s[units] > start_s) & ~active
-        llr[supplied] = np.where(self._sign[units[supplied]] & self._out[units[supplied]], 0.0, -12.0)
+        llr[supplied] = np.where(self._sign[units[supplied]] & self._out[units[supplied]], 0.0, CONTRADICTION)
         llr[self._out[units] & ~self._fresh[units]] = 0.0
         return llr
 
@@ -395,7 +395,7 @@ class Outages(Detector):
         since_s = int(np.median(self._on_s[outage.members[back]]))
         missed = presence.silent(units) & (presence.due > since_s + self.index.interval_s) & (not presence.failed)
         llr = -np.log1p(-self._reliability(units)) + np.where(missed, -math.log(presence.miss), 0.0)
-        llr[is_back] = -12.0
+        llr[is_back] = CONTRADICTION
         llr[~place] = 0.0
         priors = np.full(len(self._priors), self.settings.nested_prior)
         still = self._tree.explain(outage.node, llr, priors, self._none)
@@ -457,7 +457,7 @@ class Outages(Detector):
 
     def _open_nested(self, rest: Rest, missing: NDArray[Any], now_us: int) -> None:
         units = self._tree.below(rest.node)
-        llr = np.full(len(units), -12.0)
+        llr = np.full(len(units), CONTRADICTION)
         place = np.searchsorted(np.sort(units), rest.units)
         rows = np.argsort(units, kind="stable")[place]
         llr[rows] = missing * -math.log(self._presence.miss) - np.log1p(-self._reliability(rest.units))

@@ -27,6 +27,13 @@ LEVELS: Final = ("usage_point", "feeder", "transformer", "feeder", "substation")
 UNIT, LOW_FEEDER, TRANSFORMER, HIGH_FEEDER, SUBSTATION = range(5)
 NONE: Final = -1
 
+MUTE: Final = -10.0
+"""Least log likelihood ratio of a transformer of which nobody was heard at all: what collects its messages may have
+lost its supply too. So an outage above is believed when more than half of the transformers gasp, however large."""
+
+CONTRADICTION: Final = -12.0
+"""Log likelihood ratio of a usage point that is supplied by its own word."""
+
 FAVOUR: Final = 2.0
 """Log odds: what was told is told otherwise only for a better reason than a hair's breadth."""
 
@@ -154,8 +161,10 @@ class Tree:
             if not parts:
                 continue
             nodes, inverse = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
-            sums = np.bincount(inverse, np.concatenate([part[1] for part in parts]))
+            sums: _Floats = np.bincount(inverse, np.concatenate([part[1] for part in parts])).astype(np.float64)
             below = np.bincount(inverse, np.concatenate([part[2] for part in parts]))
+            if level == TRANSFORMER:
+                sums = self._not_mute(node, units, llr, nodes, sums)
             own = sums + priors[level]
             if len(favoured):
                 own = own + FAVOUR * np.isin(nodes, favoured)
@@ -167,6 +176,17 @@ class Tree:
                 rows = (up >= 0) & (self.level[up] == above)
                 waiting[above].append((up[rows], sums[rows], best[rows]))
         return [Device(each, score) for each, score in chosen.items() if not self._covered(each, node, chosen)]
+
+    def _not_mute(self, top: int, units: _Nodes, llr: _Floats, nodes: _Nodes, sums: _Floats) -> _Floats:
+        """Sums of transformers, those without any word of a usage point not below `MUTE`."""
+        if len(nodes) < 2:
+            return sums
+        first = self._bounds[nodes, 0] - self._bounds[top, 0]
+        order = np.argsort(first)
+        cuts = first[order]
+        heard = np.zeros(len(nodes), np.bool_)
+        heard[order] = np.logical_or.reduceat((llr > 1.0) | (llr <= CONTRADICTION), cuts) if len(units) else False
+        return np.where(heard, sums, np.maximum(sums, MUTE))
 
     def _covered(self, node: int, top: int, chosen: Mapping[int, float]) -> bool:
         while node != top:
