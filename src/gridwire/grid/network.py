@@ -40,7 +40,8 @@ class InvalidNetwork(GridwireError):
 
 
 class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too.
+    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too; `station` is where its weather is
+    measured, "" for the utility's first station.
 
     Args:
         nominal_v: what meters of its usage points measure at 1 pu: phase to neutral, or between legs of a split phase.
@@ -53,6 +54,7 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     id: str
     rated_kva: float = 0.0
     substation: str = ""
+    station: str = ""
     nominal_v: float = NOMINAL_V
     meter: str = ""
     indoors: bool = False
@@ -114,6 +116,7 @@ class NetworkIndex:
     transformer_ids: tuple[str, ...]
     feeder_ids: tuple[str, ...]
     substation_of_transformer: tuple[str, ...]
+    station_of_transformer: tuple[str, ...]
     transformer_of_unit: NDArray[np.int32]
     feeder_of_unit: NDArray[np.int32]
     phase_of_unit: NDArray[np.int8]
@@ -224,6 +227,7 @@ def _index(network: Network) -> NetworkIndex:
         transformer_ids=tuple(transformer_at),
         feeder_ids=tuple(feeder_at),
         substation_of_transformer=tuple(row.substation for row in network.transformers),
+        station_of_transformer=tuple(row.station for row in network.transformers),
         transformer_of_unit=transformer_of_unit,
         feeder_of_unit=feeder_of_unit,
         phase_of_unit=np.array([unit.phase for unit in units], np.int8),
