@@ -359,6 +359,7 @@ def large_index(transformers: int = 100_000, each: int = 50) -> net.NetworkIndex
     small = make_grid(1, 2, 1, units_each=4).index
     changed = {
         "unit_ids": ("U",) * n, "transformer_ids": ("T",) * transformers, "feeder_ids": ("F",) * transformers,
+        "station_of_transformer": ("",) * transformers,
         "substation_of_transformer": tuple(f"S{i // 20}" for i in range(transformers)),
         "transformer_of_unit": above, "feeder_of_unit": above, "phase_of_unit": (np.arange(n) % 3 + 1).astype(np.int8),
         "rated_kva": np.full(transformers, 250.0), "nominal_v": np.full(transformers, NOMINAL_V),

@@ -9,6 +9,7 @@ from gridwire.grid import network as net
 from gridwire.grid.findings import FindingState
 from gridwire.grid.watch.ageing import ThermalModel, ThermalSettings, ageing_factor
 from gridwire.grid.watch.alarms import Alarms, OpenIntervals
+from gridwire.grid.watch.ambient import Ambient
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
 from gridwire.grid.watch.health import Health
 
@@ -163,3 +164,26 @@ def test_the_last_row_of_an_interval_holds_and_late_ones_are_counted() -> None:
     closed = open.take(units.astype(np.int32), slots, values)
     assert [(u.tolist(), s.tolist(), v.tolist()) for u, s, v in closed] == [([0], [5], [2.0]), ([0], [6], [3.0])]
     assert open.late == 1
+
+
+def test_each_transformer_has_the_weather_of_its_station() -> None:
+    ambient = Ambient(("", "B", "C"), 20.0)
+    units, at = np.arange(3), np.full(3, 10 * HOUR_US)
+    weather = SeenWeather(["A", "B"], np.full(2, 9 * HOUR_US), np.array([1.0, 2.0]), np.zeros(2), np.zeros(2, np.int64))
+    assert ambient.at(units, at)[1].tolist() == [False, False, False]
+    ambient.take(weather)
+    for each in (ambient, Ambient(("", "B", "C"), 20.0)):
+        each.from_arrays(ambient.to_arrays())
+        found, observed = each.at(units, at)
+        assert found.tolist() == [1.0, 2.0, 20.0] and observed.tolist() == [True, True, False]
+    assert ambient.at(units, at + 6 * HOUR_US)[1].tolist() == [False, False, False]  # too old
+
+
+def test_made_up_stations_are_bounded() -> None:
+    ambient = Ambient(("", "late"), 20.0)
+    names = [f"S{i}" for i in range(5000)]
+    n = len(names)
+    ambient.take(
+        SeenWeather([*names, "late"], np.zeros(n + 1, np.int64), np.full(n + 1, 5.0), np.zeros(n + 1), np.zeros(n + 1))
+    )
+    assert ambient.at(np.arange(2), np.zeros(2, np.int64))[1].tolist() == [True, False]

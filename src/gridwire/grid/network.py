@@ -48,7 +48,8 @@ class InvalidNetwork(GridwireError):
 
 
 class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too.
+    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too; `station` is where its weather is
+    measured, "" for the utility's first station.
 
     Args:
         station: where its weather is measured, "" for the utility's first station.
@@ -62,6 +63,7 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     id: str
     rated_kva: float = 0.0
     substation: str = ""
+    station: str = ""
     nominal_v: float = NOMINAL_V
     meter: str = ""
     indoors: bool = False

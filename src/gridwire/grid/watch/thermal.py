@@ -71,7 +71,7 @@ class Loading:
         self._interval_h = index.interval_s / 3600.0
         self._interval_us = index.interval_s * 1_000_000
         self.model = ThermalModel(index.indoors, index.upgraded_paper, thermal)
-        self.ambient = Ambient(settings.ambient_c)
+        self.ambient = Ambient(index.station_of_transformer, settings.ambient_c)
         self._open = OpenIntervals(n)
         self.slots = np.full(n, -1, np.int64)
         self.load_pu, self.rate, self.peak_pu = np.zeros(n), np.zeros(n), np.zeros(n)
