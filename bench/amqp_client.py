@@ -4,7 +4,9 @@
 
     send       one event of 100 B per transfer, unsettled, from several links per node, each node on its own connection
     durable    the same with a header that asks for durability
-    batches    the same with 1,000 events per transfer, in the batch format of Azure's SDKs, one link per node
+    sections   the same with header, properties (a message-id that is new every time) and application properties
+    batches    as send with 1,000 events per transfer, in the batch format of Azure's SDKs, one link per node
+    section batches    both
     drain      receive what the nodes hold, settled, with credit for all of it
     sdk        the unmodified Azure SDK sends one batch of 1,000 again and again; the nodes' first is the hub
     sdk build  the same, but builds every batch
@@ -24,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from gridwire.wire.amqp import frames
+from gridwire.wire.amqp import frames, types
 from gridwire.wire.amqp.frames import Frame, FrameReader
 from gridwire.wire.amqp.performatives import (
     AMQP_FRAMES,
@@ -53,7 +55,7 @@ LINKS: Final = 16
 """Senders per connection."""
 CHUNK: Final = 50
 """Transfers of one link that go out in one write."""
-UNDER_WAY: Final = {"send": 2000, "durable": 2000, "batches": 16}
+UNDER_WAY: Final = {"send": 2000, "durable": 2000, "sections": 2000, "batches": 16, "section batches": 16}
 """Deliveries a connection leaves unsettled at most."""
 IDLE_CONNECTIONS: Final = 10
 WINDOW: Final = 1 << 30
@@ -72,8 +74,30 @@ def data_section(body: bytes) -> bytes:
     return b"\x00\x53\x75\xb0" + struct.pack(">I", len(body)) + body
 
 
+_NUMBER: Final = b"\xff" * 4
+"""Stands where the number of a delivery goes."""
+
+
+def described_event(message_id: bytes) -> bytes:
+    """An event as devices send it: header, five properties, three application properties, the body."""
+    header = types.list_([types.TRUE, types.ubyte(4), types.uint(60_000)])
+    properties = [types.NULL] * 7
+    properties[0], properties[3] = types.binary(message_id), types.string("reading")
+    properties[5], properties[6] = types.string("order-7"), types.symbol("application/json")
+    told = {"unit": types.string("kWh"), "meter": types.string("NL0012345678"), "interval": types.long(900)}
+    application = types.map_((types.string(name), value) for name, value in told.items())
+    sections = ((0x70, header), (0x73, types.list_(properties)), (0x74, application))
+    return b"".join(types.described(code, value) for code, value in sections) + EVENT
+
+
 EVENT: Final = data_section(b"x" * VALUE_BYTES)
-PAYLOADS: Final = {"send": EVENT, "durable": _DURABLE + EVENT, "batches": data_section(EVENT) * BATCH}
+PAYLOADS: Final = {
+    "send": EVENT,
+    "durable": _DURABLE + EVENT,
+    "sections": described_event(_NUMBER),
+    "batches": data_section(EVENT) * BATCH,
+    "section batches": b"".join(data_section(described_event(struct.pack(">I", at))) for at in range(BATCH)),
+}
 
 
 class Connection:
@@ -161,11 +185,8 @@ class Sender:
         self._frames = []
         for handle in range(links):
             self.connection.attach_sender(handle, node)
-            transfer = encode_composite(Transfer(handle, 0xFFFFFFFF, b"\xff" * 4, message_format, False))
-            before, middle, after = transfer.split(b"\xff" * 4)
-            whole = frames.frame(0, transfer + payload)
-            head = whole[: len(whole) - len(transfer) - len(payload)]
-            self._frames.append((head + before, middle, after + payload))
+            transfer = encode_composite(Transfer(handle, 0xFFFFFFFF, _NUMBER, message_format, False))
+            self._frames.append(frames.frame(0, transfer + payload).split(_NUMBER))
 
     def push(self, total: int) -> bool:
         """Send what may go now. Returns whether everything is sent and accepted."""
@@ -188,11 +209,10 @@ class Sender:
         else:
             return False
         self._turn = handle + 1
-        before, middle, after = self._frames[handle]
-        parts = []
-        for number in range(connection.next_id, connection.next_id + may):
-            text = number.to_bytes(4, "big")
-            parts += (before, text, middle, text, after)
+        pieces = self._frames[handle]
+        parts = [
+            number.to_bytes(4, "big").join(pieces) for number in range(connection.next_id, connection.next_id + may)
+        ]
         connection.next_id += may
         connection.window -= may
         self.sent[handle] += may
@@ -202,7 +222,7 @@ class Sender:
 
 def send(address: str, events: int, nodes: Sequence[str], kind: str) -> float:
     """Events accepted a second."""
-    batch = kind == "batches"
+    batch = kind.endswith("batches")
     links, message_format = (1, BATCH_FORMAT) if batch else (LINKS, 0)
     senders = [Sender(address, node, links, PAYLOADS[kind], message_format, UNDER_WAY[kind]) for node in nodes]
     share = events // len(nodes) // (BATCH if batch else 1)
@@ -284,7 +304,7 @@ def main() -> None:
     if kind == "idle":
         idle(address, int(events), nodes)
         return
-    run = {"send": send, "durable": send, "batches": send, "drain": drain, "sdk": sdk, "sdk build": sdk}[kind]
+    run = {"drain": drain, "sdk": sdk, "sdk build": sdk}.get(kind, send)
     print(json.dumps(run(address, int(events), nodes, kind)))
 
 

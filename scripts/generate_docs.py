@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import amqp_page
 import kafka_clients
+from client_ledger import missing_tests
 
 from gridwire import config
-from gridwire.cli.main import app
+from gridwire.cli.main import EXIT_CODES, app
 from gridwire.core.settings import HUB_SETTINGS, HubSettings
 from gridwire.grid.formats import registry
+from gridwire.grid.vee import config as vee_config
+from gridwire.grid.vee import rules
 from gridwire.heads.http.metrics import METRICS
 from gridwire.wire.amqp.mapping import MAPPING
 from gridwire.wire.kafka.ledger import NOT_SERVED, ledger
@@ -28,7 +33,8 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
 
 
 def cli() -> str:
-    text = app.generate_docs(heading_level=1)
+    codes = table(["exit code", "meaning"], [[str(code), meaning] for code, meaning in EXIT_CODES.items()])
+    text = app.generate_docs(heading_level=1) + f"\n\n## Exit codes\n\n{codes}"
     return re.sub(r"[ \t]+\n", "\n", text).strip() + "\n"
 
 
@@ -88,7 +94,7 @@ def kafka() -> str:
 
 
 def clients() -> str:
-    if missing := kafka_clients.missing_tests():
+    if missing := missing_tests(kafka_clients.CLIENTS):
         sys.exit(f"the ledger of Kafka clients names tests that are not there: {', '.join(missing)}")
     rows = [[client.name, client.version, client.passes, f"`{client.file}`"] for client in kafka_clients.CLIENTS]
     gaps = [[gap.what, gap.clients, gap.instead] for gap in kafka_clients.GAPS]
@@ -120,13 +126,53 @@ def event_mapping() -> str:
     return (
         "# One event, every protocol\n\nWhere each part of an event lies in each protocol, whichever way it came. "
         "`tests/contract/test_event_mapping.py` sends each part by one protocol and reads it by another. "
-        "Types of AMQP stand in the header `amqp.types`, one code of the specification a header.\n\n"
-        + table(["part of the event", "AMQP", "Kafka", "HTTP and CloudEvents"], [list(row) for row in MAPPING])
+        "Types of AMQP stand in the header `amqp.types`, one code of the specification a header. Event Hubs' HTTP API, "
+        "`POST /{hub}/messages`, only sends: what comes by it is read by the others.\n\n"
+        + table(
+            ["part of the event", "AMQP", "Kafka", "HTTP and CloudEvents", "Event Hubs' send API"],
+            [list(row) for row in MAPPING],
+        )
+    )
+
+
+ACCURACY = ("<!-- accuracy: bench/accuracy_vee.py --write -->", "<!-- end of accuracy -->")
+
+
+def vee() -> str:
+    """The rules from their table; figures between the marks are the bench's and stay."""
+
+    def rows(table: tuple[rules.Rule, ...]) -> list[list[str]]:
+        return [[f"`{r.name}`", r.about, r.formula, r.source, f"`{r.quality}`"] for r in table]
+
+    def settings_of(rule: rules.Rule) -> list[list[str]]:
+        return [
+            [f"`{rule.name}`", f"`{each.name}`", shown(each.default), each.metadata["help"]]
+            for each in rule.fields
+            if each.name != "enabled"
+        ]
+
+    columns = ["rule", "what it tells", "formula", "source", "quality"]
+    general = [[f"`{each.name}`", shown(each.default), each.metadata["help"]] for each in fields(vee_config.General)]
+    path = REFERENCE / "vee.md"
+    kept = path.read_text().partition(ACCURACY[0])[2].partition(ACCURACY[1])[0] if path.exists() else "\n"
+    all_rules = (*rules.VALIDATION, *rules.ESTIMATION)
+    return (
+        (REFERENCE / "vee.in.md").read_text()
+        + "\n## Rules of validation\n\n"
+        + table(columns, rows(rules.VALIDATION))
+        + "\n## Rules of estimation\n\n"
+        + table(columns, rows(rules.ESTIMATION))
+        + "\n## Settings\n\nOf `[general]`:\n\n"
+        + table(["setting", "default", "what it means"], general)
+        + "\nOf `[rules.NAME]` and `[classes.CLASS.NAME]`; every rule has `enabled` besides:\n\n"
+        + table(["rule", "setting", "default", "what it means"], [row for r in all_rules for row in settings_of(r)])
+        + f"\n## Accuracy\n\n{ACCURACY[0]}{kept}{ACCURACY[1]}\n"
     )
 
 
 PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients,
-         "formats.md": formats, "event-mapping.md": event_mapping}  # fmt: skip
+         "formats.md": formats, "event-mapping.md": event_mapping, "vee.md": vee,
+         "amqp.md": lambda: amqp_page.page(table)}  # fmt: skip
 
 
 def main() -> None:

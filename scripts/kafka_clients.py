@@ -1,64 +1,22 @@
-"""The ledger of Kafka clients: what is tested, and what fails, most harmful first. Source of a reference page.
-
-Every row names the tests it rests on; `missing_tests` finds names that no test file has any more.
-"""
+"""The ledger of Kafka clients: what is tested, and what fails, most harmful first. Source of a reference page."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import fetch_kafka
+from client_ledger import Client, Gap, npm_version, python_version
 
 from gridwire.wire.kafka.ledger import NOT_SERVED
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-TESTS: Final = ROOT / "tests" / "conformance"
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """One client: name, version the tests use, what passes, and the tests, by file and the start of their names."""
-
-    name: str
-    version: str
-    passes: str
-    file: str
-    tests: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """What does not work, with whom, and what to do instead."""
-
-    what: str
-    clients: str
-    instead: str
-
-
-def _npm(name: str) -> str:
-    lock = json.loads((TESTS / "js" / "package-lock.json").read_text())
-    return str(lock["packages"][f"node_modules/{name}"]["version"])
-
-
-def _python(name: str) -> str:
-    text = (ROOT / "pyproject.toml").read_text()
-    found = re.search(rf'"{name}(>=[0-9.]+)"', text)
-    assert found, name
-    return found[1]
-
-
 CLIENTS: Final = (
     Client(
-        "confluent-kafka (librdkafka)", _python("confluent-kafka"),
+        "confluent-kafka (librdkafka)", python_version("confluent-kafka"),
         "acks, every codec, idempotence, start by offset and time, groups with rebalance (eager, cooperative, static), "
         "commits, administration", "test_kafka_clients.py", ("test_confluent_",),
     ),
     Client(
-        "confluent-kafka, `group.protocol=consumer`", _python("confluent-kafka"),
+        "confluent-kafka, `group.protocol=consumer`", python_version("confluent-kafka"),
         "members come and go with both assignors, describing and listing, the hub killed under a group, change of "
         "protocol while empty, server-side regular expressions", "test_kafka_consumer_protocol.py",
         ("test_three_members", "test_the_group_is_there", "test_an_empty_group", "test_a_group_with", "test_a_pattern"),
@@ -78,25 +36,26 @@ CLIENTS: Final = (
          "test_a_user_made_and_granted"),
     ),
     Client(
-        "confluent-kafka, kafka-python: who may do what", _python("confluent-kafka"),
+        "confluent-kafka, kafka-python: who may do what", python_version("confluent-kafka"),
         "ACLs (literal, prefixed, allow, deny) and SCRAM users: made, shown, deleted, and in force on open connections",
         "test_acl_clients.py", ("test_a_user_signs_in", "test_describe_shows", "test_scram_users", "test_kafka_python"),
     ),
     Client(
-        "aiokafka", _python("aiokafka"), "every codec, idempotence, groups, commits, offsets by time, administration",
+        "aiokafka", python_version("aiokafka"),
+        "every codec, idempotence, groups, commits, offsets by time, administration",
         "test_kafka_clients.py", ("test_aiokafka",),
     ),
     Client(
-        "kafka-python", _python("kafka-python"), "every codec, groups, commits, offsets by time, administration",
+        "kafka-python", python_version("kafka-python"), "every codec, groups, commits, offsets by time, administration",
         "test_kafka_clients.py", ("test_kafka_python",),
     ),
     Client(
-        "kafkajs", _npm("kafkajs"),
+        "kafkajs", npm_version("js", "kafkajs"),
         "none, gzip and snappy, idempotence, groups with rebalance, commits, offsets by time, administration",
         "test_kafka_js.py", ("test_codecs", "test_group_rebalances", "test_administration"),
     ),
     Client(
-        "@platformatic/kafka", _npm("@platformatic/kafka"),
+        "@platformatic/kafka", npm_version("js", "@platformatic/kafka"),
         "none, gzip, snappy, lz4 (zstd where Node has it), idempotence, groups of both protocols, commits, offsets by "
         "time, administration", "test_kafka_js.py",
         ("test_codecs", "test_group_rebalances", "test_group_of_the_new_protocol", "test_administration"),
@@ -133,12 +92,3 @@ GAPS: Final = (
     Gap("lz4 and zstd need packages with native code, which the tests do not build", "kafkajs", "gzip or snappy"),
 )  # fmt: skip
 """Most harmful first. What of each API is missing is in the protocol page."""
-
-
-def missing_tests() -> list[str]:
-    """Names in the ledger that no test has."""
-    missing = []
-    for client in CLIENTS:
-        text = (TESTS / client.file).read_text()
-        missing += [f"{client.file}: {name}" for name in client.tests if f"def {name}" not in text]
-    return missing

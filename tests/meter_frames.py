@@ -288,3 +288,17 @@ def sparkplug_lines() -> dict[str, str]:
     return {
         verb: f"spBv1.0/plant/{verb}/edge{device[verb[0]]} {message.encode().hex()}" for verb, message in found.items()
     }
+
+
+EPW = (
+    b"LOCATION,Berlin,-,DEU,SRC-TMYx,103840,52.47,13.4,1.0,49.0\r\n"
+    b"DESIGN CONDITIONS,0\r\nTYPICAL/EXTREME PERIODS,0\r\nGROUND TEMPERATURES,0\r\n"
+    b"HOLIDAYS/DAYLIGHT SAVINGS,No,0,0,0\r\nCOMMENTS 1,made for a test\r\nCOMMENTS 2,\r\n"
+    b"DATA PERIODS,1,1,Data,Friday,1/1,12/31\r\n"
+    + b"".join(
+        b"2016,1,1,%d,0,?9?9,%s,-2.0,85,100500,0,0,280,%s,0,0,0,0,0,0,220,4.1,7,7,9999,99999,9,999999999,0,0.05,0,88,0,0,1\r\n"
+        % (hour, temperature, radiation)
+        for hour, temperature, radiation in ((1, b"-0.5", b"0"), (13, b"3.5", b"120"), (24, b"99.9", b"9999"))
+    )
+)
+"""Three hours of a made-up year, the last without temperature and radiation. Layout: EnergyPlus' data dictionary."""

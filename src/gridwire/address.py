@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 
+from gridwire import contexts
 from gridwire.auth import sas
 from gridwire.auth.plain import ConnectionString, parse_connection_string
 from gridwire.core.errors import GridwireError, Unavailable
@@ -31,12 +32,17 @@ class HubAddress:
 
     @classmethod
     def found(cls, url: str | None, connection_string: str | None, ca_file: str | None = None) -> HubAddress:
-        """What was given, else what `GRIDWIRE_URL`, `GRIDWIRE_CONNECTION_STRING` and `GRIDWIRE_CA_FILE` say.
+        """What was given, else what `GRIDWIRE_URL`, `GRIDWIRE_CONNECTION_STRING` and `GRIDWIRE_CA_FILE` say, else the
+        context in use.
 
         Raises:
             GridwireError: the url is none. NotAuthenticated: the connection string is malformed.
         """
-        url = (url or os.environ.get("GRIDWIRE_URL") or DEFAULT_URL).rstrip("/")
+        url = url or os.environ.get("GRIDWIRE_URL")
+        if not url and (context := contexts.chosen()) is not None:
+            url, connection_string = context.url, connection_string or context.connection_string
+            ca_file = ca_file or context.ca_file
+        url = (url or DEFAULT_URL).rstrip("/")
         if not url.startswith(("http://", "https://")):
             raise GridwireError(f"the hub's url must start with http:// or https://, not {url!r}")
         text = connection_string or os.environ.get("GRIDWIRE_CONNECTION_STRING")

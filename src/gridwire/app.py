@@ -28,6 +28,7 @@ import gridwire
 from gridwire import entities
 from gridwire.auth.bearer import BearerRules
 from gridwire.broker.claims import declare_groups
+from gridwire.broker.deployments import Deployments, concerns_apps
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.identities import Identities, TokenIssuer
 from gridwire.broker.issuer_keys import issuer_keys
@@ -39,9 +40,11 @@ from gridwire.config import OFF, Settings, broker_flags, is_loopback, kafka_addr
 from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import (
+    ALERT_NOTES,
     ALERTS,
     FEEDERS,
     METER_EVENTS,
+    MODELS,
     NETWORK,
     QUARANTINE,
     READINGS,
@@ -51,6 +54,7 @@ from gridwire.core.hubs import (
     WEATHER,
 )
 from gridwire.core.limits import MIB
+from gridwire.deployed import DeployedApps, why_unable
 from gridwire.heads.amqp import AmqpHead
 from gridwire.heads.amqp.websocket import SUBPROTOCOLS, WEBSOCKET_PATH
 from gridwire.heads.http.server import HttpHead
@@ -58,7 +62,7 @@ from gridwire.heads.http.upgrade import Upgrade
 from gridwire.heads.kafka import KafkaHead
 from gridwire.heads.tls import Certificates
 from gridwire.log import disk
-from gridwire.supervisor import Supervisor
+from gridwire.supervisor import Command, Supervisor
 from gridwire.web import static_directory
 
 if TYPE_CHECKING:
@@ -70,9 +74,15 @@ if TYPE_CHECKING:
 GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 WATCH_GROUP: Final = "grid.watch"
+FORECAST_GROUP: Final = "grid.forecast"
+VEE_GROUP: Final = "grid.vee"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 DECODE_GROUP: Final = "grid.decode"
+FUNCTIONS: Final = "functions"
+PATIENCE_S: Final = 5.0
+"""What a worker whose hub is gone gets to save its state. Hosts of functions get none: they keep nothing."""
+
 SETTLE_S: Final = 0.2
 """Hubs tend to be created several at a time; workers are started once for all of them."""
 
@@ -107,6 +117,7 @@ class Hub:
         self.http: HttpHead | None = None
         self.access: Identities | None = None
         self.certificates: Certificates | None = None
+        self.apps: DeployedApps | None = None
         self.root_key_file: Path | None = None
         """Where a first start with sign-in put the root policy's connection string."""
         self._started_ms = self.clock.now_ms()
@@ -121,6 +132,7 @@ class Hub:
         disk.raise_open_files()
         await self._open_broker()
         try:
+            self._open_apps()
             await self._create_entities()
             await self._open_doors()
             await self._start_heads()
@@ -145,6 +157,16 @@ class Hub:
         self.broker, self._embedded = broker, broker
         self.groups = self.membership = Membership(self.clock)
         self.local = LocalServer(broker)
+
+    def _open_apps(self) -> None:
+        """Deployed apps of functions: what the journal has of them, and changes, whoever makes them."""
+        unable = why_unable(self.settings.workers, kafka=isinstance(self, Gateway))
+        reports = dict if self.local is None else self.local.apps.fresh
+        self.apps = DeployedApps(
+            self.directory, Deployments(self.broker, self.clock), self.supervisor, reports=reports,
+            base=self._worker_command, unable=unable,
+        )  # fmt: skip
+        self.broker.on_change(lambda changes: self._reconcile.set() if concerns_apps(changes) else None)
 
     async def _create_entities(self) -> None:
         """Hubs and groups of the entity file, where they are not there yet. Raises InvalidSetting."""
@@ -248,16 +270,20 @@ class Hub:
             static_dir=static_directory(),
             access=self.access,
             tls=self._tls,
+            functions=self.apps,
+            deploy_remote=self.settings.deploy_remote,
             upgrades={} if self.amqp is None else {WEBSOCKET_PATH: Upgrade(SUBPROTOCOLS, self.amqp.websocket)},
         )
 
     def _counters(self) -> dict[str, Callable[[], Mapping[str, int]]]:
         counters: dict[str, Callable[[], Mapping[str, int]]] = {"log": self.broker.counters}
-        if self.local is not None:  # workers of a cluster tell their own log
+        if self.local is not None and not isinstance(self, Gateway):  # workers of a cluster tell their own log
             reports = self.local.reports
             counters["grid"] = lambda: reports.get(GRID_GROUP, {})
             counters["decode"] = lambda: reports.get(DECODE_GROUP, {})
+            counters["vee"] = lambda: reports.get(VEE_GROUP, {})
             counters["watch"] = lambda: reports.get(WATCH_GROUP, {})
+            counters["forecast"] = lambda: reports.get(FORECAST_GROUP, {})
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
         if self.amqp is not None:
@@ -285,9 +311,7 @@ class Hub:
 
     async def _stop_heads(self) -> None:
         await self.membership.close()  # first, or members that wait for their group hold the heads
-        for head in (self.kafka, self.http, self.amqp):
-            if head is not None:
-                await head.stop()
+        await _stop(self.kafka, self.http, self.amqp)
 
     async def _close_broker(self) -> None:
         if self.local is not None:
@@ -343,18 +367,29 @@ class Hub:
             try:
                 if self.settings.workers:
                     await self._ensure_grid_hubs()
-                    await self.supervisor.want(self._wanted())
+                    await self._run_wanted()
             except GridwireError as error:
                 log.error("workers cannot be started", reason=str(error))
                 asyncio.get_running_loop().call_later(TRY_AGAIN_S, self._reconcile.set)
 
+    async def _run_wanted(self) -> None:
+        wanted: dict[str, Command] = dict(self._wanted())
+        if self.apps is None:
+            return
+        await self.supervisor.want({**wanted, **await self.apps.commands()})
+        await self.apps.tidy()
+
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
         if NETWORK in names:
-            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS):
+            for name in (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, ALERT_NOTES):
                 if name not in names:
                     with contextlib.suppress(HubExists):
                         await self.broker.create_hub(name)
+
+    def _worker_command(self, name: str) -> list[str]:
+        base = [sys.executable, "-m", "gridwire", "worker", name]
+        return [*base, "--data", str(self.directory), "--supervised", *broker_flags(self.settings)]
 
     def _wanted(self) -> dict[str, tuple[str, list[str]]]:
         base = [sys.executable, "-m", "gridwire", "worker"]
@@ -364,7 +399,10 @@ class Hub:
         if any(hub.name == NETWORK for hub in hubs):
             window = ["--window-days", str(self.settings.grid_window)]
             wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
+            wanted["vee"] = (VEE_GROUP, [*base, "vee", *data, *window])
             wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data])
+        if {NETWORK, MODELS} <= {hub.name for hub in hubs}:  # without a model there is nothing to forecast with
+            wanted["forecast"] = (FORECAST_GROUP, [*base, "forecast", *data])
         tables = [f"{hub.name}={hub.settings.capture}" for hub in hubs if hub.settings.capture != "off"]
         if tables:
             flush = ["--flush-s", str(self.settings.lake_flush)]
@@ -407,22 +445,33 @@ class Gateway(Hub):
             single_partition=SINGLE_PARTITION,
         )
         self.broker, self._cluster, self.groups = broker, broker, broker.groups
+        self.local = LocalServer(None, self.directory)  # hosts of functions tell it how they are
 
     async def _start_heads(self) -> None:
+        if self.local is not None:
+            await self.local.start()
         await self._start_amqp()
         await self._start_http()
 
     async def _stop_heads(self) -> None:
-        for head in (self.http, self.amqp):
-            if head is not None:
-                await head.stop()
+        await _stop(self.http, self.amqp)
 
     async def _close_broker(self) -> None:
+        if self.local is not None:
+            await self.local.stop()
         await self._cluster.close()
 
     def endpoints(self) -> dict[str, str]:
         """Where clients connect: Kafka clients to the cluster itself."""
         return {"kafka": self.address.bootstrap, **super().endpoints(), "broker": self.address.url}
+
+
+async def _stop(*heads: KafkaHead | HttpHead | AmqpHead | None) -> None:
+    """Stop heads at the same time: each may wait for what its clients have under way. Raises what the first raised."""
+    outcomes = await asyncio.gather(*(head.stop() for head in heads if head is not None), return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
 
 
 def _token_issuer(settings: Settings) -> TokenIssuer | None:
@@ -522,7 +571,8 @@ def run_worker(name: str, data: Path, options: Mapping[str, Any]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     if options["supervised"]:
-        threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
+        patience_s = 0.0 if name == FUNCTIONS else PATIENCE_S
+        threading.Thread(target=_end_with_parent, args=(stop, patience_s), daemon=True).start()
     try:
         _WORKERS[name](data, stop, options)
     except FencedEpoch as error:
@@ -537,13 +587,13 @@ def run_worker(name: str, data: Path, options: Mapping[str, Any]) -> int:
     return 0
 
 
-def _end_with_parent(stop: threading.Event) -> None:
+def _end_with_parent(stop: threading.Event, patience_s: float) -> None:
     """The hub holds the other end of our standard input: its end is ours."""
     with contextlib.suppress(OSError, ValueError):
         while os.read(0, 4096):
             pass
     stop.set()
-    time.sleep(5)
+    time.sleep(patience_s)
     os._exit(4)
 
 
@@ -594,6 +644,19 @@ def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], s
     _run_stage("grid", data, stop, settings, opener, remote=options["broker"] is not None)
 
 
+def _vee(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """Where partitions are shared out each is judged by itself, as the sums are made."""
+    from gridwire.grid.loads import LoadsSettings
+    from gridwire.grid.vee.stage import VEE, VEE_WHOLE
+    from gridwire.grid.worker import WorkerSettings
+
+    remote = options["broker"] is not None
+    stage = VEE if remote and not options["whole"] else VEE_WHOLE
+    opener = _sources(data, options["broker"], whole_hubs=stage is VEE_WHOLE, together=stage is VEE_WHOLE)
+    settings = WorkerSettings(VEE_GROUP, stage, loads=LoadsSettings(days=options["window_days"]))
+    _run_stage("vee", data, stop, settings, opener, remote=remote)
+
+
 def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     """One worker watches everything; others on a cluster stand by."""
     from gridwire.grid.watch.worker import watch_stage
@@ -602,6 +665,16 @@ def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> Non
     opener = _sources(data, options["broker"], whole_hubs=True, together=True)
     settings = WorkerSettings(WATCH_GROUP, watch_stage())
     _run_stage("watch", data, stop, settings, opener, remote=options["broker"] is not None)
+
+
+def _forecast(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """One worker forecasts everything; others on a cluster stand by."""
+    from gridwire.grid.models.stage import forecast_stage
+    from gridwire.grid.worker import WorkerSettings
+
+    opener = _sources(data, options["broker"], whole_hubs=True, together=True)
+    settings = WorkerSettings(FORECAST_GROUP, forecast_stage())
+    _run_stage("forecast", data, stop, settings, opener, remote=options["broker"] is not None)
 
 
 def _run_stage(
@@ -648,6 +721,10 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
         "events": decoders.events,
         "readings": readings.to_arrow,
         "loads": decoders.json_decoder(lake.LOADS),
+        "health": decoders.json_decoder(lake.HEALTH),
+        "weather": decoders.json_decoder(lake.WEATHER),
+        "forecasts": decoders.json_decoder(lake.FORECASTS),
+        "demand": decoders.json_decoder(lake.DEMAND),
     }
     tables = {}
     for assignment in options["tables"]:
@@ -716,4 +793,38 @@ def _text(path: Path) -> str:
         raise GridwireError(f"cannot read {path}: {error}") from None
 
 
-_WORKERS: Final = {"grid": _grid, "watch": _watch, "capture": _capture, "avro": _avro, "decode": _decode}
+def _functions(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """The host of one deployed app; `stop` is not asked, for it has a loop of its own that signals end."""
+    from gridwire.broker.local import report_app
+    from gridwire.functions import logs, run
+
+    app, home = options["app"], data.absolute() / "functions" / options["app"]
+    lock = run.locked(home / "lock")
+    end_log = logs.capture(home / "log")
+    try:
+        log.info("version starts", app=app, version=options["version"])
+        given = {"port": options["port"], "state": home, "python": options["python"], "keep": (lock,)}
+        opener = _sources(data, options["broker"], whole_hubs=False)
+        tell = partial(report_app, data)
+        run.run_host(app, Path(options["path"]), opener, given, tell=tell, version=options["version"])
+        log.info("version ended", app=app, version=options["version"])
+    except GridwireError as error:
+        log.error("version failed", app=app, version=options["version"], reason=str(error))
+        raise
+    except Exception:
+        log.exception("version failed", app=app, version=options["version"])
+        raise
+    finally:
+        end_log()
+
+
+_WORKERS: Final = {
+    "grid": _grid,
+    "vee": _vee,
+    "watch": _watch,
+    "forecast": _forecast,
+    "capture": _capture,
+    "avro": _avro,
+    "decode": _decode,
+    FUNCTIONS: _functions,
+}

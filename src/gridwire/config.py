@@ -80,6 +80,7 @@ SETTINGS: Final = (
     Row("decode_mapping", "", "path", "file", "what columns mean (TOML), for hubs of the format mapped"),
     Row("secret_file", "", "path", "file", "key of the policies' keys, the same on every gateway [data]/secret.key"),
     Row("auth", False, "switch", "on or off", "let in only who signs in: keys, SCRAM, tokens, certificates"),
+    Row("deploy_remote", False, "switch", "on or off", "take apps of functions, which are code, from other machines"),
     Row("tls_cert", "", "path", "file", "certificate chain (PEM) of both heads; read again when it changes"),
     Row("tls_key", "", "path", "file", "its private key (PEM)"),
     Row("tls_client_ca", "", "path", "file", "authorities (PEM) whose client certificates are taken"),
@@ -92,7 +93,7 @@ SETTINGS: Final = (
 
 ELSEWHERE: Final = (
     "GRIDWIRE_URL", "GRIDWIRE_CONFIG", "GRIDWIRE_CONNECTION_STRING", "GRIDWIRE_CA_FILE",
-    "GRIDWIRE_FROM_CONNECTION_STRING", "GRIDWIRE_TO_CONNECTION_STRING",
+    "GRIDWIRE_FROM_CONNECTION_STRING", "GRIDWIRE_TO_CONNECTION_STRING", "GRIDWIRE_CONTEXT", "GRIDWIRE_CONTEXTS",
 )  # fmt: skip
 """Environment variables of the command line that are no settings of the hub. `GRIDWIRE_TEST_*` belongs to the tests."""
 
@@ -147,6 +148,7 @@ class Settings:
     decode_mapping: str
     secret_file: str
     auth: bool
+    deploy_remote: bool
     tls_cert: str
     tls_key: str
     tls_client_ca: str
@@ -185,13 +187,24 @@ def load_address(
 
 
 def _merged(flags: Mapping[str, Any], environment: Mapping[str, str], config: Path | None) -> dict[str, Any]:
-    values: dict[str, Any] = {row.name: row.default for row in SETTINGS}
-    values.update(_from_file(config or _default_file()))
-    values.update(_from_environment(environment))
-    values.update(
-        {name: _check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
-    )
-    return values
+    return {name: value for name, (value, _) in with_origins(flags, environment, config).items()}
+
+
+def with_origins(
+    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None, config: Path | None = None
+) -> dict[str, tuple[Any, str]]:
+    """Every setting as (value, where it was said): a flag, a variable, a file, or `default`. Raises InvalidSetting."""
+    environment = os.environ if environment is None else environment
+    file = config or _default_file()
+    told = {name: _check(name, value, _flag(name)) for name, value in flags.items() if value is not None}
+    values: dict[str, tuple[Any, str]] = {row.name: (row.default, "default") for row in SETTINGS}
+    values |= {name: (value, str(file)) for name, value in _from_file(file).items()}
+    values |= {name: (value, f"GRIDWIRE_{name.upper()}") for name, value in _from_environment(environment).items()}
+    return values | {name: (value, _flag(name)) for name, value in told.items()}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
@@ -344,6 +357,8 @@ def _check_host(settings: Settings) -> None:
                 f"add {' and '.join(missing)}, or listen on 127.0.0.1. "
                 "(--insecure-i-understand does without, for a network nobody else is in)"
             )
+    if settings.deploy_remote and not settings.auth:
+        raise InvalidSetting("--deploy-remote takes --auth: whoever deploys runs code on this machine")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise InvalidSetting("--tls-cert and --tls-key go together")
     if settings.tls_client_ca and not settings.tls_cert:

@@ -1,13 +1,16 @@
 """Worker processes: started when wanted, restarted when they die, stopped when not wanted any more.
 
 A worker holds the read end of a pipe as its standard input; when the hub dies, however it dies, the pipe closes and the
-worker ends itself. So a killed hub leaves nobody behind who could fight with the next hub's workers.
+worker ends itself. So a killed hub leaves nobody behind who could fight with the next hub's workers. Each worker
+leads a process group of its own; what is left of it when the worker ends is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,9 @@ BACKOFF_MAX_S: Final = 30.0
 HEALTHY_S: Final = 60.0
 """A worker that ran this long starts over with the shortest back-off."""
 
+Command = tuple[str | Sequence[str], Sequence[str]]
+"""The group, or the groups, that a worker reads with, and its argv."""
+
 log = structlog.get_logger("gridwire.supervisor")
 
 
@@ -32,7 +38,7 @@ class Worker:
 
     name: str
     command: tuple[str, ...]
-    group: str
+    groups: tuple[str, ...]
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     state: str = "starting"
@@ -41,7 +47,8 @@ class Worker:
     def describe(self) -> dict[str, Any]:
         """For status pages."""
         pid = self.process.pid if self.process is not None and self.state == "running" else None
-        return {"name": self.name, "pid": pid, "state": self.state, "restarts": self.restarts, "group": self.group}
+        told = {"name": self.name, "pid": pid, "state": self.state, "restarts": self.restarts}
+        return {**told, "group": self.groups[0] if self.groups else "", "groups": self.groups}
 
 
 class Supervisor:
@@ -54,15 +61,19 @@ class Supervisor:
         """All workers for status pages."""
         return [worker.describe() for worker in self._workers.values()]
 
-    async def want(self, commands: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-        """Make the running workers those of `commands` (name -> (group, argv)); a changed argv restarts its worker."""
-        for name, worker in list(self._workers.items()):
-            if name not in commands or tuple(commands[name][1]) != worker.command:
-                await self._stop(worker)
-                del self._workers[name]
-        for name, (group, argv) in commands.items():
+    async def want(self, commands: Mapping[str, Command]) -> None:
+        """Make the running workers those of `commands`; a changed argv restarts its worker: the old one ends first."""
+        gone = [
+            name
+            for name, worker in self._workers.items()
+            if name not in commands or tuple(commands[name][1]) != worker.command
+        ]
+        await asyncio.gather(*(self._stop(self._workers[name]) for name in gone))
+        for name in gone:
+            del self._workers[name]
+        for name, (groups, argv) in commands.items():
             if name not in self._workers:
-                worker = Worker(name, tuple(argv), group)
+                worker = Worker(name, tuple(argv), (groups,) if isinstance(groups, str) else tuple(groups))
                 worker.task = asyncio.create_task(self._run(worker))
                 self._workers[name] = worker
 
@@ -88,12 +99,16 @@ class Supervisor:
     async def _run_once(self, worker: Worker) -> int | str:
         """Exit code, or why it could not be started."""
         try:
-            worker.process = await asyncio.create_subprocess_exec(*worker.command, stdin=subprocess.PIPE)
+            worker.process = await asyncio.create_subprocess_exec(
+                *worker.command, stdin=subprocess.PIPE, start_new_session=True
+            )
         except OSError as error:
             return str(error)
         worker.state = "running"
         log.info("worker started", worker=worker.name, pid=worker.process.pid)
-        return await worker.process.wait()
+        code = await worker.process.wait()
+        _end_children(worker.process.pid)
+        return code
 
     async def _stop(self, worker: Worker) -> None:
         if worker.task is not None:
@@ -113,3 +128,11 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        _end_children(process.pid)
+
+
+def _end_children(leader: int) -> None:
+    """What a worker that ended has left behind: user code that is deaf to everything must not hold up the next one."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)

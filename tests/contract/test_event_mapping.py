@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "fault"))
 from amqp_peer import Peer
 
 from gridwire.wire.amqp import types
-from gridwire.wire.amqp.mapping import MAPPING, section
+from gridwire.wire.amqp.mapping import MAPPING
 from gridwire.wire.amqp.performatives import Disposition, Transfer
+from gridwire.wire.amqp.sections_in import section
 from gridwire.wire.amqp.types import described
+from gridwire.wire.http import eventhubs
 
 NAME = "mapped"
 WAIT_S = 60
 DATA = described(0x75, types.binary(b"body"))
+CLOUD_EVENT = "application/cloudevents+json"
 OF_THE_HUB = {"x-opt-sequence-number", "x-opt-offset", "x-opt-enqueued-time"}
 
 
@@ -36,22 +40,49 @@ def pair(code: int, name: str, value: bytes) -> bytes:
     return described(code, types.map_([(form(name), value)]))
 
 
+Request = tuple[str, dict[str, str], bytes]
+"""Path, headers and body."""
+
+
+def events(query: str = "", headers: dict[str, str] | None = None, body: bytes = b"body") -> Request:
+    """What the HTTP API is sent."""
+    return f"/v1/hubs/{NAME}/events?partition=0{query}", headers or {}, body
+
+
+def messages(headers: dict[str, str] | None = None, body: bytes = b"body") -> Request:
+    """What Event Hubs' HTTP API is sent: one event, or with `BATCH` a list of them."""
+    return f"/{NAME}/messages", headers or {}, body
+
+
+def batch(**members: Any) -> Request:
+    """The same as a batch of one event."""
+    return messages({"content-type": eventhubs.BATCH}, json.dumps([{"Body": "body"} | members]).encode())
+
+
+def broker(**told: str) -> dict[str, str]:
+    return {"brokerproperties": json.dumps(told)}
+
+
 @dataclass(frozen=True)
 class Case:
-    """An event: as an AMQP message, as a record, and, where HTTP can say it, as a request (query, headers)."""
+    """An event: as an AMQP message, as a record, and as the requests that can say it, by a name for each."""
 
     row: str
     amqp: bytes
     headers: dict[str, bytes] = field(default_factory=dict)
     key: bytes | None = None
     value: bytes | None = b"body"
-    http: tuple[str, dict[str, str]] | None = None
+    requests: dict[str, Request] = field(default_factory=dict)
 
 
+ATTRIBUTES = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
+STRUCTURED = ATTRIBUTES | {"data_base64": base64.b64encode(b"body").decode()}
 NESTED = types.encode({"a": [1, 2]})
 SEQUENCE = described(0x76, types.list_([types.long(1), types.string("b")]))
 CASES = [
-    Case("body", DATA, http=("", {})),
+    Case("body", DATA, requests={
+        "http": events(), "send": messages(), "send batch": batch(),
+        "send batch base64": batch(Body=base64.b64encode(b"body").decode(), IsBodyBase64=True)}),
     Case("body of several data sections", described(0x75, types.binary(b"bo")) + described(0x75, types.binary(b"dy")),
          {"amqp.body": b"data:2,2"}),
     Case("body that is a string value", described(0x77, types.string("body")), {"amqp.body": b"value:a1"}),
@@ -60,23 +91,37 @@ CASES = [
     Case("body of sequences", SEQUENCE, {"amqp.body": b"sequence"}, value=SEQUENCE),
     Case("no body (tombstone)", described(0x77, types.NULL), {"amqp.body": b"null"}, value=None),
     Case("key, if it is text", pair(0x72, "x-opt-partition-key", types.string("k")) + DATA, key=b"k",
-         http=("&key=k", {})),
+         requests={"http": events("&key=k"), "send": messages(broker(PartitionKey="k")),
+                   "send batch": batch(BrokerProperties={"PartitionKey": "k"})}),
     Case("key, if it is not", pair(0x72, "x-opt-kafka-key", types.binary(b"\xff")) + DATA, key=b"\xff"),
     Case("content type", properties(6, types.symbol("text/x")) + DATA, {"content-type": b"text/x"},
-         http=("", {"content-type": "text/x"})),
+         requests={"http": events("", {"content-type": "text/x"}), "send": messages({"content-type": "text/x"}),
+                   "send as told": messages(broker(ContentType="text/x")),
+                   "send batch": batch(BrokerProperties={"ContentType": "text/x"})}),
     Case("content encoding", properties(7, types.symbol("br")) + DATA, {"content-encoding": b"br"}),
-    Case("correlation", properties(5, types.string("c")) + DATA, {"correlation-id": b"c"}),
+    Case("correlation", properties(5, types.string("c")) + DATA, {"correlation-id": b"c"}, requests={
+        "send": messages(broker(CorrelationId="c")), "send batch": batch(BrokerProperties={"CorrelationId": "c"})}),
     Case("message id", properties(0, types.ulong(7)) + DATA, {"amqp.types": b"80", "message-id": b"7"}),
+    Case("message id", properties(0, types.string("m")) + DATA, {"message-id": b"m"}, requests={
+        "send": messages(broker(MessageId="m")), "send batch": batch(BrokerProperties={"MessageId": "m"})}),
     Case("other properties", properties(3, types.string("s")) + DATA, {"amqp.subject": b"s"}),
     Case("durable, priority, ttl",
          described(0x70, types.list_([types.boolean(True), types.ubyte(7), types.uint(9000)])) + DATA,
          {"amqp.durable": b"true", "amqp.priority": b"7", "amqp.ttl": b"9000"}),
     Case("CloudEvents attribute",
-         described(0x74, types.map_([(types.string(f"cloudEvents:{name}"), types.string(value)) for name, value in
-                                     (("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t"))])) + DATA,
-         {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"/s", "ce_type": b"t"},
-         http=("", {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s", "ce-type": "t"})),
-    Case("property that is bytes", pair(0x74, "p", types.binary(b"b")) + DATA, {"p": b"b"}),
+         described(0x74, types.map_((types.string(f"cloudEvents:{name}"), types.string(value))
+                                    for name, value in ATTRIBUTES.items())) + DATA,
+         {f"ce_{name}": value.encode() for name, value in ATTRIBUTES.items()},
+         requests={"http binary": events("", {f"ce-{name}": value for name, value in ATTRIBUTES.items()}),
+                   "http structured": events("", {"content-type": CLOUD_EVENT}, json.dumps(STRUCTURED).encode()),
+                   "http batched": events("", {"content-type": "application/cloudevents-batch+json"},
+                                          json.dumps([STRUCTURED]).encode())}),
+    Case("CloudEvent as JSON", properties(6, types.symbol(CLOUD_EVENT)) + DATA, {"content-type": CLOUD_EVENT.encode()},
+         requests={"send": messages({"content-type": CLOUD_EVENT})}),
+    Case("property that is bytes", pair(0x74, "p", types.binary(b"b")) + DATA, {"p": b"b"},
+         requests={"send": messages({"p": '"b"'}), "send batch": batch(UserProperties={"p": "b"})}),
+    Case("property of another type", pair(0x74, "p", types.binary(b"7")) + DATA, {"p": b"7"},
+         requests={"send": messages({"p": "7"}), "send batch": batch(UserProperties={"p": 7})}),
     Case("property of another type", pair(0x74, "p", types.long(-5)) + DATA, {"amqp.types": b"81", "p": b"-5"}),
     Case("property whose name means something here", pair(0x74, "content-type", types.binary(b"b")) + DATA,
          {"amqp.property.content-type": b"b"}),
@@ -93,7 +138,7 @@ UNTRUE = [
 ]  # fmt: skip
 """Headers that say what is not so; anybody can write them over Kafka, and an AMQP reader must get a whole message."""
 
-CELLS = [(case, way) for case in CASES for way in ("amqp", "kafka", "http") if way != "http" or case.http]
+CELLS = [(case, way) for case in CASES for way in ("amqp", "kafka", *case.requests)]
 CELLS += [(case, "kafka") for case in (TOMBSTONE, *UNTRUE)]
 
 
@@ -131,9 +176,8 @@ def write(hub: Any) -> None:
             producer.produce(NAME, case.value, case.key, headers=dict(case.headers))
             assert producer.flush(WAIT_S) == 0
         else:
-            assert case.http is not None
-            query, headers = case.http
-            post(f"{hub.http}/v1/hubs/{NAME}/events?partition=0{query}", b"body", headers)
+            path, headers, body = case.requests[way]
+            post(f"{hub.http}{path}", body, headers)
     peer.close()
 
 

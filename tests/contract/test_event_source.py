@@ -223,6 +223,28 @@ def test_whole_hubs_go_to_one_member_and_then_to_the_next(kafka_hubs: KafkaHubs)
     other.close()
 
 
+def test_all_hubs_go_to_one_member_together(kafka_hubs: KafkaHubs) -> None:
+    """However the group spreads the partitions: who has the first one of the first hub has all."""
+    places = {(hub, number) for hub in ("in", "out") for number in range(2)}
+    members = [kafka_hubs.open("w", ["in", "out"], together=True) for _ in range(2)]
+    deadline = time.monotonic() + WAIT_S
+    while (
+        sorted(len(each.assigned()) for each in members) != [0, 4]
+        or not all(each._granted for each in members)  # both are in the group
+    ):
+        assert time.monotonic() < deadline
+        for each in members:
+            each.poll(0.05)
+    owner = next(each for each in members if each.assigned())
+    other = next(each for each in members if each is not owner)
+    assert owner.assigned().keys() == places and owner.whole_hubs
+    commit(owner, dict.fromkeys(places, 0))
+    owner.close()
+    settled(other, 4)
+    assert other.assigned().keys() == places
+    other.close()
+
+
 def test_aborted_events_are_passed_over(kafka_hubs: KafkaHubs) -> None:
     from confluent_kafka import Producer
 

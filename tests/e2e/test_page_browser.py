@@ -24,6 +24,8 @@ import pytest
 from confluent_kafka import Producer
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from gridwire.broker.local import report_app
+
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     "--headless",
@@ -38,8 +40,10 @@ ARGUMENTS = [
 WAIT_S = 20.0
 STREAMS = "gridwire_http_streams "
 DAY = "2016-06-14"
-VIEWS = ("#/", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/quarantine", "#/nowhere")
+VIEWS = ("#/", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/functions", "#/quarantine", "#/nowhere")
 AXE = Path(__file__).parents[2] / "src/gridwire/web/ui/node_modules/axe-core/axe.min.js"
+
+FUNCTION = {"name": "f", "trigger": "eventHubTrigger", "reads": "grid.feeders", "last_error": "ValueError: no"}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -52,13 +56,14 @@ class RunningHub:
     http_port: int = 0
     kafka_port: int = 0
     process: subprocess.Popen[str] | None = None
+    flags: tuple[str, ...] = ("--no-workers",)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gridwire", "up", "--data", str(self.data), "--no-workers"]
+        command = [sys.executable, "-m", "gridwire", "up", "--data", str(self.data), *self.flags]
         command += ["--http-port", str(self.http_port), "--kafka-port", str(self.kafka_port), "--amqp-port", "off"]
         with (self.data.parent / "hub.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -111,6 +116,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
         running.post("grid.transformers", [fact("T-solar", clock, -64.0) for clock in clocks])
         running.post("grid.feeders", [fact("F-1", c, 20.0, kind="feeder", transformer="T-calm") for c in clocks])
         running.post("grid.feeders", [fact("F-free", clocks[-1], 9.0, kind="feeder")])
+        running.post("dlq.app.f", [{"n": 1}])
         running.quarantine(b"\x7e\xa0\x05\xff", reason="checksum is wrong", form="dlms", source="frame-7.bin")
         yield running
     finally:
@@ -266,6 +272,72 @@ def test_a_quarantined_frame_opens_to_its_bytes(hub: RunningHub, browser: Watche
     expect(page.get_by_test_id("hex")).to_contain_text("7e a0 05 ff")
 
 
+# Functions
+
+APP = """
+import azure.functions as func
+app = func.FunctionApp()
+
+@app.event_hub_message_trigger(arg_name="events", event_hub_name="in", connection="C", cardinality="many")
+@app.event_hub_output(arg_name="$return", event_hub_name="out", connection="C")
+def double(events) -> list:
+    print("took", len(events))
+    if any(event.get_body() == b'{"n":1}' for event in events):
+        raise ValueError("<b>one</b> is none")
+    return [event.get_body() for event in events]
+"""
+
+
+@pytest.fixture
+def working_hub(tmp_path: Path) -> Iterator[RunningHub]:
+    running = RunningHub(tmp_path / "data", flags=())
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_a_deployed_app_is_watched_stopped_and_started(
+    working_hub: RunningHub, browser: Watched, tmp_path: Path, gridwire_cli: Any
+) -> None:
+    hub = working_hub
+    httpx.post(f"{hub.url}/v1/hubs", json={"name": "in", "partitions": 1}).raise_for_status()
+    directory = tmp_path / "meters"
+    directory.mkdir()
+    (directory / "function_app.py").write_text(APP)
+    page = live(browser.open(f"{hub.url}/#/functions"))
+    expect(page.get_by_role("group", name="deploy command")).to_have_text("gridwire fn deploy DIRECTORY")
+    gridwire_cli("fn", "deploy", str(directory), url=hub.url)
+    panel = page.get_by_role("region", name="meters")
+    expect(panel).to_contain_text("version 1, running")
+    hub.post("in", [{"n": 1}, {"n": 2}])
+    row = page.locator("tr[data-function=double]")
+    expect(row.get_by_role("link", name="Dead letters of double")).to_have_text("1")
+    expect(panel).to_contain_text("ValueError: <b>one</b> is none")
+    panel.get_by_role("button", name="Log of meters").click()
+    expect(page.get_by_role("group", name="Log of meters")).to_contain_text("took 2")
+    tab_to(page, "Give again")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="1 event is given to double again.")).to_be_visible()
+    expect(row.get_by_role("link", name="Dead letters of double")).to_have_text("2")
+    panel.get_by_role("button", name="Stop meters").click()
+    expect(panel).to_contain_text("version 1, stopped")
+    hub.post("in", [{"n": 3}])
+    expect(row.get_by_role("cell").nth(4)).to_have_text("1")
+    panel.get_by_role("button", name="Start meters").click()
+    expect(panel).to_contain_text("version 1, running")
+    expect(row.get_by_role("cell").nth(4)).to_have_text("0")
+    row.get_by_role("link", name="Dead letters of double").click()
+    expect(page.get_by_test_id("events")).to_contain_text('{"n":1}')
+
+
+def test_hosts_that_were_not_deployed_are_shown_and_cannot_be_stopped(hub: RunningHub, browser: Watched) -> None:
+    report_app(hub.data, {"app": "mine", "workers": 2, "functions": [{"name": "g", "trigger": "timerTrigger"}]})
+    page = live(browser.open(f"{hub.url}/#/functions"))
+    panel = page.get_by_role("region", name="mine")
+    expect(panel).to_contain_text("not deployed, running; 2 workers")
+    expect(panel.get_by_role("button")).to_have_count(0)
+
+
 # The message browser
 
 
@@ -343,6 +415,7 @@ def test_the_theme_follows_the_system_until_somebody_chooses(hub: RunningHub, br
 def test_no_view_is_wider_than_a_phone(hub: RunningHub, browser: Watched, width: int) -> None:
     page = browser.open(hub.url, viewport={"width": width, "height": 800})
     for view in (*VIEWS, "#/grid/T-calm"):
+        report_app(hub.data, {"app": "app", "workers": 1, "functions": [FUNCTION]})
         page.goto(f"{hub.url}/{view}")
         live(page)
         expect(page.get_by_role("heading", level=1)).to_be_attached()
@@ -382,6 +455,7 @@ def tab_to(page: Page, text: str) -> None:
 def test_axe_finds_nothing_serious(hub: RunningHub, browser: Watched, scheme: str) -> None:
     page = browser.open(hub.url, color_scheme=scheme, bypass_csp=True)
     for view in (*VIEWS, "#/grid/T-calm", "#/quarantine?frame=0%3A0", "#/hubs/grid.feeders?offset=0&partition=0"):
+        report_app(hub.data, {"app": "app", "workers": 1, "functions": [FUNCTION]})
         page.goto(f"{hub.url}/{view}")
         live(page)
         page.evaluate(AXE.read_text(encoding="utf-8"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.request
+import uuid
 from functools import partial
 from typing import Any
 
@@ -51,3 +53,26 @@ def test_two_hosts_share_a_function_on_kafka(kafka_hubs, run_app, until):
     until(lambda: len(out()) >= 5)
     assert out() == [b"a", b"b", b"c", b"d", b"e"]
     assert kafka_hubs.values("dlq.app.f", 0) == [b"poison"]
+
+
+def test_an_app_deployed_through_one_gateway_runs_on_both(kafka, start_hub, write_app, until, tmp_path):
+    prefix = f"t{uuid.uuid4().hex[:12]}."
+    flags = ("--broker", kafka.url, "--broker-prefix", prefix, "--amqp-port", "off")
+    one, two = (start_hub(*flags, data=tmp_path / name, kafka_port="off") for name in ("one", "two"))
+    one.cli("hub", "create", "in", "--partitions", "2")
+    one.cli("hub", "create", "out", "--partitions", "1")
+    assert "version 1 is running" in one.cli("fn", "deploy", str(write_app(APP))).stdout
+    until(lambda: [row["state"] for row in two.get("/v1/functions")["apps"]] == ["running"])
+    for number in range(6):
+        body = f"e{number}".encode()
+        request = urllib.request.Request(f"{one.http}/v1/hubs/in/events", body, {"content-type": "text/plain"})
+        urllib.request.urlopen(request, timeout=60).close()
+
+    def out():
+        return sorted(e["value"] for e in one.get("/v1/hubs/out/events?partition=0&offset=0&limit=100")["events"])
+
+    until(lambda: len(out()) >= 6)
+    assert out() == [f"e{number}" for number in range(6)]
+    assert two.cli("fn", "invoke", "app", "f", "tried").stdout.startswith("out  tried\n1 events")
+    two.cli("fn", "remove", "app")
+    until(lambda: one.get("/v1/functions") == {"apps": []})

@@ -37,6 +37,9 @@ SEEDS = {
     "cim": [frames.CIM],
     "cim-json": [frames.CIM_JSON],
     "sparkplug": [line.encode() + b"\n" for line in frames.sparkplug_lines().values()],
+    "weather-csv": [b"station,ts,temperature_c,wind_gust_ms\nS,2016-01-01T00:15:00Z,-3.5,12\n"],
+    "weather-json": [b'{"station":"S","ts":"2016-01-01T00:15:00Z","temperature_c":-3.5}\n'],
+    "weather-epw": [frames.EPW],
     "mbus": [frames.MBUS_ELECTRICITY, frames.MBUS_HEAT],
 }  # fmt: skip
 MAPPING = """delimiter = ";"
@@ -85,7 +88,7 @@ def check(name, data, size):
             assert 0 < len(item.raw) <= BAD_FRAME_BYTES_MAX
         else:
             assert isinstance(item, Decoded)
-            assert item.readings or item.events
+            assert item.readings or item.events or item.weather
             for reading in item.readings:
                 assert reading.meter or reading.usage_point
                 reading_json(reading)

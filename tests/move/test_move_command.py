@@ -143,4 +143,4 @@ def test_keys_of_policies_go_on_working(start_hub: Any, tmp_path: Path) -> None:
                 assert made[which].encode() not in file.read_bytes(), file
     assert new.cli("hub", "show", "readings", "--connection-string", root, "-o", "json").stdout  # the old root key
     refused = new.cli("policy", "list", "--connection-string", own, check=False)
-    assert refused.returncode == 1 and "wrong" in refused.stderr
+    assert refused.returncode == 4 and "wrong" in refused.stderr

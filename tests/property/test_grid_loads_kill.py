@@ -65,18 +65,18 @@ def call(url: str, body: bytes | None = None) -> Any:
         return json.load(answer)
 
 
-def worker_pid(http: str) -> int | None:
+def worker_pid(http: str, name: str) -> int | None:
     for worker in call(f"{http}/v1/status")["workers"]:
-        if worker["name"] == "grid" and worker["state"] == "running":
+        if worker["name"] == name and worker["state"] == "running":
             return int(worker["pid"])
     return None
 
 
-def kill_worker(http: str, random_s: float) -> None:
+def kill_worker(http: str, random_s: float, name: str = "grid") -> None:
     """Kill the worker some time after it is seen running; one that was killed before may still be shown."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
-        while (pid := worker_pid(http)) is None:
+        while (pid := worker_pid(http, name)) is None:
             assert time.monotonic() < deadline, "the worker did not come back"
             time.sleep(0.02)
         time.sleep(random_s)  # any moment will do: it is drawn, not awaited
@@ -92,26 +92,34 @@ def reading(point: int, interval: int) -> bytes:
     return json.dumps(fields)[:-1].encode() + b',"value":0.%03d}' % (point + interval)
 
 
-def newest_facts(bootstrap: str) -> tuple[dict[tuple[str, str], dict[str, Any]], Counter[tuple[str, str, int]]]:
-    """The fact that holds for every transformer and interval, and how often each version was told."""
+def stored(bootstrap: str, hub: str) -> list[ck.Message]:
+    """Every event of a hub, each partition in its order."""
     group = {"group.id": "check", "auto.offset.reset": "earliest", "enable.partition.eof": True}
     consumer = ck.Consumer({"bootstrap.servers": bootstrap, **group})
-    partitions = list(consumer.list_topics("grid.transformers", timeout=10).topics["grid.transformers"].partitions)
-    consumer.assign([ck.TopicPartition("grid.transformers", p, 0) for p in partitions])
-    newest: dict[tuple[str, str], dict[str, Any]] = {}
-    told: Counter[tuple[str, str, int]] = Counter()
+    partitions = list(consumer.list_topics(hub, timeout=10).topics[hub].partitions)
+    consumer.assign([ck.TopicPartition(hub, p, 0) for p in partitions])
+    found: list[ck.Message] = []
     ended: set[int] = set()
     while len(ended) < len(partitions):
         for message in consumer.consume(1000, timeout=10):
             if message.error():
                 ended.add(message.partition())
-                continue
-            fact = json.loads(message.value())
-            key = (fact["transformer"], fact["ts_end"])
-            told[(*key, fact["version"])] += 1
-            if key not in newest or fact["version"] > newest[key]["version"]:
-                newest[key] = fact
+            else:
+                found.append(message)
     consumer.close()
+    return found
+
+
+def newest_facts(bootstrap: str) -> tuple[dict[tuple[str, str], dict[str, Any]], Counter[tuple[str, str, int]]]:
+    """The fact that holds for every transformer and interval, and how often each version was told."""
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    told: Counter[tuple[str, str, int]] = Counter()
+    for message in stored(bootstrap, "grid.transformers"):
+        fact = json.loads(message.value())
+        key = (fact["transformer"], fact["ts_end"])
+        told[(*key, fact["version"])] += 1
+        if key not in newest or fact["version"] > newest[key]["version"]:
+            newest[key] = fact
     return newest, told
 
 
@@ -141,12 +149,73 @@ def test_a_killed_worker_neither_loses_nor_repeats_a_reading(tmp_path: Path) -> 
     assert set(told.values()) == {1}, "a version was told twice"
 
 
-def wait_until_read(http: str) -> None:
+def wait_until_read(http: str, names: tuple[str, ...] = ("grid.loads",)) -> None:
+    """Until the groups have read everything; what one of them wrote for the other too."""
     deadline = time.monotonic() + DEADLINE_S
+    seen = -1
     while True:
         groups = {group["group"]: group for group in call(f"{http}/v1/groups")["groups"]}
         ends = {row["name"]: row for row in call(f"{http}/v1/hubs")["hubs"]}
-        if "grid.loads" in groups and groups["grid.loads"]["lag_events"] == 0 and ends["readings"]["events"]:
-            return
+        written = ends["readings"]["events"]
+        if written and all(name in groups and groups[name]["lag_events"] == 0 for name in names):
+            if written == seen or len(names) == 1:
+                return
+            seen = written
         assert time.monotonic() < deadline, groups
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_killed_vee_worker_tells_what_one_that_lived_would_have_told(tmp_path: Path) -> None:
+    """Gaps that are estimated, late readings that correct them, and the worker killed twice meanwhile."""
+    source = random.Random(2)
+    gaps = {(point, interval) for point in range(POINTS) for interval in range(9, 30) if source.random() < 0.03}
+    late = set(source.sample(sorted(gaps), len(gaps) // 3))
+    with running_hub(tmp_path) as endpoints:
+        http = endpoints["http"]
+        call(f"{http}/v1/hubs", json.dumps({"name": "grid.network", "partitions": 1}).encode())
+        call(f"{http}/v1/hubs/grid.network/events", to_json(NETWORK))
+        producer = ck.Producer({"bootstrap.servers": endpoints["kafka"], "linger.ms": 5})
+        for part in range(3):
+            rows = [(i, p) for i in range(1 + part * 20, 21 + part * 20) for p in range(POINTS) if (p, i) not in gaps]
+            for interval, point in rows if part < 2 else sorted((i, p) for p, i in late):
+                producer.produce("readings", reading(point, interval), f"T{point % TRANSFORMERS}".encode())
+            assert producer.flush(30) == 0
+            if part < 2:
+                kill_worker(http, source.uniform(0.0, 1.5), "vee")
+        wait_until_read(http, ("grid.vee", "grid.loads"))
+        facts, _ = newest_facts(endpoints["kafka"])
+        told = {}
+        for message in stored(endpoints["kafka"], "grid.vee"):
+            row = json.loads(message.value())
+            told[row["usage_point"], row["ts_end"]] = row
+        log = stored(endpoints["kafka"], "readings")
+    expected = judged_in_one_piece(log)
+    assert {key: row for key, row in told.items() if row["failed"] or "estimated_by" in row} == expected
+    estimated = Counter(
+        (f"T{int(point[1:]) % TRANSFORMERS}", ts_end)
+        for (point, ts_end), row in expected.items()
+        if "estimated_by" in row
+    )
+    assert sum(estimated.values()) == len(gaps - late)
+    assert {key: fact["estimated"] for key, fact in facts.items() if "estimated" in fact} == dict(estimated)
+    assert all(fact["count"] + fact.get("estimated", 0) == POINTS // TRANSFORMERS for fact in facts.values())
+
+
+def judged_in_one_piece(log: list[ck.Message]) -> dict[tuple[str, str], dict[str, Any]]:
+    """What a pipeline that is given the whole log at once tells."""
+    from gridwire.broker.port import ColumnBatch
+    from gridwire.columnar.decode import decode
+    from gridwire.core import batch
+    from gridwire.core.batch import Event
+    from gridwire.grid.vee.pipeline import VeePipeline
+
+    pipeline = VeePipeline(NETWORK)
+    for partition in sorted({message.partition() for message in log}):
+        events = [Event(m.value(), m.key(), (), m.timestamp()[1]) for m in log if m.partition() == partition]
+        data = bytes(batch.encode(events, base_offset=0))
+        columns = decode(data, 0, len(data), from_offset=0).columns
+        pipeline.take([ColumnBatch("readings", partition, each, len(events)) for each in columns])
+    outputs = pipeline.outputs(0, lambda hub: 1)
+    rows = [json.loads(event.value or b"") for output in outputs if output.hub == "grid.vee" for event in output.events]
+    return {(row["usage_point"], row["ts_end"]): row for row in rows}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gridwire.alerts import moment, note_event, silence
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import Unavailable
 from gridwire.grid import network
@@ -30,7 +32,7 @@ from worker_hub import Crash, Hub
 
 HUBS = {
     "readings": 2, "meter.events": 2, "grid.transformers": 1, "grid.feeders": 1, "weather": 1, "grid.network": 1,
-    "grid.alerts": 2,
+    "grid.alerts": 2, "grid.alert-notes": 1,
 }  # fmt: skip
 GROUP = "grid.watch"
 START_MS = 1_700_000_100_000  # a multiple of a quarter of an hour, less nothing
@@ -256,6 +258,25 @@ def test_findings_of_others_are_left_alone(tmp_path: Path) -> None:
     hub.log["grid.alerts", 0] += [other.to_event(START_MS)]
     work(hub, tmp_path, 6)
     assert len(hub.values("grid.alerts")) == 1
+
+
+def test_a_finding_that_somebody_silenced_is_kept_and_marked(tmp_path: Path) -> None:
+    hub = new_hub()
+    now = moment(START_MS)
+    note = silence("dark", "usage_point/U1", "mia", "works", now, now + timedelta(seconds=60))
+    hub.append("grid.alert-notes", note_event(note).value or b"", 0, START_MS)
+    event(hub, 1, "LAST_GASP", 1)
+    event(hub, 2, "LAST_GASP", 1)
+    work(hub, tmp_path, 2, snapshot_s=0.0)
+    marks = {dict(e.headers)["ce_subject"]: dict(e.headers).get("ce_silenced") for e in hub.events("grid.alerts")}
+    assert marks == {b"usage_point/U1": note.name.encode(), b"usage_point/U2": None}
+    # It is known after a restart from a snapshot, and over when its time is up.
+    event(hub, 1, "POWER_RESTORED", 3)
+    work(hub, tmp_path, 4)
+    event(hub, 1, "LAST_GASP", 70)
+    work(hub, tmp_path, 71)
+    told = [e for e in hub.events("grid.alerts") if dict(e.headers)["ce_subject"] == b"usage_point/U1"]
+    assert [dict(e.headers).get("ce_silenced") for e in told] == [note.name.encode()] * 2 + [None]
 
 
 STEPS = st.lists(

@@ -237,7 +237,7 @@ def test_power_of_an_interval_longer_than_an_hour() -> None:
     ).index()
     table = Facts(
         "transformer", one(0), one(4), one(12_000_000), one(0), one(1).astype(np.int32), one(6_000_000),
-        one(12_000_000), one(4), one(0),
+        one(12_000_000), one(4), one(0), one(0), one(0).astype(np.int32),
     )  # fmt: skip
     (event,) = FactWriter(index).events(table, NOW_MS)
     fact = json.loads(event.value or b"")

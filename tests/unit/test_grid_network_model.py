@@ -77,3 +77,22 @@ def changed(**fields):
 def test_models_that_contradict_themselves(data, says):
     with pytest.raises(net.InvalidNetwork, match=says):
         net.from_json(data)
+
+
+def test_a_transformers_meter_lies_elsewhere() -> None:
+    def network(of: str) -> net.Network:
+        return net.Network(
+            name="n",
+            transformers=(net.Transformer(id="S"), net.Transformer(id="T", meter="M")),
+            feeders=(net.Feeder(id="F"),),
+            usage_points=(
+                net.UsagePoint(id="U", transformer="T", feeder="F", phase=2),
+                net.UsagePoint(id="M", transformer=of, feeder="F"),
+            ),
+        )
+
+    net.check(network("S"))
+    assert network("S").index().meter_of_transformer.tolist() == [-1, 1]
+    assert network("S").index().phase_of_unit.tolist() == [2, 0]
+    with pytest.raises(net.InvalidNetwork, match="under another transformer"):
+        net.check(network("T"))

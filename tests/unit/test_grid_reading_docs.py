@@ -31,3 +31,8 @@ def test_the_example_of_a_network():
 def test_every_format_is_described():
     page = (Path(__file__).parents[2] / "docs" / "reference" / "formats.md").read_text()
     assert [name for name in registry.NAMES if f"| `{name}` |" in page] == list(registry.NAMES)
+
+
+def test_the_example_of_weather():
+    (item,) = registry.get("weather-json").decode(json.dumps(blocks()[-1]).encode())
+    assert item.weather[0].wind_gust_ms == 8.2

@@ -13,6 +13,7 @@ import pytest
 import trustme
 import uvloop
 
+from gridwire import app
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.membership import Membership
 from gridwire.core.clock import SystemClock
@@ -86,3 +87,33 @@ def test_an_idle_tls_connection_does_not_hold_up_a_stop(kind: str, tmp_path: Pat
 def test_it_would_if_its_goodbye_were_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls, "GOODBYE_S", FOR_EVER_S)
     assert not uvloop.run(stops("amqp", tmp_path, 1.0))
+
+
+class Slow:
+    """A head that waits for another one to be told to stop too."""
+
+    def __init__(self, told: asyncio.Event, waits_for: asyncio.Event, fails: bool = False) -> None:
+        self.told, self.waits_for, self.fails, self.stopped = told, waits_for, fails, False
+
+    async def stop(self) -> None:
+        self.told.set()
+        if self.fails:
+            raise OSError("no")
+        await asyncio.wait_for(self.waits_for.wait(), DEADLINE_S)
+        self.stopped = True
+
+
+def test_heads_stop_at_the_same_time_and_one_that_fails_stops_no_other() -> None:
+    async def main() -> None:
+        one, other = asyncio.Event(), asyncio.Event()
+        heads: list[Any] = [Slow(one, other), None, Slow(other, one)]
+        await app._stop(*heads)
+        assert heads[0].stopped
+        assert heads[2].stopped
+        failing, last = asyncio.Event(), asyncio.Event()
+        heads = [Slow(failing, last, fails=True), Slow(last, failing)]
+        with pytest.raises(OSError, match="no"):
+            await app._stop(*heads)
+        assert heads[1].stopped
+
+    uvloop.run(main())

@@ -160,6 +160,25 @@ def test_browse(hub, client):
     assert seen == list(range(1000))
 
 
+def test_browse_by_time_and_with_a_filter(hub, client, monkeypatch):
+    client.post("/v1/hubs", json={"name": "r", "partitions": 1})
+    start = 1_700_000_000_000
+    for n in range(0, 1000, 100):  # batches: a filter is searched for block by block
+        append(hub, "r", 0, [Event(b'{"n":%d}' % m, timestamp=start + m * 1000) for m in range(n, n + 100)])
+    at = "2023-11-14T22:13:27Z"  # seven seconds after the first
+    assert offsets(client.get("/v1/hubs/r/events", params={"offset": at, "limit": 2})) == [7, 8]
+    assert offsets(client.get("/v1/hubs/r/events", params={"offset": "2030-01-01T00:00:00Z"})) == []
+    found = client.get("/v1/hubs/r/events", params={"where": "n >= 500 and n < 503"})
+    assert offsets(found) == [500, 501, 502]
+    assert found.json()["next"] == 1000
+    monkeypatch.setattr("gridwire.heads.http.admin.SEARCH_EVENTS_MAX", 200)
+    monkeypatch.setattr("gridwire.heads.http.reading.READ_BYTES", 1_000)
+    bounded = client.get("/v1/hubs/r/events", params={"where": "n = 999"}).json()
+    assert (bounded["events"], bounded["next"] < 1000) == ([], True)
+    problem(client.get("/v1/hubs/r/events", params={"where": "n is 5"}), 400, "")
+    problem(client.get("/v1/hubs/r/events", params={"offset": "yesterday"}), 400, "")
+
+
 @pytest.mark.parametrize("codec", [compression.NONE, compression.ZSTD, compression.GZIP])
 def test_browse_into_a_large_batch(hub, client, codec):
     client.post("/v1/hubs", json={"name": "r", "partitions": 1})

@@ -113,6 +113,14 @@ def test_where_a_tail_starts(hub, since, first):
         assert tail.places(6 - first) == [(1, offset) for offset in range(first, 6)]
 
 
+def test_a_tail_with_a_filter(hub):
+    create(hub)
+    append(hub, "r", 0, [b'{"kw":1}', b'{"kw":9}', b"text", b'{"kw":7}'])
+    with feed(hub, "/v1/hubs/r/tail?from=earliest&where=kw+%3E+5") as tail:
+        append(hub, "r", 1, [b'{"kw":2}', b'{"kw":6}'])
+        assert sorted(tail.places(3)) == [(0, 1), (0, 3), (1, 1)]
+
+
 def test_resume_misses_nothing_of_any_partition(hub):
     create(hub, partitions=3)
     append(hub, "r", 0, [b"x"] * 3)
@@ -229,6 +237,7 @@ def test_events_lost_to_retention_are_told(hub, monkeypatch):
     ("query", "status"),
     [
         ("from=x", 400),
+        ("where=x", 400),
         ("partition=2", 404),
         ("partition=x", 400),
         ("max_rate=0", 400),
@@ -341,7 +350,7 @@ def test_live_frames(hub):
         while not second["rates"]["in_events_s"]:
             _, second = live.next()
     assert first["rates"] == {"in_events_s": 0, "in_bytes_s": 0, "out_events_s": 0, "out_bytes_s": 0}
-    assert set(first) == {"t", "rates", "hubs", "groups", "workers", "status"}
+    assert set(first) == {"t", "rates", "hubs", "groups", "workers", "functions", "status"}
     assert [one["name"] for one in first["hubs"]] == ["r"]
     assert first["status"] == {"durability": "os", "ready": True, "memory_bytes": 1, "disk_free_bytes": 1}
     assert first["workers"] == hub.status["workers"]

@@ -1019,6 +1019,16 @@ def test_configs(tmp_path: Path) -> None:
             assert await alter("retention.ms", "1", operation=2) == ErrorCode.INVALID_CONFIG
             assert await alter("unheard.of", "1") == ErrorCode.INVALID_CONFIG
             assert await alter("retention.ms", "1", kind=4) == ErrorCode.INVALID_REQUEST
+            assert (await describe(2, "h"))[1]["cleanup.policy"]["ConfigType"] == 7
+            for operation, value, left in (
+                (2, "compact", "compact,delete"), (2, "delete, compact", "compact,delete"), (3, "delete", "compact"),
+                (3, "nothing", "compact"),
+            ):  # fmt: skip
+                assert await alter("cleanup.policy", value, operation) == 0
+                assert settings().cleanup == left
+            for operation, value in ((3, "compact"), (2, "other"), (2, None), (4, "delete")):
+                assert await alter("cleanup.policy", value, operation) == ErrorCode.INVALID_CONFIG
+            assert settings().cleanup == "compact"
 
     run(main())
 

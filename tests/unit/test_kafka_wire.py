@@ -116,6 +116,7 @@ def test_every_error_of_ours_has_a_code() -> None:
     ours = {kind for kind in _errors_of(errors.GridwireError) if kind.__module__ == errors.__name__}
     unmapped = {kind for kind in ours if code_of(kind("x")) is ErrorCode.UNKNOWN_SERVER_ERROR}
     of_other_heads = {errors.SchemaGroupExists, errors.UnknownSchema, errors.IncompatibleSchema}
+    of_other_heads |= {errors.UnknownApp, errors.InvalidApp}
     assert unmapped == {errors.GridwireError, errors.LocalProtocolError} | of_other_heads
     assert code_of(errors.InvalidBatch("x")) is ErrorCode.CORRUPT_MESSAGE
     assert code_of(errors.DiskFull("x")) is ErrorCode.KAFKA_STORAGE_ERROR

@@ -16,6 +16,7 @@ when they are durable, the older segments are deleted. A crash in between leaves
     group/<group>                       a consumer group that is there although nobody has read with it yet
     claim/<group>/<hub id>/<part>       who works on a partition: see `gridwire.broker.claims`
     schemagroup/<group>, schema/...     the schema registry: see `gridwire.broker.schemas`
+    function/<app>, functionpackage/...  deployed apps of functions: see `gridwire.broker.deployments`
     identity/<kind>/<name>              policies, users, lists, quotas: see `gridwire.broker.identities`
     outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub
 """
@@ -29,11 +30,13 @@ import msgspec
 
 from gridwire.broker.port import Journal
 from gridwire.core.batch import Event, Headers, decode, encode, iter_headers
+from gridwire.core.limits import MIB
 from gridwire.core.settings import HubSettings
 from gridwire.log.partition import PartitionLog
 
 JOURNAL = "__control"
 _SNAPSHOT_BATCH_EVENTS = 10_000
+_SNAPSHOT_BATCH_BYTES = 4 * MIB
 
 Changes = Mapping[str, bytes | None]
 
@@ -111,9 +114,16 @@ class ControlState(Entries):
 
     def snapshot(self, now_ms: int) -> Iterator[bytearray]:
         """The live entries as batches for the start of a fresh segment."""
-        items = list(self.entries.items())
-        for start in range(0, len(items), _SNAPSHOT_BATCH_EVENTS):
-            yield change_batch(items[start : start + _SNAPSHOT_BATCH_EVENTS], now_ms)
+        items: list[tuple[str, bytes | None]] = []
+        size = 0
+        for key, value in list(self.entries.items()):
+            if items and (len(items) == _SNAPSHOT_BATCH_EVENTS or size + len(value) > _SNAPSHOT_BATCH_BYTES):
+                yield change_batch(items, now_ms)
+                items, size = [], 0
+            items.append((key, value))
+            size += len(value)
+        if items:
+            yield change_batch(items, now_ms)
 
 
 Take = Callable[[str, bytes | None], None]

@@ -6,16 +6,15 @@ are never copied between the socket and the kernel that decodes them.
 
 from __future__ import annotations
 
-import secrets
 import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gridwire.auth.scram import ScramClient
 from gridwire.broker.frames import receive_into
 from gridwire.broker.kafka_address import KafkaAddress
-from gridwire.core.errors import NotAuthenticated, RemoteProtocolError, Unavailable
+from gridwire.broker.kafka_sign_in import SASL_AUTHENTICATE, SASL_HANDSHAKE, SignIn
+from gridwire.core.errors import RemoteProtocolError, Unavailable
 from gridwire.core.limits import MIB
 from gridwire.wire.kafka import codec
 
@@ -28,8 +27,6 @@ ANSWER_BYTES_MAX: Final = 256 * MIB
 
 METADATA: Final = 3
 LIST_OFFSETS: Final = 2
-SASL_HANDSHAKE: Final = 17
-SASL_AUTHENTICATE: Final = 36
 
 VERSIONS: Final[Mapping[int, int]] = {
     codec.API_VERSIONS: 0,
@@ -132,20 +129,9 @@ class KafkaConnection:
                 )
 
     def _sign_in(self, address: KafkaAddress) -> None:
-        answer = self.call(SASL_HANDSHAKE, {"Mechanism": address.sasl})
-        if answer["ErrorCode"]:
-            raise NotAuthenticated(f"Kafka broker {self.where} takes {answer['Mechanisms']}, not {address.sasl}")
-        if address.sasl == "PLAIN":
-            self._authenticate(f"\0{address.user}\0{address.password}".encode())
-            return
-        client = ScramClient(address.sasl, address.user, address.password, secrets.token_urlsafe(24))
-        client.check(self._authenticate(client.final(self._authenticate(client.first))))
-
-    def _authenticate(self, message: bytes) -> bytes:
-        answer = self.call(SASL_AUTHENTICATE, {"AuthBytes": message})
-        if answer["ErrorCode"]:
-            raise NotAuthenticated(f"Kafka broker {self.where} refused the sign-in: {answer['ErrorMessage'] or ''}")
-        return bytes(answer["AuthBytes"])
+        signing = SignIn(address, self.where)
+        while signing.request is not None:
+            signing.take(self.call(*signing.request))
 
     def close(self) -> None:
         """Hang up."""

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import struct
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from gridwire.auth.scram import ScramClient
 from gridwire.broker.kafka_address import KafkaAddress
-from gridwire.core.errors import GridwireError, NotAuthenticated, RemoteProtocolError, Unavailable, Unsupported
+from gridwire.broker.kafka_sign_in import SASL_AUTHENTICATE, SASL_HANDSHAKE, SignIn
+from gridwire.core.errors import GridwireError, RemoteProtocolError, Unavailable, Unsupported
 from gridwire.core.limits import MIB, REQUEST_BYTES_MAX
 from gridwire.wire.kafka.codec import APIS, decode_response, encode_request
 from gridwire.wire.kafka.compiler import Struct
@@ -39,10 +38,10 @@ REAUTHENTICATE_SHARE: Final = 0.8
 
 (
     PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR, DESCRIBE_GROUPS,
-    LIST_GROUPS, SASL_HANDSHAKE, API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS, DELETE_RECORDS, INIT_PRODUCER_ID,
-    DESCRIBE_CONFIGS, DESCRIBE_LOG_DIRS, SASL_AUTHENTICATE, CREATE_PARTITIONS, DELETE_GROUPS,
+    LIST_GROUPS, API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS, DELETE_RECORDS, INIT_PRODUCER_ID,
+    DESCRIBE_CONFIGS, DESCRIBE_LOG_DIRS, CREATE_PARTITIONS, DELETE_GROUPS,
     INCREMENTAL_ALTER_CONFIGS, OFFSET_DELETE, CONSUMER_GROUP_DESCRIBE,
-) = (0, 1, 2, 3, 8, 9, 10, 15, 16, 17, 18, 19, 20, 21, 22, 32, 35, 36, 37, 42, 44, 47, 69)  # fmt: skip
+) = (0, 1, 2, 3, 8, 9, 10, 15, 16, 18, 19, 20, 21, 22, 32, 35, 37, 42, 44, 47, 69)  # fmt: skip
 
 VERSIONS: Final[Mapping[int, tuple[int, int]]] = {
     PRODUCE: (7, 9), FETCH: (11, 12), LIST_OFFSETS: (5, 7), METADATA: (10, 12), OFFSET_COMMIT: (6, 8),
@@ -100,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             async with asyncio.timeout(CONNECT_S):
                 _, connection = await loop.create_connection(cls, host, port, ssl=ssl)
-                await connection._greet(address)
+                await connection._greet(address, where)
         except TimeoutError:
             raise Unavailable(f"Kafka broker {where} does not answer") from None
         except Disconnected as error:
@@ -115,33 +114,20 @@ class Connection(asyncio.BufferedProtocol):
 
     _greeted = False
 
-    async def _greet(self, address: KafkaAddress) -> None:
+    async def _greet(self, address: KafkaAddress, where: str) -> None:
         body = await self.ask(API_VERSIONS, {})
         self._versions = {row["ApiKey"]: (row["MinVersion"], row["MaxVersion"]) for row in body["ApiKeys"]}
         if address.sasl:
-            await self._sign_in(address)
+            await self._sign_in(address, where)
         self._greeted = True
 
-    async def _sign_in(self, address: KafkaAddress) -> None:
-        told = await self.ask(SASL_HANDSHAKE, {"Mechanism": address.sasl})
-        if told["ErrorCode"]:
-            known = ", ".join(told["Mechanisms"])
-            raise NotAuthenticated(f"the cluster does not know SASL mechanism {address.sasl}: it knows {known}")
-        if address.sasl == "PLAIN":
-            await self._token(f"\0{address.user}\0{address.password}".encode())
-            return
-        scram = ScramClient(address.sasl, address.user, address.password, secrets.token_urlsafe(24))
-        final = await asyncio.to_thread(scram.final, await self._token(scram.first))
-        scram.check(await self._token(final))
-
-    async def _token(self, token: bytes) -> bytes:
-        told = await self.ask(SASL_AUTHENTICATE, {"AuthBytes": token})
-        if told["ErrorCode"]:
-            raise NotAuthenticated(f"the cluster does not let us in: {told['ErrorMessage'] or 'it does not say why'}")
-        if told["SessionLifetimeMs"] > 0:
-            lifetime_s = told["SessionLifetimeMs"] / 1000 * REAUTHENTICATE_SHARE
-            self.expires_s = asyncio.get_running_loop().time() + lifetime_s
-        return bytes(told["AuthBytes"])
+    async def _sign_in(self, address: KafkaAddress, where: str) -> None:
+        signing = SignIn(address, where)
+        while signing.request is not None:
+            answer = await self.ask(*signing.request)
+            await asyncio.to_thread(signing.take, answer)
+        if signing.session_s > 0:
+            self.expires_s = asyncio.get_running_loop().time() + signing.session_s * REAUTHENTICATE_SHARE
 
     @property
     def usable(self) -> bool:

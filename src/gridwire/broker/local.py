@@ -280,9 +280,18 @@ class LocalSource:
 
 def report(directory: Path, group: str, counters: Mapping[str, int]) -> None:
     """Tell the hub what a worker counts, for its metrics. Raises Unavailable."""
+    _tell(directory, "report", group=group, counters=dict(counters))
+
+
+def report_app(directory: Path, told: Any) -> None:
+    """Tell the hub how a host of functions is: an `AppReport` as builtins. Raises Unavailable."""
+    _tell(directory, "report_app", told=told)
+
+
+def _tell(directory: Path, operation: str, **arguments: Any) -> None:
     connection = _Connection(directory)
     try:
-        connection.call("report", group=group, counters=dict(counters))
+        connection.call(operation, **arguments)
     finally:
         connection.close()
 

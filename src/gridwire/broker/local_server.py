@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import secrets
+import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ import structlog
 from gridwire.broker.embedded import EmbeddedBroker, Owner
 from gridwire.broker.frames import ENDPOINT_FILE, FRAME_BYTES_MAX, LENGTH, Endpoint, Failure, Reply, Request, pack
 from gridwire.broker.port import Position
+from gridwire.broker.reports import Reports
 from gridwire.core.errors import GridwireError, OffsetOutOfRange, UnknownHub, UnknownPartition
 from gridwire.log import disk
 
@@ -24,21 +27,28 @@ _WAIT_S_MAX = 60.0
 
 
 class LocalServer:
-    """Serves worker processes of this machine."""
+    """Serves worker processes of this machine.
 
-    def __init__(self, broker: EmbeddedBroker) -> None:
+    Args:
+        broker: None where the log is a cluster's: workers then only tell how they are. directory: of the hub then.
+    """
+
+    def __init__(self, broker: EmbeddedBroker | None, directory: Path | None = None) -> None:
         self._broker = broker
+        self._directory = broker.directory if broker is not None else Path(directory or ".")
         self._secret = secrets.token_hex(32)
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
         self.reports: dict[str, dict[str, int]] = {}
         """What workers count, by group, as last told."""
+        self.apps = Reports(time.monotonic)
+        """What hosts of functions tell of themselves."""
 
     async def start(self) -> None:
         """Listen on a free loopback port and leave word in the data directory."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        path = self._broker.directory / ENDPOINT_FILE
+        path = self._directory / ENDPOINT_FILE
         path.parent.mkdir(exist_ok=True)
         disk.write_atomic(path, msgspec.json.encode(Endpoint(port, self._secret, os.getpid())), sync=False)
 
@@ -50,7 +60,7 @@ class LocalServer:
             session.cancel()
         if self._sessions:
             await asyncio.wait(self._sessions, timeout=5)
-        (self._broker.directory / ENDPOINT_FILE).unlink(missing_ok=True)
+        (self._directory / ENDPOINT_FILE).unlink(missing_ok=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(reader, writer))
@@ -58,7 +68,11 @@ class LocalServer:
         task.add_done_callback(self._sessions.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = _Session(self._broker, self.reports)
+        session: _Reporting = (
+            _Reporting(self.reports, self.apps)
+            if self._broker is None
+            else _Session(self._broker, self.reports, self.apps)
+        )
         try:
             hello = await asyncio.wait_for(_read(reader), _HELLO_TIMEOUT_S)
             known = hello.operation == "hello" and secrets.compare_digest(
@@ -66,7 +80,8 @@ class LocalServer:
             )
             if not known:
                 return
-            writer.write(pack(Reply(hello.id, None, {"durability": self._broker.durability})))
+            durability = "" if self._broker is None else self._broker.durability
+            writer.write(pack(Reply(hello.id, None, {"durability": durability})))
             while True:
                 request = await _read(reader)
                 writer.write(pack(await session.answer(request)))
@@ -92,12 +107,12 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     return msgspec.msgpack.decode(await reader.readexactly(size), type=Request)
 
 
-class _Session:
-    """One worker's requests, one at a time."""
+class _Reporting:
+    """One worker's requests, one at a time, as far as they need no broker."""
 
-    def __init__(self, broker: EmbeddedBroker, reports: dict[str, dict[str, int]]) -> None:
-        self._broker = broker
+    def __init__(self, reports: dict[str, dict[str, int]], apps: Reports) -> None:
         self._reports = reports
+        self._apps = apps
 
     async def answer(self, request: Request) -> Reply:
         operation = getattr(self, f"_do_{request.operation}", None)
@@ -110,6 +125,20 @@ class _Session:
         except (TypeError, ValueError, LookupError) as error:
             log.exception("worker request failed", operation=request.operation)
             return Reply(request.id, Failure("LocalProtocolError", f"{request.operation}: {error}"))
+
+    async def _do_report(self, group: str, counters: dict[str, int]) -> None:
+        self._reports[group] = counters
+
+    async def _do_report_app(self, told: dict[str, Any]) -> None:
+        self._apps.take(told)
+
+
+class _Session(_Reporting):
+    """Those of a worker that reads and commits here."""
+
+    def __init__(self, broker: EmbeddedBroker, reports: dict[str, dict[str, int]], apps: Reports) -> None:
+        super().__init__(reports, apps)
+        self._broker = broker
 
     async def _do_claim(self, group: str) -> dict[str, int]:
         owner = await self._broker.claim(group)
@@ -172,9 +201,6 @@ class _Session:
             {(hub, number): Position(offset, note) for hub, number, offset in positions},
             [((hub, number), batch) for hub, number, batch in outputs],
         )
-
-    async def _do_report(self, group: str, counters: dict[str, int]) -> None:
-        self._reports[group] = counters
 
     async def _do_create(self, hub: str, partitions: int | None) -> None:
         await self._broker.create_hub(hub, partitions)

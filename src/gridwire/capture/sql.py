@@ -9,7 +9,8 @@ built in.
 A hub's table goes by its own name, quoted if need be (`"grid.transformers"`), as schema and table
 (`grid.transformers`), and with underscores (`grid_transformers`). A table of exact decimals (columns `value` and
 `scale`) is shown with `value` as a number and, for energies of an interval, `kwh`; event tables get `key_text` and
-`value_text`. The stored form of both is `<name>_raw`.
+`value_text`. The stored form of both is `<name>_raw`. A table of readings keeps every version: `readings_current` shows
+the one that holds of each interval, `readings_as_of(TIMESTAMPTZ '...')` the one that held as far as was known then.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ Answer = TypeVar("Answer")
 
 LIMIT_ROWS: Final = 10_000
 TIMEOUT_S: Final = 30.0
+BATCH_TIMEOUT_S: Final = 3600.0
+"""For jobs such as training, which nobody waits for."""
+
 MEMORY_BYTES: Final = 1024 * MIB
 THREADS: Final = 2
 OPEN_ATTEMPTS: Final = 3
@@ -53,6 +57,14 @@ _SETTINGS: Final = {
     "TimeZone": "UTC",
 }
 _QUESTIONS: Final = ("SELECT", "EXPLAIN", "MULTI")
+_READING_COLUMNS: Final = frozenset(
+    ("usage_point", "reading_type", "ts_end", "interval_s", "version", "quality", "received_at", "partition", "offset")
+)
+"""A table with these is one of readings."""
+
+_TAKEN_BACK: Final = 3 << 24 | 8 << 16 | 65_535
+"""Quality `3.8.65535`, see docs/reference/vee.md."""
+
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s", re.IGNORECASE)
 _ALLOWED: Final = "SELECT, DESCRIBE, SUMMARIZE, SHOW TABLES and EXPLAIN"
 _START_CAPTURE: Final = "set `capture` on a hub (`gridwire hub create NAME --capture events`) and send it events"
@@ -101,6 +113,38 @@ def query(
         SqlError: not one reading statement, an unknown table, too slow, too large; the message says what to do.
     """
     started = time.monotonic()
+    columns, types, rows = _answer(
+        lake_root, sql, lambda relation: _rows(relation, limit_rows + 1), timeout_s, memory_bytes, threads
+    )
+    return Result(
+        columns=columns,
+        types=types,
+        rows=rows[:limit_rows],
+        truncated=len(rows) > limit_rows,
+        took_s=time.monotonic() - started,
+    )
+
+
+def arrow(
+    lake_root: Path,
+    sql: str,
+    *,
+    timeout_s: float = BATCH_TIMEOUT_S,
+    memory_bytes: int = MEMORY_BYTES,
+    threads: int = THREADS,
+) -> pa.Table:
+    """The whole answer to a question as Arrow columns, for jobs that read much. Raises SqlError."""
+    return _answer(lake_root, sql, _table, timeout_s, memory_bytes, threads)
+
+
+def _table(relation: Any) -> pa.Table:
+    with relation.to_arrow_reader(ARROW_ROWS) as reader:
+        return reader.read_all()
+
+
+def _answer(
+    lake_root: Path, sql: str, read: Callable[[Any], Answer], timeout_s: float, memory_bytes: int, threads: int
+) -> Answer:
     names = _names(Path(lake_root))
     with duckdb.connect(":memory:", config={"memory_limit": f"{memory_bytes // MIB}MiB", "threads": threads}) as con:
         statement = _question(con, sql)
@@ -114,18 +158,11 @@ def query(
         timer = threading.Timer(timeout_s, con.interrupt)
         timer.start()
         try:
-            columns, types, rows = _rows(con.sql(statement.query), limit_rows + 1)
+            return read(con.sql(statement.query))
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise SqlError(_advice(error, names, timeout_s, memory_bytes)) from None
         finally:
             timer.cancel()
-    return Result(
-        columns=columns,
-        types=types,
-        rows=rows[:limit_rows],
-        truncated=len(rows) > limit_rows,
-        took_s=time.monotonic() - started,
-    )
 
 
 def tables(lake_root: Path) -> list[TableInfo]:
@@ -266,10 +303,33 @@ def _show(con: Any, snapshots: Mapping[str, _Snapshot]) -> None:
                 con.execute(f"CREATE VIEW {_quoted(_free(taken, alias))} AS {select}")
             if readable and alias != name:
                 con.execute(f"CREATE VIEW {_quoted(_free(taken, f'{alias}_raw'))} AS FROM {_quoted(raw)}")
+        if set(snapshot.schema.names) >= _READING_COLUMNS:
+            _show_versions(con, taken, name, select)
         schema, dot, plain = name.partition(".")
         if dot and "." not in plain and "@" not in name:
             con.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
             con.execute(f"CREATE VIEW IF NOT EXISTS {_quoted(schema)}.{_quoted(plain)} AS {select}")
+
+
+def _show_versions(con: Any, taken: set[str], name: str, select: str) -> None:
+    """`<name>_current`, what holds of every interval, and `<name>_as_of(moment)`, what held as far as was known then.
+
+    As in the live sums the highest (grade, version, partition, offset) holds; an estimate that was taken back does not.
+    """
+    for alias in _aliases(name):
+        current, as_of = _free(taken, f"{alias}_current"), _free(taken, f"{alias}_as_of")
+        con.execute(f"CREATE VIEW {_quoted(current)} AS {_newest(select, 'true')}")
+        con.execute(f"CREATE MACRO {_quoted(as_of)}(moment) AS TABLE {_newest(select, 'received_at <= moment')}")
+
+
+def _newest(select: str, condition: str) -> str:
+    category = "quality >> 16 & 255"
+    grade = f"CASE WHEN {category} IN (8, 12) THEN 0 WHEN {category} = 11 THEN 1 ELSE 2 END"
+    return (
+        f"FROM ({select}) WHERE usage_point IS NOT NULL AND {condition} QUALIFY row_number() OVER "
+        f"(PARTITION BY usage_point, reading_type, ts_end, interval_s ORDER BY {grade} DESC, version DESC, "
+        f'"partition" DESC, "offset" DESC) = 1 AND quality <> {_TAKEN_BACK}'
+    )
 
 
 def _stored(con: Any, view: str, snapshot: _Snapshot) -> None:

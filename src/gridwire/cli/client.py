@@ -14,7 +14,10 @@ import msgspec
 
 from gridwire.address import HubAddress, reachable
 from gridwire.core.batch import Event, encode
-from gridwire.core.errors import GridwireError
+from gridwire.core.errors import GridwireError, NotAllowed, NotAuthenticated, Unavailable
+
+PUT_S: Final = 180.0
+"""How long the hub may take over something large, such as an app that it loads to check it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,11 @@ class HubClient:
         """POST JSON."""
         return self._call("POST", path, json=body)
 
+    def put(self, path: str, body: bytes, content_type: str, query: Mapping[str, Any]) -> Any:
+        """PUT bytes; what takes them may take its time."""
+        headers = {"content-type": content_type}
+        return self._call("PUT", path, content=body, headers=headers, params=query, timeout=PUT_S)
+
     def patch(self, path: str, body: Any) -> Any:
         """PATCH JSON."""
         return self._call("PATCH", path, json=body)
@@ -127,7 +135,7 @@ class HubClient:
         with reachable(self.url):
             response = self._http.request(method, path, **arguments)
         if response.status_code >= 400:
-            raise GridwireError(_problem(response))
+            raise _refusal(response)
         return response
 
     def stream(self, path: str, **query: Any) -> Iterator[Any]:
@@ -139,10 +147,16 @@ class HubClient:
         ):
             if response.status_code >= 400:
                 response.read()
-                raise GridwireError(_problem(response))
+                raise _refusal(response)
             for line in response.iter_lines():
                 if line.startswith("data:"):
                     yield json.loads(line[5:])
+
+
+def _refusal(response: httpx.Response) -> GridwireError:
+    """What the hub answered as an error of its kind, see `gridwire.cli.main.EXIT_CODES`."""
+    kinds: dict[int, type[GridwireError]] = {401: NotAuthenticated, 403: NotAllowed, 503: Unavailable}
+    return kinds.get(response.status_code, GridwireError)(_problem(response))
 
 
 def _problem(response: httpx.Response) -> str:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 from cyclopts import App
 
 from gridwire.cli.client import HubClient, hub_path
+from gridwire.cli.deployed import app_path
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
-from gridwire.core.batch import Event, Headers
 from gridwire.core.errors import GridwireError
-from gridwire.functions.model import again_of, dead_letters_of
+from gridwire.core.hubs import dead_letters_of
 
 GROUP: Final = "dlq.replay"
 """Its positions say how far the letters of each hub were replayed."""
 
-PAGE: Final = 500
 DEAD: Final = "dlq."
 
 dlq = App(name="dlq", help="Dead letters: events that functions could not deal with.")
@@ -70,9 +67,14 @@ def show(function: str, *, offset: int | None = None, limit: int = 20, common: C
         offset: only this one, traceback included.
         limit: the newest so many.
     """
-    hub = _hub(function)
+    app, name = _parts(function)
+    client, hub = common.client(), dead_letters_of(app, name)
+    if hub not in {row["name"] for row in client.get("/v1/hubs")["hubs"]}:
+        raise GridwireError(
+            f"there are no dead letters of {app}.{name}: `gridwire dlq list` shows the functions that have some"
+        )
     start = f"-{limit}" if offset is None else str(offset)
-    page = _page(common.client(), hub, start, limit if offset is None else 1)
+    page = _page(client, hub, start, limit if offset is None else 1)
     rows = [_told(row) for row in page.events]
     if offset is not None and (not rows or rows[0]["offset"] != offset):
         raise GridwireError(
@@ -97,43 +99,26 @@ def replay(function: str, *, offset: int | None = None, common: Common = Common(
         function: APP.FUNCTION, as `dlq list` shows it.
         offset: only this one; the others go on waiting.
     """
-    client = common.client()
-    hub = _hub(function)
-    app, _, name = function.partition(".")
-    first = _page(client, hub, "earliest", 1)
-    begin = _replayed(client, hub, first.start) if offset is None else offset
-    total = 0
-    for page in _pages(client, hub, begin, begin + 1 if offset is not None else first.end):
-        _create(client, again_of(app, name))
-        client.send_events(again_of(app, name), [_event(row) for row in page.events])
-        total += len(page.events)
-        if offset is None:  # after sending: a crash in between repeats letters, it loses none
-            client.post(f"/v1/groups/{GROUP}/reset", {"hub": hub, "to": page.next, "partition": 0})
+    app, name = _parts(function)
+    body = {} if offset is None else {"offset": offset}
+    total = common.client().post(app_path(app, "functions", name, "replay"), body)["replayed"]
     if common.json:
         print_json({"replayed": total})
     else:
         say(f"{total:,} events given to {function} again")
 
 
-def _hub(function: str) -> str:
+def _parts(function: str) -> tuple[str, str]:
+    """App and function. Raises GridwireError."""
     app, dot, name = function.removeprefix(DEAD).partition(".")
     if not dot or not name:
         raise GridwireError(f"name the function as APP.FUNCTION, as `gridwire dlq list` shows it, not {function!r}")
-    return dead_letters_of(app, name)
+    return app, name
 
 
 def _page(client: HubClient, hub: str, offset: str, limit: int) -> _Page:
     raw = client.raw(f"{hub_path(hub)}/events", partition=0, offset=offset, limit=limit)
     return msgspec.json.decode(raw, type=_Page)
-
-
-def _pages(client: HubClient, hub: str, begin: int, end: int) -> Iterator[_Page]:
-    while begin < end:
-        page = _page(client, hub, str(begin), min(PAGE, end - begin))
-        if not page.events:
-            return
-        yield page
-        begin = page.next
 
 
 def _replayed(client: HubClient, hub: str, start: int) -> int:
@@ -143,11 +128,6 @@ def _replayed(client: HubClient, hub: str, start: int) -> int:
         return start
     partitions = client.get(f"/v1/groups/{GROUP}")["partitions"]
     return max([start, *(int(row["position"]) for row in partitions if row["hub"] == hub)])
-
-
-def _create(client: HubClient, hub: str) -> None:
-    if hub not in {row["name"] for row in client.get("/v1/hubs")["hubs"]}:
-        client.post("/v1/hubs", {"name": hub, "partitions": 1})
 
 
 def _told(row: _Row) -> dict[str, Any]:
@@ -164,21 +144,3 @@ def _told(row: _Row) -> dict[str, Any]:
         "value": msgspec.json.decode(row.value),
         "traceback": headers.get("dlq-traceback", ""),
     }
-
-
-def _event(row: _Row) -> Event:
-    """The event as it was, byte for byte."""
-    raw = bytes(row.value)
-    value = raw if row.format == "json" else _bytes(msgspec.json.decode(raw))
-    headers: Headers = tuple(
-        (name, _bytes(one))
-        for name, found in row.headers.items()
-        for one in (found if isinstance(found, list) else [found])
-    )
-    return Event(value, _bytes(row.key), headers)
-
-
-def _bytes(shown: Any) -> bytes | None:
-    if isinstance(shown, dict):
-        return base64.b64decode(shown["base64"])
-    return None if shown is None else str(shown).encode()

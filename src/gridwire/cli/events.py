@@ -98,6 +98,7 @@ def tail(
     hub: str,
     *,
     from_: Annotated[str, Parameter(name="--from")] = "latest",
+    where: str | None = None,
     partition: int | None = None,
     count: Annotated[int | None, Parameter(name=["-n", "--count"])] = None,
     common: Common = Common(),  # noqa: B008
@@ -106,12 +107,15 @@ def tail(
 
     Args:
         hub: which.
-        from_: latest, earliest, or -N for the last N of each partition.
+        from_: latest, earliest, a time, or -N for the last N of each partition.
+        where: only events for which this holds, such as 'load_kw > 100 and transformer = T1'; see
+            docs/reference/http.md.
         partition: only this one.
         count: stop after so many.
     """
     seen = 0
-    for event in common.client().stream(f"{hub_path(hub)}/tail", **{"from": from_, "partition": partition}):
+    query = {"from": from_, "partition": partition, "where": where}
+    for event in common.client().stream(f"{hub_path(hub)}/tail", **query):
         if "offset" not in event:
             continue
         if common.json:

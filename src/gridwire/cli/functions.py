@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
 import json
 import re
@@ -16,20 +14,30 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
+from gridwire.cli import deployed
 from gridwire.cli.client import HubClient
 from gridwire.cli.logs import configure_logs
-from gridwire.core.errors import FencedEpoch, GridwireError, InvalidSetting
+from gridwire.cli.output import Common
+from gridwire.core.errors import FencedEpoch, InvalidSetting
 
-WATCH_S: Final = 0.3
-"""Between two looks at an app's files."""
+APP_NAME: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+"""What may be a deployed app and not a path."""
 
 fn = App(name="fn", help="Functions: Azure Functions apps in Python, unmodified, and functions over Arrow batches.")
+
+fn.command(deployed.deploy)
+fn.command(deployed.list_, name="list")
+fn.command(deployed.show)
+fn.command(deployed.logs)
+fn.command(deployed.stop)
+fn.command(deployed.remove)
 
 
 @fn.command
 def start(
     directory: Path,
     *,
+    common: Common = Common(),  # noqa: B008
     hub: str = "gridwire-data",
     name: str | None = None,
     host: str = "127.0.0.1",
@@ -43,10 +51,10 @@ def start(
     save_failing: Path | None = None,
     reload: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Run an app in the foreground until Ctrl-C or SIGTERM.
+    """Run an app in the foreground until Ctrl-C or SIGTERM; or run a deployed app again that was stopped.
 
     Args:
-        directory: where function_app.py is.
+        directory: where function_app.py is; or the name of a deployed app, to which --url belongs and nothing else.
         hub: the hub's data directory, its HTTP address on this machine, or kafka://HOST:PORT[,HOST:PORT].
         name: the app's name, part of its consumer groups. [default: the directory's name]
         host: address of HTTP functions; other than loopback they ask for keys.
@@ -59,19 +67,30 @@ def start(
         save_failing: directory for batches as they were when they failed first, for `fn run-batch`.
         reload: while developing: run the app anew when its .py and .json files change.
     """
+    from gridwire.broker.local import report_app
     from gridwire.config import is_loopback
+    from gridwire.functions.run import run_host
 
+    if not directory.is_dir() and APP_NAME.match(str(directory)):
+        deployed.start_deployed(str(directory), common)
+        return 0
     configure_logs()
     _check_directory(directory)
     opener, home = _opener(hub)
-    app = name or _name_of(directory)
+    app = name or deployed.name_of(directory)
     options: dict[str, Any] = {
         "host": host, "port": port, "workers_max": workers, "workers_min": workers_min, "idle_s": idle_s,
         "lag_s": lag_s, "keys": not is_loopback(host) if keys is None else keys,
         "state": (state or (home or directory / ".gridwire") / "functions" / app).absolute(),
         "save_failing": save_failing and save_failing.absolute(),
     }  # fmt: skip
-    return run_host(app, directory, opener, options, reload=reload)
+    tell = None if home is None else partial(report_app, home)
+    try:
+        run_host(app, directory, opener, options, reload=reload, tell=tell)
+    except FencedEpoch as error:
+        sys.stderr.write(f"gridwire: {error}\n")
+        return 3
+    return 0
 
 
 @fn.command
@@ -114,7 +133,7 @@ def replay(
     if hub.startswith("kafka://"):
         raise InvalidSetting("replay reads hubs of this machine, not a Kafka cluster")
     opener, home = _opener(hub)
-    app = name or _name_of(directory)
+    app = name or deployed.name_of(directory)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -163,21 +182,29 @@ def run_batch(directory: Path, file: Path, *, function: str = "") -> int:
 
 
 @fn.command
-def invoke(directory: Path, function: str, *events: str, key: str | None = None) -> int:
-    """Run a function that reads a hub once, over given events and without a hub; nothing is published.
+def invoke(
+    directory: Path,
+    function: str,
+    *events: str,
+    key: str | None = None,
+    common: Common = Common(),  # noqa: B008
+) -> int:
+    """Run a function that reads a hub once, over given events and apart from what runs; nothing is published.
 
     HTTP functions are called over HTTP while `fn start` runs.
 
     Args:
-        directory: where function_app.py is.
+        directory: where function_app.py is; or the name of a deployed app, whose newest version is called.
         function: its name.
         events: the events' bodies; one that is `-` is read from standard input.
         key: key of every event.
     """
     from gridwire.functions.saved import invoke as run
 
-    _check_directory(directory)
     values = [sys.stdin.buffer.read() if event == "-" else event.encode() for event in events]
+    if not directory.is_dir() and APP_NAME.match(str(directory)):
+        return deployed.invoke_deployed(str(directory), function, values, key, common)
+    _check_directory(directory)
     return _tell_result(run(directory, function, values, key.encode() if key is not None else None))
 
 
@@ -199,10 +226,6 @@ def _check_directory(directory: Path) -> None:
         raise InvalidSetting(f"{directory} is not a directory")
 
 
-def _name_of(directory: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", directory.absolute().name).strip("-") or "app"
-
-
 def _opener(hub: str) -> tuple[Any, Path | None]:
     """What opens sources of a hub, and its data directory where there is one. Raises GridwireError."""
     if hub.startswith("kafka://"):
@@ -221,105 +244,3 @@ def _data_directory(hub: str) -> Path:
     if not hub.startswith(("http://", "https://")):
         return Path(hub).absolute()
     return Path(HubClient(hub).get("/v1/status")["data_dir"])
-
-
-def run_host(app: str, directory: Path, opener: Any, options: dict[str, Any], *, reload: bool = False) -> int:
-    """Run the host of an app until SIGTERM; returns the exit code.
-
-    Args:
-        reload: run the app anew whenever its files change and it loads; else the one that runs goes on.
-    """
-    opener(f"fn.{app}", []).close()  # a hub that is not there is said at once
-    host = _learned(app, directory, opener, options)
-    try:
-        while host is not None:
-            following = partial(_learned, app, directory, opener) if reload else None
-            host = asyncio.run(_serve(host, following, options))
-    except FencedEpoch as error:
-        sys.stderr.write(f"gridwire: {error}\n")
-        return 3
-    return 0
-
-
-def _learned(app: str, directory: Path, opener: Any, options: dict[str, Any]) -> Any:
-    """A host that has loaded its app. Raises InvalidSetting."""
-    from gridwire.functions.host import Host, HostOptions
-
-    host = Host(app, directory, opener, HostOptions(**options))
-    try:
-        host.learn()
-    except BaseException:
-        _discard(host)
-        raise
-    return host
-
-
-def _discard(host: Any) -> None:
-    host.publisher.close()
-    host.pool.close(kill=True)
-
-
-async def _serve(host: Any, following: Any, options: dict[str, Any]) -> Any:
-    """Run a host until told to stop; returns the one to run next when the app has changed."""
-    stop = asyncio.Event()
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        told.set()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            loop.add_signal_handler(number, end)
-        except NotImplementedError:
-            raise GridwireError("functions need Linux or macOS") from None
-    watching = asyncio.create_task(_watch(host, following, options, stop)) if following else None
-    try:
-        await host.serve(stop, _announce)
-    finally:
-        stop.set()
-        fresh = await watching if watching else None
-        if fresh is not None and (told.is_set() or sys.exc_info()[0]):
-            await asyncio.to_thread(_discard, fresh)
-            fresh = None
-    return fresh
-
-
-async def _watch(host: Any, following: Any, options: dict[str, Any], stop: asyncio.Event) -> Any:
-    """Load the app anew when its files change; the running one is told to stop only once that went well."""
-    from gridwire.functions.reload import Watch
-
-    watch = Watch(host.directory)
-    while not stop.is_set():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), WATCH_S)
-        if stop.is_set() or not host.port or not await asyncio.to_thread(watch.changed):
-            continue
-        try:
-            fresh = await asyncio.to_thread(following, {**options, "port": host.port})
-        except GridwireError as error:
-            sys.stderr.write(f"gridwire: not reloaded: {error}\n")
-            continue
-        stop.set()
-        return fresh
-    return None
-
-
-def _announce(host: Any) -> None:
-    lines = ["ready", f"http http://{host.options.host}:{host.port}"]
-    lines += [f"function {function.name} {_trigger(host, function)}" for function in host.app.functions]
-    if host.options.keys:
-        lines.append(f"keys {host.options.state / 'keys.json'}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
-
-
-def _trigger(host: Any, function: Any) -> str:
-    if function.hub:
-        return f"reads hub {function.hub}"
-    if function.schedule:
-        return f"runs at {function.schedule}"
-    if function.trigger == "httpTrigger":
-        return f"answers /{'/'.join(part for part in (host.app.route_prefix, function.route) if part)}"
-    return str(function.trigger)

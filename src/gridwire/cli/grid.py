@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from gridwire.cli.client import HubClient, hub_path
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import GridwireError
-from gridwire.core.hubs import METER_EVENTS, NETWORK, QUARANTINE, READINGS
+from gridwire.core.hubs import METER_EVENTS, NETWORK, QUARANTINE, READINGS, WEATHER
 from gridwire.grid.reading import timestamp_us
 
 if TYPE_CHECKING:
@@ -44,11 +44,7 @@ def import_(
     """
     found = _imported(source, grids, folder, name)
     if not check:
-        from gridwire.grid.network_parts import to_events
-
-        client = common.client()
-        for event in to_events(found):
-            publish(client, event)
+        publish(common.client(), found)
     counts = {
         "transformers": len(found.transformers),
         "feeders": len(found.feeders),
@@ -79,9 +75,12 @@ def _imported(source: str, grids: list[str], folder: Path | None, name: str) -> 
     return table.read(data, name or files[0].stem) if source == "csv" else pandapower.read(data, name)
 
 
-def publish(client: HubClient, event: bytes) -> None:
-    """Send a network model, or the next part of one: with the last part it is the current one."""
-    client.send(NETWORK, event, "application/json", {"key": "network"})
+def publish(client: HubClient, found: Network) -> None:
+    """Make a network model the current one: in several events where it is large."""
+    from gridwire.grid.network_parts import to_events
+
+    for model in to_events(found):
+        client.send(NETWORK, model, "application/json", {"key": "network"})
 
 
 def _read(path: Path) -> bytes:
@@ -130,6 +129,31 @@ def _whole(client: HubClient, newest: dict[str, Any]) -> Network:
     if found is None:
         raise GridwireError("the newest network model is not whole yet: its last part is still to come")
     return found
+
+
+@network.command
+def meters(file: Path, *, common: Common = Common()) -> None:  # noqa: B008
+    """Say which meter was where, when: the table replaces the model's, every problem of it is told at once.
+
+    Args:
+        file: CSV or JSON with the columns meter, usage_point, from, to, reading_type, start_register, end_register,
+            dials, multiplier; see docs/reference/vee.md.
+    """
+    import msgspec
+
+    from gridwire.cli.vee import current_model
+    from gridwire.grid import network as model
+    from gridwire.grid.meter_install import read_table
+
+    rows = read_table(_read(file), json=file.suffix.lower() == ".json")
+    client = common.client()
+    changed = msgspec.structs.replace(current_model(client), meters=rows)
+    model.check(changed)
+    publish(client, changed)
+    if common.json:
+        print_json({"meters": len(rows)})
+    else:
+        say(f"published {len(rows)} installations of meters; readings of the window are judged again")
 
 
 def _instant_us(text: str | None) -> int | None:
@@ -188,7 +212,7 @@ def ingest(
     beyond: Beyond = Beyond(),
     common: Common = Common(),  # noqa: B008
 ) -> int:
-    """Decode meter files: readings go to the hub `readings`, what cannot be read to `quarantine` with its reason.
+    """Decode meter and weather files: readings go to the hub `readings`, what cannot be read to `quarantine`.
 
     Args:
         format: one of the formats of docs/reference/formats.md, such as dsmr, dlms or espi.
@@ -201,9 +225,8 @@ def ingest(
     except OSError as error:
         raise GridwireError(f"cannot read {error.filename}: {error.strerror}") from None
     if common.json:
-        print_json(
-            {name: getattr(report, name) for name in ("files", "bytes", "frames", "readings", "events", "quarantined")}
-        )
+        names = ("files", "bytes", "frames", "readings", "events", "weather", "quarantined")
+        print_json({name: getattr(report, name) for name in names})
     else:
         print_fields(
             {
@@ -211,6 +234,7 @@ def ingest(
                 "frames": report.frames,
                 READINGS: report.readings,
                 METER_EVENTS: report.events,
+                WEATHER: report.weather,
                 QUARANTINE: report.quarantined,
             }
         )

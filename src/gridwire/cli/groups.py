@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from cyclopts import App
 
 from gridwire.cli.output import Common, print_json, print_table, say
-from gridwire.core.errors import GridwireError
 
 group = App(name="group", help="Consumer groups: who reads, how far behind, reading again.")
 
@@ -45,19 +45,40 @@ def show(name: str, *, common: Common = Common()) -> None:  # noqa: B008
 
 
 @group.command
-def reset(name: str, hub: str, *, to: str, common: Common = Common()) -> None:  # noqa: B008
+def reset(
+    name: str,
+    hub: str,
+    *,
+    to: str,
+    partition: int | None = None,
+    dry_run: bool = False,
+    common: Common = Common(),  # noqa: B008
+) -> None:
     """Make a group without active members read a hub again from somewhere.
 
     Args:
         name: the group.
         hub: the hub to read again.
-        to: earliest, latest, or an offset.
+        to: earliest, latest, an offset, or a time such as 2026-01-01T00:00:00Z.
+        partition: only this one.
+        dry_run: say what would be read again or passed over, and change nothing.
     """
-    if to not in ("earliest", "latest") and not to.isdigit():
-        raise GridwireError(f"--to must be earliest, latest or an offset, not {to!r}")
-    target = int(to) if to.isdigit() else to
-    answer = common.client().post(f"/v1/groups/{quote(name, safe='')}/reset", {"hub": hub, "to": target})
+    wanted: dict[str, Any] = {"hub": hub, "to": int(to) if to.isdigit() else to, "dry_run": dry_run}
+    if partition is not None:
+        wanted["partition"] = partition
+    answer = common.client().post(f"/v1/groups/{quote(name, safe='')}/reset", wanted)
     if common.json:
         print_json(answer)
+    elif dry_run:
+        moves = [(row["partition"], row["from"], row["to"]) for row in answer["changes"]]
+        rows = [(*move, _meaning(*move[1:])) for move in moves]
+        print_table(("partition", "position", "would be", "which means"), rows, ("partition", "position", "would be"))
+        say("nothing was changed")
     else:
         say(f"group {name} now reads hub {hub} from {to}")
+
+
+def _meaning(before: int | None, after: int) -> str:
+    if before is None or before == after:
+        return "a first position" if before is None else "no change"
+    return f"{before - after:,} events again" if after < before else f"{after - before:,} events passed over"

@@ -22,7 +22,7 @@ class Wanted:
     retention: Annotated[str | None, Parameter(help="how long events are kept: 7d, 12h, forever")] = None
     retention_size: Annotated[str | None, Parameter(help="how much a partition keeps: 10g, unlimited")] = None
     capture: Annotated[
-        Literal["off", "events", "readings", "loads"] | None, Parameter(help="table the lake keeps of it")
+        str | None, Parameter(help="table the lake keeps of it: events, or a kind of its own; or off")
     ] = None
     capture_avro: Annotated[
         Literal["off", "on"] | None,

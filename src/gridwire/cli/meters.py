@@ -49,6 +49,7 @@ def _shown(format: str, files: list[Path], context: Any) -> Iterator[dict[str, A
     from gridwire.grid.formats.base import CHUNK_BYTES, BadFrame
     from gridwire.grid.meter_event import event_json
     from gridwire.grid.reading import reading_json
+    from gridwire.grid.weather import RANGES, weather_json
 
     decoder = registry.get(format)
     for path in files:
@@ -62,6 +63,10 @@ def _shown(format: str, files: list[Path], context: Any) -> Iterator[dict[str, A
                     for event in item.events:
                         row = orjson.loads(event_json(event))
                         yield {**row, "ts_end": row["ts_event"], "reading_type": row["kind"]}
+                    for observation in item.weather:
+                        row = orjson.loads(weather_json(observation))
+                        shown = ", ".join(f"{name} {row[name]:g}" for name in RANGES if name in row)
+                        yield {**row, "ts_end": row["ts"], "usage_point": row["station"], "value": shown}
         except OSError as error:
             raise GridwireError(f"cannot read {path}: {error.strerror}") from None
 
@@ -159,7 +164,9 @@ def replay(
         usage_point_of_meter(),
         lambda frame: (not offsets or frame.offset in offsets) and format in (None, frame.format),
     )
-    counts = {name: getattr(report, name) for name in ("frames", "replayed", "already", "readings", "events")}
+    counts = {
+        name: getattr(report, name) for name in ("frames", "replayed", "already", "readings", "events", "weather")
+    }
     if common.json:
         print_json({**counts, "still_bad": [{"offset": at, "reason": why} for at, why in report.still_bad]})
     else:

@@ -97,6 +97,10 @@ def worker(
     mapping: Path | None = None,
     whole: bool = False,
     supervised: bool = False,
+    app: str = "",
+    version: int = 0,
+    port: int = 0,
+    python: str = sys.executable,
     **broker: Any,
 ) -> int:
     """Run one worker: of the hub of a data directory (the hub starts these itself), or anywhere, on a Kafka cluster.
@@ -104,13 +108,13 @@ def worker(
     With --broker kafka://host:9092,host2:9092 run the same command on as many machines as there are.
 
     Args:
-        name: grid, watch, capture, avro or decode.
+        name: grid, vee, watch, forecast, capture, avro, decode or functions.
         data: the hub's data directory; on a cluster, where this machine keeps what can be made again.
         table: hub=decoder, for capture; hub, for avro; hub=format, for decode.
         lake: where tables or files are [default: lake or capture in data]; for several such workers one they all reach.
         flush_s: seconds until captured events are rows, or in a file.
         flush_mib: events that wait at most, for avro.
-        path: pattern of the files' paths, for avro.
+        path: pattern of the files' paths, for avro; directory of the app, for functions.
         namespace: what {Namespace} stands for in it.
         window_days: how late a reading may be.
         processes: that decode frames; 0: one a core.
@@ -119,8 +123,10 @@ def worker(
         mapping: TOML file that says what columns mean, for frames of the format mapped.
         whole: one grid worker gets all readings, the others stand by; for readings that are not keyed by transformer.
         supervised: end when standard input does.
+        app: name of a deployed app, for functions. version: of its deployment.
+        port: of its HTTP functions, 0 for a free one. python: interpreter of its code.
     """
-    from gridwire import app
+    from gridwire import app as root
 
     configure_logs()
     options = {
@@ -128,5 +134,6 @@ def worker(
         "tables": table or [], "lake": lake, "flush_s": flush_s, "flush_mib": flush_mib, "path": path,
         "namespace": namespace, "window_days": window_days, "whole": whole,
         "processes": processes, "zone": zone, "keys": keys, "mapping": mapping,
+        "app": app, "version": version, "port": port, "python": python,
     }  # fmt: skip
-    return app.run_worker(name, data, options)
+    return root.run_worker(name, data, options)

@@ -2,12 +2,13 @@
 
 A cell is one int64, so that "which of two readings counts" is one comparison of integers:
 
-    bit 62      48 47        38 37                 0
-    |  version   | partition   | amount + 1        |        0 = nothing read yet
+    bit 62  61 60     48 47       38 37                 0
+    | grade   | version | partition | amount + 1        |        0 = nothing read yet
 
-A reading wins over the one in its cell when (version, partition) is not smaller. Within a partition and a version that
-is the log's own order: the last one counts. Across partitions it does not depend on which was read first, so the
-matrix is a function of how far each partition has been read and of nothing else.
+A reading wins over the one in its cell when (grade, version, partition) is not smaller. So a measured reading wins over
+an estimate whichever comes first. Within a partition, a version and a grade that is the log's own order: the last one
+counts. Across partitions it does not depend on which was read first, so the matrix is a function of how far each
+partition has been read and of nothing else. An estimate that is taken back has the amount -1: its cell holds nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +26,19 @@ AMOUNT_MAX: Final = AMOUNT_MASK - 1
 """Largest amount a cell holds; in milliwatt-hours it is 274,877 kWh, a gigawatt over a quarter of an hour."""
 
 PARTITION_BITS: Final = 10
-VERSION_MAX: Final = 2**15 - 1
+VERSION_BITS: Final = 13
+VERSION_MAX: Final = 2**VERSION_BITS - 1
 """Largest version a cell holds."""
+
+ESTIMATED: Final = 0
+DERIVED: Final = 1
+MEASURED: Final = 2
+TAKEN_BACK: Final = 3
+"""Grades: what a reading is worth. A difference of registers is derived. `TAKEN_BACK` is an estimate that holds no
+more; in a cell it is an estimate of nothing."""
+
+GRADE_SHIFT: Final = AMOUNT_BITS + PARTITION_BITS + VERSION_BITS
+"""Where a cell's grade begins."""
 
 NO_LOAD: Final = -(2**63)
 """Marks an interval nobody has reported."""
@@ -39,6 +51,13 @@ TOO_OLD: Final = 4
 OUTCOMES: Final = 5
 """What became of a reading: first in its cell, another amount, the same amount, a newer version is there, no cell for
 it any more. `OUTCOMES` is their number."""
+
+
+def ranks(versions: NDArray[np.int16], grades: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
+    """Grade and version as one number, which orders them. `grades` None: all are measured."""
+    worth = np.int32(MEASURED << VERSION_BITS) if grades is None else grades.astype(np.int32) << VERSION_BITS
+    out: NDArray[np.int32] = versions.astype(np.int32) + worth
+    return out
 
 
 @kernel
@@ -55,7 +74,7 @@ def apply_readings(
     points: NDArray[np.int32],
     channels: NDArray[np.int8],
     amounts: NDArray[np.int64],
-    versions: NDArray[np.int16],
+    ranks: NDArray[np.int32],
     outcomes: NDArray[np.uint8],
     counts: NDArray[np.int64],
     partition: int,
@@ -66,7 +85,7 @@ def apply_readings(
     """Apply readings `[start, n)` in order, up to the first one of a day after `newest_day`.
 
     **Shape**: `cells[rows, 2, points]`, `used[rows, 2]`, `seen_*`, `changed_*` `[rows, groups]`, rows = days x slots of
-    a day, as a ring; `group_*[points]`; the reading arrays `[n]`; `counts[OUTCOMES]` is added to.
+    a day, as a ring; `group_*[points]`; the reading arrays `[n]`; `counts[OUTCOMES]` is added to. `ranks`: see `ranks`.
 
     Returns:
         The number of readings dealt with; when it is below n, that reading opens a new day.
@@ -87,7 +106,7 @@ def apply_readings(
         seen_a[row, a] += 1
         seen_b[row, b] += 1
         old = cells[row, channel, point]
-        rank = (np.int64(versions[i]) << PARTITION_BITS) | partition
+        rank = (np.int64(ranks[i]) << PARTITION_BITS) | partition
         new = (rank << AMOUNT_BITS) | (amounts[i] + 1)
         if old == 0:
             outcome = NEW
@@ -119,29 +138,41 @@ def sum_groups(
     sums: NDArray[np.int64],
     largest: NDArray[np.int64],
     counts: NDArray[np.int32],
+    estimated: NDArray[np.int64],
+    estimates: NDArray[np.int32],
 ) -> None:
     """Sum, largest and number of the cells of k (row, group) pairs, exactly.
 
     **Shape**: `rows`, `groups`, `largest`, `counts` `[k]`; `sums[2, k]`, one row a channel; `largest` is of channel 0.
-    The points of group g are `members[starts[g]:starts[g + 1]]`.
+    `estimated[k]` is what of both sums is estimated and `estimates[k]` the number of those cells, which `counts` leaves
+    out. The points of group g are `members[starts[g]:starts[g + 1]]`.
     """
     for k in range(len(rows)):
         row = rows[k]
         group = groups[k]
         count = 0
+        guesses = 0
+        guessed = 0
         top = 0
         for channel in range(2):
             total = 0
             for at in range(starts[group], starts[group + 1]):
-                amount = cells[row, channel, members[at]] & AMOUNT_MASK
+                cell = cells[row, channel, members[at]]
+                amount = cell & AMOUNT_MASK
                 if amount != 0:
                     total += amount - 1
-                    count += 1
+                    if cell >> GRADE_SHIFT:
+                        count += 1
+                    else:
+                        guesses += 1
+                        guessed += amount - 1
                     if channel == 0 and amount - 1 > top:
                         top = amount - 1
             sums[channel, k] = total
         largest[k] = top
         counts[k] = count
+        estimated[k] = guessed
+        estimates[k] = guesses
 
 
 @kernel

@@ -71,6 +71,14 @@ class SchemaGroupExists(GridwireError):
     """A schema group of that name already exists, or one still has schemas."""
 
 
+class UnknownApp(GridwireError):
+    """No deployed app of that name."""
+
+
+class InvalidApp(GridwireError):
+    """An app of functions that cannot run: its problems, a line each."""
+
+
 class OffsetOutOfRange(GridwireError):
     """The offset asked for is before the log's start or after its end.
 

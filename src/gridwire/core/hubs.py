@@ -14,9 +14,14 @@ FEEDERS: Final = "grid.feeders"
 NETWORK: Final = "grid.network"
 FEEDER_PARTS: Final = "grid.feeder-parts"
 ALERTS: Final = "grid.alerts"
+ALERT_NOTES: Final = "grid.alert-notes"
 FORECASTS: Final = "grid.forecasts"
+HEALTH: Final = "grid.health"
+DEMAND: Final = "grid.demand"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
+VEE: Final = "grid.vee"
+READING_EDITS: Final = "reading.edits"
 
 _DAY_MS: Final = 24 * 3600 * 1000
 
@@ -31,11 +36,31 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
-    FORECASTS: {"capture": "events", "retention_ms": 30 * _DAY_MS},
+    ALERT_NOTES: {"cleanup": "compact", "retention_ms": -1, "timestamp_type": "append"},
+    HEALTH: {"capture": "health", "retention_ms": 90 * _DAY_MS},
+    FORECASTS: {"capture": "forecasts", "retention_ms": 30 * _DAY_MS},
+    DEMAND: {"capture": "demand", "retention_ms": 365 * _DAY_MS},
+    READING_EDITS: {"capture": "events", "retention_ms": -1},
+    VEE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
     MODELS: {"retention_ms": -1},
-    WEATHER: {"capture": "events", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
+    WEATHER: {"capture": "weather", "retention_ms": 365 * _DAY_MS, "timestamp_type": "append"},
 }
 """Settings by hub name."""
 
-SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER})
+SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER, ALERT_NOTES})
 """Hubs whose order as a whole matters more than their rate."""
+
+
+def group_of(app: str, function: str) -> str:
+    """The consumer group of a function: its position in the hub, which nobody else moves."""
+    return f"fn.{app}.{function}"
+
+
+def dead_letters_of(app: str, function: str) -> str:
+    """The hub of events that a function could not deal with."""
+    return f"dlq.{app}.{function}"
+
+
+def again_of(app: str, function: str) -> str:
+    """The hub through which dead letters come back to the function that failed, and to nobody else."""
+    return f"again.{app}.{function}"

@@ -14,8 +14,8 @@ from gridwire.core.limits import BATCH_BYTES_MAX, MIB
 UNLIMITED: Final = -1
 
 FRAME_FORMATS: Final = (
-    "dsmr", "han", "dlms", "sml", "mbus", "nem12", "espi", "cim", "cim-json", "senml", "senml-cbor", "mapped", "json",
-    "csv",
+    "dsmr", "han", "dlms", "sml", "mbus", "nem12", "espi", "cim", "cim-json", "senml", "senml-cbor", "mapped",
+    "weather-epw", "weather-json", "weather-csv", "json", "csv",
 )  # fmt: skip
 """Formats whose frames mean something each by itself; Sparkplug's do not."""
 
@@ -83,7 +83,7 @@ HUB_SETTINGS: Final = (
         "capture",
         "gridwire.capture",
         "table the lake keeps of this hub",
-        choices=("off", "events", "readings", "loads"),
+        choices=("off", "events", "readings", "loads", "health", "weather", "forecasts", "demand"),
     ),
     SettingRow(
         "capture_avro",

@@ -12,23 +12,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import structlog
 
+from gridwire.broker.reports import AppReport, FunctionReport
 from gridwire.core.errors import FencedEpoch, GridwireError, InvalidSetting
 from gridwire.functions import model
+from gridwire.functions.account import Account
+from gridwire.functions.check import host_problems, told, zone_of
 from gridwire.functions.frames import CALL
 from gridwire.functions.keys import Keys
 from gridwire.functions.model import App, Call, Function, Result
@@ -44,8 +46,6 @@ from gridwire.functions.web import Web, listener, server
 CONTROL_S: Final = 0.2
 """How often the number of workers is looked at, and whether a stream has lost its group."""
 
-ZONE_SETTING: Final = "WEBSITE_TIME_ZONE"
-
 log = structlog.get_logger("gridwire.functions")
 
 
@@ -58,6 +58,7 @@ class HostOptions:
         workers_max: processes; 0 for one a core. workers_min: those that stay when there is nothing to do.
         idle_s: until an app without work has no process. lag_s: age events may reach before there are more.
         save_failing: directory for batches that fail, see `saved`.
+        python: interpreter of the workers, whose environment has gridwire too. keep: descriptors they inherit.
     """
 
     state: Path
@@ -69,6 +70,8 @@ class HostOptions:
     idle_s: float = IDLE_S
     lag_s: float = LAG_S
     save_failing: Path | None = None
+    python: str = sys.executable
+    keep: tuple[int, ...] = ()
 
 
 class Host:
@@ -88,7 +91,7 @@ class Host:
         self.directory = directory.absolute()
         self.options = options
         self.port = 0
-        self.counters: Counter[str] = Counter()
+        self.accounts: dict[str, Account] = {}
         self.app = App()
         self.streams: list[Stream] = []
         self._open_source, self._after = open_source, after
@@ -102,6 +105,7 @@ class Host:
         self.pool = Pool(
             self.directory, options.state / "blobs",
             environment={**os.environ, **settings.missing_from(os.environ)}, output=output,
+            command=(options.python, "-m", "gridwire.functions.worker"), keep=options.keep,
         )  # fmt: skip
         self.publisher = Publisher(f"fn.{name}", open_source)
 
@@ -109,33 +113,13 @@ class Host:
         """Load the app in a worker. Raises InvalidSetting with every problem of the app, a line each."""
         try:
             app = self.pool.learn()
-            if not app.problems:
-                self._check(app)
         except TimeoutError as error:
             raise InvalidSetting(f"{self.name}: {error}") from None
-        if app.problems:
-            raise InvalidSetting("\n  ".join([f"the app in {self.directory} cannot run:", *app.problems]))
+        if problems := app.problems or host_problems(app, self._settings):
+            raise InvalidSetting("\n  ".join([f"the app in {self.directory} cannot run:", *problems]))
         self.app = app
+        self.accounts = {function.name: Account() for function in app.functions}
         return app
-
-    def _check(self, app: App) -> None:
-        """What only the host knows to be wrong. Raises InvalidSetting."""
-        try:
-            self._zone()
-            for function in app.functions:
-                if function.trigger == model.HTTP:
-                    from gridwire.functions.routes import compiled
-
-                    compiled(app.route_prefix, function)
-        except Invalid as error:
-            raise InvalidSetting(str(error)) from None
-
-    def _zone(self) -> tzinfo:
-        name = self._settings.get(ZONE_SETTING)
-        try:
-            return ZoneInfo(name) if name else UTC
-        except (ZoneInfoNotFoundError, ValueError):
-            raise Invalid(f"setting {ZONE_SETTING}: there is no time zone {name!r}") from None
 
     async def serve(self, stop: asyncio.Event, ready: Callable[[Host], None] = lambda host: None) -> None:
         """Run until `stop` is set, then let calls under way end. Raises FencedEpoch: another host took over."""
@@ -175,6 +159,7 @@ class Host:
                 )  # fmt: skip
                 thread = threading.Thread(target=stream.run, name=function.name, daemon=True)
                 self.streams.append(stream)
+                self.accounts[function.name] = stream.account
                 self._threads.append(thread)
                 thread.start()
 
@@ -216,7 +201,8 @@ class Host:
     async def invoke(self, function: Function, call: Call) -> Result:
         """Call a function once; what it hands out is durable when this returns."""
         loop = asyncio.get_running_loop()
-        self.counters[f"{function.name}/invocations"] += 1
+        account = self.accounts[function.name]
+        account.counters["invocations"] += 1
         parts = [msgspec.msgpack.encode(call)]
         while True:
             future: Future[tuple[Fate, Result]] = Future()
@@ -224,14 +210,14 @@ class Host:
             fate, result = await asyncio.wrap_future(future, loop=loop)
             if fate != "lost" or self._stopping.is_set():
                 break
-        self.counters[f"{function.name}/busy_us"] += result.took_us
+        account.called(result)
         if not result.error and result.published:
             try:
                 await asyncio.wrap_future(self.publisher.publish(result.published), loop=loop)
             except GridwireError as error:
                 result = Result(error=f"outputs cannot be published: {error}")
         if result.error:
-            self.counters[f"{function.name}/failures"] += 1
+            account.failed({"died": "deaths", "hung": "timeouts"}.get(fate, "failures"), result.error)
             log.warning("function failed", function=function.name, reason=result.error, traceback=result.traceback)
         return result
 
@@ -243,7 +229,7 @@ class Host:
     def _timers(self) -> list[Timer]:
         status = Status(self.options.state / "timers.json")
         functions = [function for function in self.app.functions if function.trigger == model.TIMER]
-        return [Timer(function, status, lambda: datetime.now(UTC), self._zone()) for function in functions]
+        return [Timer(function, status, lambda: datetime.now(UTC), zone_of(self._settings)) for function in functions]
 
     async def _run_timer(self, timer: Timer) -> None:
         while (wait_s := timer.wait_s()) is not None:
@@ -273,15 +259,30 @@ class Host:
 
     def figures(self) -> dict[str, dict[str, float]]:
         """Counters and gauges of every function."""
-        found: dict[str, dict[str, float]] = {function.name: {} for function in self.app.functions}
+        found: dict[str, dict[str, float]] = {name: {**each.counters} for name, each in self.accounts.items()}
         for stream in self.streams:
-            found[stream.function.name] = {
-                **stream.counters, "lag_events": stream.lag_events, "lag_seconds": round(stream.lag_s, 3)
-            }  # fmt: skip
-        for name, value in self.counters.items():
-            function, _, counter = name.partition("/")
-            found[function][counter] = value
+            lag = {"lag_events": stream.lag_events, "lag_seconds": round(stream.lag_s, 3)}
+            found[stream.function.name] |= lag
         return found
+
+    def report(self, version: int = 0) -> AppReport:
+        """For the hub. `version`: of the deployment."""
+        states = {stream.function.name: stream.state for stream in self.streams}
+        functions = []
+        for function in self.app.functions:
+            account = self.accounts[function.name]
+            functions.append(
+                FunctionReport(
+                    **told(self.app, function), state=states.get(function.name, "running"),
+                    counters={**account.counters}, buckets=list(account.buckets),
+                    last_error=account.last_error, last_error_ms=account.last_error_ms,
+                )
+            )  # fmt: skip
+        cpu_s = time.process_time() + sum(each.counters["cpu_us"] for each in self.accounts.values()) / 1e6
+        url = f"http://{self.options.host}:{self.port}" if self.port else ""
+        return AppReport(
+            self.name, version, url, os.getpid(), self.pool.count(), self.pool.starts, round(cpu_s, 3), functions
+        )
 
     def status(self) -> Mapping[str, Any]:
         """For `/admin/host/status`."""

@@ -81,6 +81,7 @@ class Pool:
 
     Args:
         command: what starts a worker, before its arguments. environment: of the workers.
+        keep: descriptors that workers inherit.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Pool:
         environment: Mapping[str, str] | None = None,
         output: Any = None,
         command: tuple[str, ...] = (sys.executable, "-m", "gridwire.functions.worker"),
+        keep: tuple[int, ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app: App | None = None
@@ -100,7 +102,7 @@ class Pool:
         self._directory, self._blobs = directory, blobs
         self._environment = dict(environment) if environment is not None else None
         self._output = output
-        self._command = command
+        self._command, self._keep = command, keep
         self._clock = clock
         self._lock = threading.Condition()
         self._processes: list[Process] = []
@@ -210,7 +212,8 @@ class Pool:
         number = theirs.fileno()
         popen = subprocess.Popen(
             [*self._command, str(number), str(self._directory), str(self._blobs)],
-            stdin=subprocess.PIPE, stdout=self._output, stderr=self._output, pass_fds=(number,), env=self._environment,
+            stdin=subprocess.PIPE, stdout=self._output, stderr=self._output, pass_fds=(number, *self._keep),
+            env=self._environment,
         )  # fmt: skip
         theirs.close()
         process = Process(popen, Channel(ours), self._clock(), idle_since=self._clock())

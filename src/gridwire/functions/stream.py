@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,13 @@ import structlog
 from gridwire.broker.port import EventSource, Output, Place
 from gridwire.core.batch import Event
 from gridwire.core.errors import FencedEpoch, GridwireError, UnknownHub
+from gridwire.core.hubs import again_of, dead_letters_of, group_of
 from gridwire.functions import letters, saved
+from gridwire.functions.account import Account
 from gridwire.functions.batches import Piece, pack
 from gridwire.functions.frames import BATCH
 from gridwire.functions.lanes import Group, Lane
-from gridwire.functions.model import Call, Function, Published, Result, again_of, dead_letters_of, group_of
+from gridwire.functions.model import Call, Function, Published, Result
 from gridwire.functions.pool import Fate
 from gridwire.functions.retry import decide
 from gridwire.wire.http.partitioner import partition_of
@@ -101,7 +103,8 @@ class Stream:
         self.group = group_of(app, function.name)
         self.dead_letters = dead_letters_of(app, function.name)
         self.hubs = [function.hub, again_of(app, function.name)]
-        self.counters: Counter[str] = Counter()
+        self.account = Account()
+        self.counters = self.account.counters
         self.state = "starting"
         self.lag_events = 0
         self.lag_s = 0.0
@@ -148,7 +151,7 @@ class Session:
         self._source = source
         self._pool, self._clock, self._after = stream._pool, stream._clock, stream._after
         self._stop = stream._stop
-        self._counters = stream.counters
+        self._account, self._counters = stream.account, stream.counters
         self._ended: queue.SimpleQueue[tuple[Lane, Group, Fate, Result]] = queue.SimpleQueue()
         self._lanes: dict[Place, Lane] = {}
         self._identity: dict[Place, int] = {}
@@ -310,10 +313,11 @@ class Session:
 
     def _settle(self, lane: Lane, group: Group, fate: Fate, result: Result) -> None:
         piece = group.pieces[0]
-        self._counters["busy_us"] += result.took_us
         if fate == "lost":
             lane.again(group, self._clock())
             return
+        if fate == "done":
+            self._account.called(result)
         if result.rejected:
             self._reject(lane, piece, result)
         if not result.error:
@@ -348,7 +352,7 @@ class Session:
         piece.tries += 1
         piece.deaths += lost
         piece.failure, piece.traceback = result.error, result.traceback or result.error
-        self._counters[{"died": "deaths", "hung": "timeouts"}.get(fate, "failures")] += 1
+        self._account.failed({"died": "deaths", "hung": "timeouts"}.get(fate, "failures"), result.error)
         if piece.whole and piece.tries == 1 and self._stream.save_failing is not None:
             call = Call(self._function.name, uuid.uuid4().hex, *lane.place, failure=result.error)
             saved.save(self._stream.save_failing, call, piece.parts)

@@ -31,7 +31,7 @@ import msgspec
 from gridwire.functions.context import Context, child_trace, configure_logging, invocation
 from gridwire.functions.frames import BATCH, CALL, DONE, READY, Channel, Events, read_events
 from gridwire.functions.loader import Loaded, load
-from gridwire.functions.model import App, Call, Function, Result
+from gridwire.functions.model import Call, Function, Result
 from gridwire.functions.outputs import Out, Outbox, blob_path
 from gridwire.functions.settings import AppSettings, Invalid
 
@@ -128,6 +128,7 @@ class Worker:
             for function in loaded.app.functions
         }
         self._threads = loaded.app.threads
+        self._cpu_ns = time.process_time_ns()
         self._views: Any = None
 
     @cached_property
@@ -157,12 +158,15 @@ class Worker:
                 else:
                     self._pool.submit(self._single, prepared, call, number)
 
-    def _send(self, kind: int, number: int, result: Result | App) -> None:
-        try:
-            data = msgspec.msgpack.encode(result)
-        except (TypeError, ValueError) as error:
-            data = msgspec.msgpack.encode(Result(error=f"the answer cannot be sent: {error}"))
+    def _send(self, kind: int, number: int, result: Result) -> None:
         with self._send_lock:
+            now_ns = time.process_time_ns()
+            result = msgspec.structs.replace(result, cpu_us=(now_ns - self._cpu_ns) // 1000)
+            self._cpu_ns = now_ns
+            try:
+                data = msgspec.msgpack.encode(result)
+            except (TypeError, ValueError) as error:
+                data = msgspec.msgpack.encode(Result(error=f"the answer cannot be sent: {error}"))
             try:
                 self._channel.send(kind, number, data)
             except OSError:

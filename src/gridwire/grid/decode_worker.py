@@ -1,4 +1,4 @@
-"""The decode worker: hubs of meter frames -> `readings`, `meter.events` and `quarantine`, as they arrive.
+"""The decode worker: hubs of meter frames -> `readings`, `meter.events`, `weather` and `quarantine`, as they arrive.
 
     poll -> processes decode (any order) -> one commit: positions + what came out, in the order of the frames
 
@@ -31,6 +31,7 @@ from gridwire.grid.meter_event import METER_EVENTS_HUB
 from gridwire.grid.network import NETWORK_HUB
 from gridwire.grid.network_log import NetworkLog
 from gridwire.grid.reading import QUARANTINE_HUB, READINGS_HUB
+from gridwire.grid.weather import WEATHER_HUB
 from gridwire.wire.http.partitioner import partition_of
 
 POLL_S: Final = 0.5
@@ -112,7 +113,7 @@ class _Worker:
             for place in source.positions():
                 if place[0] == NETWORK_HUB:
                     source.seek(place, 0)
-            for hub in (READINGS_HUB, METER_EVENTS_HUB, QUARANTINE_HUB):
+            for hub in (READINGS_HUB, METER_EVENTS_HUB, WEATHER_HUB, QUARANTINE_HUB):
                 source.create_hub(hub)
             while not self._stop.is_set():
                 self._turn(source)
@@ -159,12 +160,14 @@ class _Worker:
         self._counts["frames"] += found.frames
         self._counts["readings"] += len(found.readings)
         self._counts["events"] += len(found.events)
+        self._counts["weather"] += len(found.weather)
         self._counts["quarantined"] += len(found.bad)
         self._counts["processes_died"] = self._pool.died
         readings = (self._keyed(event) for event in found.readings)
         return [
             *_placed(source, READINGS_HUB, readings),
             *_placed(source, METER_EVENTS_HUB, found.events),
+            *_placed(source, WEATHER_HUB, found.weather),
             *_placed(source, QUARANTINE_HUB, found.bad),
         ]
 

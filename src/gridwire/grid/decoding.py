@@ -21,7 +21,13 @@ from gridwire.core.batch import Event
 from gridwire.core.limits import MIB
 from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import BadFrame, Context
-from gridwire.grid.ingest import happened_events, quarantine_event, reading_events, usage_point_of_meter
+from gridwire.grid.ingest import (
+    happened_events,
+    quarantine_event,
+    reading_events,
+    usage_point_of_meter,
+    weather_events,
+)
 
 FRAMES_A_TASK: Final = 500
 """Frames a process is given at once: below it, passing them on costs more than decoding."""
@@ -48,16 +54,17 @@ class Frame(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """What frames gave: readings, what happened to meters, and what could not be read. In the order of the frames."""
+    """What frames gave: readings, meter events, weather, and what could not be read; in the order of the frames."""
 
     readings: list[Event] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    weather: list[Event] = field(default_factory=list)
     bad: list[Event] = field(default_factory=list)
     frames: int = 0
 
     def stamp(self, now_ms: int) -> None:
         """Give events without a time this one."""
-        for events in (self.readings, self.events, self.bad):
+        for events in (self.readings, self.events, self.weather, self.bad):
             for place in range(len(events) - 1, -1, -1):
                 if events[place].timestamp:
                     break
@@ -67,6 +74,7 @@ class Found:
         """Append what later frames gave."""
         self.readings += other.readings
         self.events += other.events
+        self.weather += other.weather
         self.bad += other.bad
         self.frames += other.frames
 
@@ -88,6 +96,7 @@ def decode(format: str, context: Context, frames: Iterable[Frame]) -> Found:
             else:
                 found.readings += reading_events(item, usage_point)
                 found.events += happened_events(item, usage_point)
+                found.weather += weather_events(item)
         found.frames += 1
         found.stamp(frame.received_at_us // 1000)
     return found

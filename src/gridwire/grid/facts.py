@@ -4,6 +4,9 @@
      "load_kw":10.8,"count":13,"expected":17,"max_kw":4.2,"peak_kw":55.1,"peak_at":"2016-01-01T00:15:00Z",
      "rated_kva":160.0,"version":12}
 
+A fact of which a part is estimated says so: `"estimated":1` readings that `count` leaves out, and their
+`"estimated_kwh":0.21`, imported and exported, in the sums. Without them all is measured.
+
 A feeder's fact names the `feeder`, and the `transformer` it lies under if there is one. Of several facts of a unit and
 interval the one with the highest version holds. Numbers are exact: milliwatt-hours divided by a power of ten print as
 the decimal they are. `rated_kva` is 0 when unknown.
@@ -36,7 +39,7 @@ HUB_OF_KIND: Final = {"transformer": TRANSFORMERS_HUB, "feeder": FEEDERS_HUB}
 _MWH_PER_KWH = 1e6
 
 
-class TransformerFact(msgspec.Struct, kw_only=True):
+class TransformerFact(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is known of a transformer in one interval."""
 
     transformer: str
@@ -52,6 +55,8 @@ class TransformerFact(msgspec.Struct, kw_only=True):
     peak_at: str
     rated_kva: float
     version: int
+    estimated: int = 0
+    estimated_kwh: float | None = None
 
 
 class FeederFact(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -71,6 +76,8 @@ class FeederFact(msgspec.Struct, kw_only=True, omit_defaults=True):
     peak_at: str
     rated_kva: float
     version: int
+    estimated: int = 0
+    estimated_kwh: float | None = None
 
 
 class FactWriter:
@@ -111,20 +118,24 @@ class FactWriter:
         transformer_ids, feeder_ids = self._index.transformer_ids, self._index.feeder_ids
         above, interval_s = self._transformer_of_feeder, self._interval_s
         make = TransformerFact if facts.kind == "transformer" else None
-        for group, ts_end, imported, exported, load, count, expected, largest, peak, peak_at, rated, version in zip(
-            *self._columns(facts), strict=True
-        ):
+        for (
+            group, ts_end, imported, exported, load, count, expected, largest, peak, peak_at, rated, version, guesses,
+            guessed,
+        ) in zip(*self._columns(facts), strict=True):  # fmt: skip
             if make is not None:
                 yield make(
                     transformer=transformer_ids[group], ts_end=ts_end, interval_s=interval_s, import_kwh=imported,
                     export_kwh=exported, load_kw=load, count=count, expected=expected, max_kw=largest, peak_kw=peak,
-                    peak_at=peak_at, rated_kva=rated, version=version,
+                    peak_at=peak_at, rated_kva=rated, version=version, estimated=guesses,
+                    estimated_kwh=guessed if guesses else None,
                 )  # fmt: skip
             else:
                 yield FeederFact(
                     feeder=feeder_ids[group], transformer=above[group], ts_end=ts_end, interval_s=interval_s,
                     import_kwh=imported, export_kwh=exported, load_kw=load, count=count, expected=expected,
                     max_kw=largest, peak_kw=peak, peak_at=peak_at, rated_kva=rated, version=version,
+                    estimated=guesses,
+                    estimated_kwh=guessed if guesses else None,
                 )  # fmt: skip
 
     def _columns(self, facts: Facts) -> tuple[list[Any], ...]:
@@ -145,6 +156,8 @@ class FactWriter:
             self._texts(facts.peak_slots.tolist()),
             self._rated[facts.kind][facts.groups].tolist(),
             facts.versions.tolist(),
+            facts.estimates.tolist(),
+            (facts.estimated / _MWH_PER_KWH).tolist(),
         )
 
     def _texts(self, slots: list[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files of meter frames into the hub: readings to `readings`, what is unusable to `quarantine`, nothing is lost."""
+"""Files of meter frames and weather into their hubs, what is unusable to `quarantine`, nothing is lost."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import CHUNK_BYTES, BadFrame, Context, Decoded
 from gridwire.grid.meter_event import METER_EVENTS_HUB, meter_event
 from gridwire.grid.reading import QUARANTINE_HUB, READINGS_HUB, Reading, reading_event, rfc3339
+from gridwire.grid.weather import WEATHER_HUB, weather_event
 
 BATCH_EVENTS: Final = 5_000
 """Events of one request."""
@@ -39,6 +40,7 @@ class IngestReport:
     frames: int = 0
     readings: int = 0
     events: int = 0
+    weather: int = 0
     quarantined: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -87,6 +89,11 @@ def happened_events(decoded: Decoded, usage_point: Callable[[str], str]) -> Iter
         yield meter_event(event if event.usage_point else replace(event, usage_point=usage_point(event.meter)))
 
 
+def weather_events(decoded: Decoded) -> Iterator[Event]:
+    """The weather of a good frame."""
+    return map(weather_event, decoded.weather)
+
+
 def _placed(reading: Reading, usage_point: Callable[[str], str]) -> Reading:
     return reading if reading.usage_point else replace(reading, usage_point=usage_point(reading.meter))
 
@@ -125,8 +132,10 @@ def ingest(
                     report.frames += 1
                     report.readings += len(item.readings)
                     report.events += len(item.events)
+                    report.weather += len(item.weather)
                     outbox.add(READINGS_HUB, list(reading_events(item, usage_point, key_of)))
                     outbox.add(METER_EVENTS_HUB, list(happened_events(item, usage_point)))
+                    outbox.add(WEATHER_HUB, list(weather_events(item)))
         report.files += 1
     outbox.flush()
     return report

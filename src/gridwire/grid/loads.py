@@ -262,10 +262,12 @@ class LoadsPipeline:
         batch, found, chosen = stretch.judged.batch, stretch.judged.found, slice(stretch.first, stretch.stop)
         outcomes = self.state.apply(
             batch.partition, found.slots[chosen], found.points[chosen], found.channels[chosen],
-            found.amounts[chosen], found.versions[chosen],
+            found.amounts[chosen], found.versions[chosen], None if found.grades is None else found.grades[chosen],
         )  # fmt: skip
         reasons = found.reasons[stretch.begin : stretch.end]
         too_old = outcomes == cells.TOO_OLD
+        if found.grades is not None:  # a late estimate is nobody's loss
+            too_old &= found.grades[chosen] != cells.ESTIMATED
         if too_old.any():
             reasons[found.rows[chosen][too_old] - stretch.begin] = Reason.TOO_OLD
         bad_rows = np.flatnonzero(reasons)
@@ -336,6 +338,7 @@ def measure(readings: ReadingColumns, points: TextIndex) -> Measured:
         mantissas=readings.value,
         scales=readings.scale,
         versions=readings.version,
+        grades=readings.grade,
     )
 
 

@@ -8,6 +8,8 @@ One model is one event of the hub `grid.network`; the newest one holds:
      "usage_points": [{"id": "U1", "transformer": "T1", "feeder": "T1 Feeder 1", "expects": ["import_kwh"]}]}
 
 A feeder may lie under one transformer (low voltage) or feed several (medium voltage, `transformer` absent).
+`zone` says where days begin, for the network or a usage point of its own. `meters` says which meter measured what when,
+`vee` how readings are validated and estimated; see `gridwire.grid.registers` and `gridwire.grid.vee.config`.
 Unknown fields are ignored, so that newer models stay readable. A model too large for one event comes in several, see
 `gridwire.grid.network_parts`; its usage points are then columns that read like the tuple of them.
 """
@@ -17,14 +19,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gridwire.core import hubs
 from gridwire.core.errors import GridwireError
 from gridwire.grid import reading_types
+from gridwire.grid.meter_install import MeterInstall, problems_of
 from gridwire.grid.usage_points import UsagePoints
+from gridwire.grid.vee import config as vee_config
 
 if TYPE_CHECKING:  # a model can be checked and passed on without paying for numpy
     import numpy as np
@@ -39,11 +44,25 @@ class InvalidNetwork(GridwireError):
 
 
 class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too."""
+    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too.
+
+    Args:
+        station: where its weather is measured, "" for the utility's first station.
+        nominal_v: what meters of its usage points measure at 1 pu: phase to neutral, or between legs of a split phase.
+        meter: usage point that measures all it delivers, "" for none. It lies under another transformer (the
+            substation's), or its energy would be summed twice.
+        indoors: in a kiosk or building, where its surroundings are warmer than the weather.
+        upgraded_paper: thermally upgraded insulation.
+    """
 
     id: str
     rated_kva: float = 0.0
     substation: str = ""
+    nominal_v: float = 230.0
+    meter: str = ""
+    indoors: bool = False
+    upgraded_paper: bool = False
+    station: str = ""
 
 
 class Feeder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,13 +72,25 @@ class Feeder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     transformer: str = ""
 
 
-class UsagePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A place where energy is metered. `expects`: aliases of the reading types due every interval."""
+class UsagePoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A place where energy is metered.
+
+    Args:
+        expects: aliases of the reading types due every interval.
+        zone: IANA time zone; "" is the network's.
+        category: class of customers, for settings of their own.
+        active: False where nobody is supplied.
+        phase: the one it is connected to, 1 to 3; 0 is several or unknown.
+    """
 
     id: str
     transformer: str
     feeder: str
     expects: tuple[str, ...] = ("import_kwh",)
+    phase: int = 0
+    zone: str = ""
+    category: str = ""
+    active: bool = True
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +98,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         interval_s: length of the expected readings' interval.
+        voltage_standard: what voltages are judged by: EN 50160 or ANSI C84.1.
+        zone: IANA time zone of usage points that do not name one.
+        meters: which meter was where, when. vee: see `gridwire.grid.vee.config`.
     """
 
     name: str
@@ -74,6 +108,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     feeders: tuple[Feeder, ...]
     usage_points: tuple[UsagePoint, ...]
     interval_s: int = 900
+    voltage_standard: Literal["en50160", "ansi_c84_1"] = "en50160"
+    zone: str = "UTC"
+    meters: tuple[MeterInstall, ...] = ()
+    vee: dict[str, Any] = {}
 
     def index(self) -> NetworkIndex:
         """The model as arrays, for grouping."""
@@ -84,7 +122,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 class NetworkIndex:
     """A network as arrays. Units are the usage points in the model's order.
 
-    **Shape**: `transformer_of_unit`, `feeder_of_unit` `int32[n_units]`; `rated_kva` `float64[n_transformers]`;
+    **Shape**: `transformer_of_unit`, `feeder_of_unit` `int32[n_units]`, `phase_of_unit` `int8[n_units]`; `rated_kva`,
+    `nominal_v` `float64[n_transformers]`; `indoors`, `upgraded_paper` `bool[n_transformers]`; `meter_of_transformer`
+    `int32[n_transformers]`, a usage point or -1;
     `transformer_of_feeder` `int32[n_feeders]`, -1 when the feeder feeds several; `expected_*` `int32`, readings
     due per interval; `channel_unit` `int32[n_channels]` and `channel_type` `int16[n_channels]`, one channel for
     every (usage point, expected reading type), ordered by unit.
@@ -94,15 +134,22 @@ class NetworkIndex:
     transformer_ids: tuple[str, ...]
     feeder_ids: tuple[str, ...]
     substation_of_transformer: tuple[str, ...]
+    station_of_transformer: tuple[str, ...]
     transformer_of_unit: NDArray[np.int32]
     feeder_of_unit: NDArray[np.int32]
+    phase_of_unit: NDArray[np.int8]
     rated_kva: NDArray[np.float64]
+    nominal_v: NDArray[np.float64]
+    meter_of_transformer: NDArray[np.int32]
+    indoors: NDArray[np.bool_]
+    upgraded_paper: NDArray[np.bool_]
     transformer_of_feeder: NDArray[np.int32]
     channel_unit: NDArray[np.int32]
     channel_type: NDArray[np.int16]
     expected_of_transformer: NDArray[np.int32]
     expected_of_feeder: NDArray[np.int32]
     interval_s: int
+    voltage_standard: str
 
 
 _DECODER = msgspec.json.Decoder(Network)
@@ -170,11 +217,25 @@ def check(network: Network) -> None:
             )
         if above[unit.feeder] not in ("", unit.transformer):
             raise InvalidNetwork(f"usage point {unit.id!r} is not under the transformer of its feeder")
-        check_expected(unit)
+        check_point(unit)
+    check_rest(network)
 
 
-def check_expected(unit: UsagePoint) -> None:
-    """Raise InvalidNetwork unless what is expected of a usage point is known."""
+def check_rest(network: Network) -> None:
+    """Raise InvalidNetwork unless meters, zones and rules fit the elements, which have been checked before."""
+    _check_transformer_meters(network)
+    _check_zones(network)
+    _check_meters(network)
+    try:
+        vee_config.parse(network.vee)
+    except vee_config.InvalidVee as error:
+        raise InvalidNetwork(str(error)) from None
+
+
+def check_point(unit: UsagePoint) -> None:
+    """Raise InvalidNetwork unless what is said of a usage point itself makes sense."""
+    if unit.phase not in (0, 1, 2, 3):
+        raise InvalidNetwork(f"usage point {unit.id!r} has phase {unit.phase}, which is not 0 to 3")
     for alias in unit.expects:
         if alias not in reading_types.BY_ALIAS:
             raise InvalidNetwork(f"usage point {unit.id!r} expects unknown reading type {alias!r}")
@@ -189,10 +250,42 @@ def check_devices(network: Network) -> tuple[set[str], set[str]]:
     for row in network.transformers:
         if not 0 <= row.rated_kva < float("inf"):
             raise InvalidNetwork(f"transformer {row.id!r} is rated {row.rated_kva} kVA")
+        if not 0 < row.nominal_v < float("inf"):
+            raise InvalidNetwork(f"transformer {row.id!r} has a nominal voltage of {row.nominal_v} V")
     for feeder in network.feeders:
         if feeder.transformer and feeder.transformer not in transformers:
             raise InvalidNetwork(f"feeder {feeder.id!r} names unknown transformer {feeder.transformer!r}")
     return transformers, feeders
+
+
+def _check_transformer_meters(network: Network) -> None:
+    if not any(row.meter for row in network.transformers):
+        return
+    above = {unit.id: unit.transformer for unit in network.usage_points}
+    _unique("meter of a transformer:", (row.meter for row in network.transformers if row.meter))
+    for row in network.transformers:
+        if row.meter and above.get(row.meter, row.id) == row.id:
+            raise InvalidNetwork(
+                f"meter {row.meter!r} of transformer {row.id!r} must be a usage point under another transformer"
+            )
+
+
+def _check_zones(network: Network) -> None:
+    points = network.usage_points
+    alike = points.kinds if isinstance(points, UsagePoints) else points
+    for zone in {network.zone, *(unit.zone for unit in alike if unit.zone)}:
+        try:
+            ZoneInfo(zone)
+        except (ValueError, OSError, KeyError):
+            raise InvalidNetwork(f"unknown time zone {zone!r}") from None
+
+
+def _check_meters(network: Network) -> None:
+    if not network.meters:
+        return
+    known = {unit.id for unit in network.usage_points}
+    if problems := problems_of(network.meters, known):
+        raise InvalidNetwork("meters: " + "; ".join(problems))
 
 
 def _unique(kind: str, ids: Iterable[str]) -> set[str]:
@@ -204,6 +297,13 @@ def _unique(kind: str, ids: Iterable[str]) -> set[str]:
     return seen
 
 
+def _meters_at(network: Network) -> list[int]:
+    """The usage point that meters each transformer, -1 for none."""
+    metered = {row.meter for row in network.transformers if row.meter}
+    at = {unit.id: i for i, unit in enumerate(network.usage_points if metered else ()) if unit.id in metered}
+    return [at.get(row.meter, -1) for row in network.transformers]
+
+
 def _index(network: Network) -> NetworkIndex:
     import numpy as np
 
@@ -211,7 +311,7 @@ def _index(network: Network) -> NetworkIndex:
     feeder_at = {row.id: i for i, row in enumerate(network.feeders)}
     points = columns_of(network)
     transformer_of_unit, feeder_of_unit, kind, kinds = points.columns()
-    types = [[reading_types.BY_ALIAS[alias].id for alias in expects] for expects in kinds]
+    types = [[reading_types.BY_ALIAS[alias].id for alias in each.expects] for each in kinds]
     per_unit = np.array([len(of_kind) for of_kind in types], np.int64)[kind] if kinds else np.zeros(0, np.int64)
     channel_unit = np.repeat(np.arange(len(points), dtype=np.int32), per_unit)
     within = np.arange(len(channel_unit)) - np.repeat(np.cumsum(per_unit) - per_unit, per_unit)
@@ -222,9 +322,15 @@ def _index(network: Network) -> NetworkIndex:
         transformer_ids=tuple(transformer_at),
         feeder_ids=tuple(feeder_at),
         substation_of_transformer=tuple(row.substation for row in network.transformers),
+        station_of_transformer=tuple(row.station for row in network.transformers),
         transformer_of_unit=transformer_of_unit,
         feeder_of_unit=feeder_of_unit,
+        phase_of_unit=np.array([each.phase for each in kinds] or [0], np.int8)[kind],
         rated_kva=np.array([row.rated_kva for row in network.transformers], np.float64),
+        nominal_v=np.array([row.nominal_v for row in network.transformers], np.float64),
+        meter_of_transformer=np.array(_meters_at(network), np.int32),
+        indoors=np.array([row.indoors for row in network.transformers], np.bool_),
+        upgraded_paper=np.array([row.upgraded_paper for row in network.transformers], np.bool_),
         transformer_of_feeder=np.array([transformer_at.get(row.transformer, -1) for row in network.feeders], np.int32),
         channel_unit=channel_unit,
         channel_type=flat[first_of_kind[kind[channel_unit]] + within],
@@ -233,4 +339,5 @@ def _index(network: Network) -> NetworkIndex:
         ),
         expected_of_feeder=np.bincount(feeder_of_unit[channel_unit], minlength=len(feeder_at)).astype(np.int32),
         interval_s=network.interval_s,
+        voltage_standard=network.voltage_standard,
     )

@@ -5,18 +5,19 @@
 
 `model` is the same in all parts of one model and in no other. Parts follow each other in one partition, 0 first; a part
 that does not continue its model makes that model void. What is above stands before what is below: all transformers,
-then all feeders, then usage points, so that a reader keeps columns and never all objects. The model is the newest one
-when its last part is there. A model without these fields is whole.
+then all feeders, then usage points and meters, so that a reader keeps columns and never all objects. The model is the
+newest one when its last part is there. A model without these fields is whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from gridwire.grid.meter_install import MeterInstall
 from gridwire.grid.network import (
     Feeder,
     InvalidNetwork,
@@ -25,7 +26,8 @@ from gridwire.grid.network import (
     UsagePoint,
     check,
     check_devices,
-    check_expected,
+    check_point,
+    check_rest,
     columns_for,
     to_json,
 )
@@ -44,17 +46,22 @@ _HEAD_BYTES: Final = 4_000
 """Of a part, at most: its fields beside the elements, with the utility's name."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class Part(Network, frozen=True, kw_only=True):
     """One event: a whole model, or a part of one."""
 
-    name: str
-    transformers: tuple[Transformer, ...]
-    feeders: tuple[Feeder, ...]
-    usage_points: tuple[UsagePoint, ...]
-    interval_s: int = 900
     model: str = ""
     part: int = 0
     parts: int = 1
+
+
+class _Shared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of a network that are no elements, see `gridwire.grid.network.Network`."""
+
+    name: str
+    interval_s: int = 900
+    voltage_standard: str = "en50160"
+    zone: str = "UTC"
+    vee: dict[str, Any] = {}
 
 
 _DECODER = msgspec.json.Decoder(Part)
@@ -67,19 +74,26 @@ def to_events(network: Network, bytes_max: int = PART_BYTES_MAX) -> Iterator[byt
     if len(slices) <= 1:
         yield to_json(network)
         return
-    hashed = hashlib.sha256(repr((network.name, network.interval_s)).encode())
+    shared = msgspec.to_builtins(network_without_elements(network))
+    hashed = hashlib.sha256(_ENCODER.encode(shared))
     for body in slices:
         hashed.update(body)
     model = hashed.hexdigest()
     for number, body in enumerate(slices):
-        head = {"name": network.name, "interval_s": network.interval_s, "model": model, "part": number}
-        yield _ENCODER.encode(head | {"parts": len(slices)})[:-1] + b"," + body[1:]
+        head = {"model": model, "part": number, "parts": len(slices)}
+        yield _ENCODER.encode(shared | head)[:-1] + b"," + body[1:]
+
+
+def network_without_elements(network: Network) -> _Shared:
+    """What every part says of the whole."""
+    return _Shared(**{field: getattr(network, field) for field in _Shared.__struct_fields__})
 
 
 def _slices(network: Network, bytes_max: int) -> Iterator[bytes]:
     """The elements as JSON objects of at most so many bytes each, one kind of element after the other."""
     kinds: tuple[tuple[str, Sequence[msgspec.Struct]], ...] = (
         ("transformers", network.transformers), ("feeders", network.feeders), ("usage_points", network.usage_points),
+        ("meters", network.meters),
     )  # fmt: skip
     waiting: dict[str, list[bytes]] = {kind: [] for kind, _ in kinds}
     size = 0
@@ -103,11 +117,12 @@ class _Unfinished:
 
     def __init__(self, first: Part) -> None:
         self.parts = first.parts
-        self.name, self.interval_s = first.name, first.interval_s
+        self._shared = network_without_elements(first)
         self.next = 0
         self._transformers: list[Transformer] = []
         self._feeders: list[Feeder] = []
         self._points: UsagePoints | None = None
+        self._meters: list[MeterInstall] = []
         self._hashed = hashlib.sha256()
 
     def add(self, part: Part, value: bytes) -> None:
@@ -121,14 +136,15 @@ class _Unfinished:
         self._feeders += part.feeders
         if part.usage_points:
             self._add_points(part.usage_points)
+        self._meters += part.meters
 
     def _add_points(self, points: Sequence[UsagePoint]) -> None:
         if self._points is None:
             devices = self._network(())
             check_devices(devices)
             self._points = columns_for(devices)
-        for point in {point.expects: point for point in points}.values():
-            check_expected(point)
+        for point in points:
+            check_point(point)
         try:
             self._points.extend(points)
         except KeyError as error:
@@ -145,15 +161,17 @@ class _Unfinished:
         if (twice := points.twice()) is not None:
             raise InvalidNetwork(f"usage point id {twice!r} is empty or used twice")
         points.digest = self._hashed.digest()
-        return self._network(points)
+        network = self._network(points)
+        check_rest(network)
+        return network
 
     def _network(self, points: Sequence[UsagePoint]) -> Network:
         return Network(
-            name=self.name,
-            interval_s=self.interval_s,
             transformers=tuple(self._transformers),
             feeders=tuple(self._feeders),
             usage_points=points,  # type: ignore[arg-type]  # reads like the tuple of them
+            meters=tuple(self._meters),
+            **{field: getattr(self._shared, field) for field in _Shared.__struct_fields__},
         )
 
 
@@ -196,12 +214,6 @@ class Assembly:
 
 
 def _whole(part: Part) -> Network:
-    network = Network(
-        name=part.name,
-        interval_s=part.interval_s,
-        transformers=part.transformers,
-        feeders=part.feeders,
-        usage_points=part.usage_points,
-    )
+    network = Network(**{field: getattr(part, field) for field in Network.__struct_fields__})
     check(network)
     return network

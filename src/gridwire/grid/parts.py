@@ -6,8 +6,9 @@ and whole as of now, and `gridwire.grid.feeder_sums` makes the feeder's facts of
     {"feeder":"MV7","part":3,"model":12,"slot":1612801,"imported":93100000,"exported":0,"count":13,
      "largest":4200000,"seen":14}
 
-`part` is the partition, `slot` the interval, energies are milliwatt-hours. Of several events of a part and slot the one
-that has seen most readings holds. All parts of a feeder are in one partition of their hub.
+`part` is the partition, `slot` the interval, energies are milliwatt-hours. `estimated` and `estimates` are there where
+some of it is estimated. Of several events of a part and slot the one that has seen most readings holds. All parts of a
+feeder are in one partition of their hub.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PARTS_HUB: Final = hubs.FEEDER_PARTS
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**50)]  # a thousand of them still fit into int64
 
 
-class Part(msgspec.Struct, kw_only=True, frozen=True):
+class Part(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """See the module. `model`: ordinal of the network model. `seen`: readings accepted, repeats included."""
 
     feeder: str
@@ -43,6 +44,8 @@ class Part(msgspec.Struct, kw_only=True, frozen=True):
     count: _Number
     largest: _Number
     seen: _Number
+    estimated: _Number = 0
+    estimates: _Number = 0
 
 
 def wide_feeders(index: NetworkIndex) -> NDArray[np.bool_]:
@@ -74,11 +77,14 @@ class PartWriter:
 
     def _parts(self, facts: Facts) -> Iterator[Part]:
         seen = facts.versions - self._model * GENERATION_STEP + 1
-        columns = (facts.groups, facts.slots, facts.imported, facts.exported, facts.counts, facts.largest, seen)
-        for group, slot, imported, exported, count, largest, times in zip(
+        columns = (
+            facts.groups, facts.slots, facts.imported, facts.exported, facts.counts, facts.largest, seen,
+            facts.estimated, facts.estimates,
+        )  # fmt: skip
+        for group, slot, imported, exported, count, largest, times, guessed, guesses in zip(
             *(column.tolist() for column in columns), strict=True
         ):
             yield Part(
                 feeder=self._ids[group], part=self._part, model=self._model, slot=slot, imported=imported,
-                exported=exported, count=count, largest=largest, seen=times,
+                exported=exported, count=count, largest=largest, seen=times, estimated=guessed, estimates=guesses,
             )  # fmt: skip

@@ -23,17 +23,17 @@ import orjson
 
 from gridwire.core.batch import Event
 from gridwire.core.errors import Unsupported
-from gridwire.core.hubs import QUARANTINE, QUARANTINE_REPLAYS, READINGS
+from gridwire.core.hubs import QUARANTINE, QUARANTINE_REPLAYS, READINGS, WEATHER
 from gridwire.grid.formats import registry
 from gridwire.grid.formats.base import BadFrame, Context, Decoded, Item
-from gridwire.grid.ingest import happened_events, reading_events
+from gridwire.grid.ingest import happened_events, reading_events, weather_events
 from gridwire.grid.meter_event import METER_EVENTS_HUB
 from gridwire.grid.reading import timestamp_us
 
 BATCH_FRAMES: Final = 500
 """Frames replayed between two records of the replay hub."""
 
-_OUTPUTS: Final = (READINGS, METER_EVENTS_HUB)
+_OUTPUTS: Final = (READINGS, METER_EVENTS_HUB, WEATHER)
 _FRAME_HEADER, _NUMBER_HEADER = "frame", "frame_number"
 
 
@@ -105,6 +105,7 @@ class ReplayReport:
     already: int = 0
     readings: int = 0
     events: int = 0
+    weather: int = 0
     still_bad: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -240,6 +241,7 @@ def _send(
         for hub, made in (
             (READINGS, [e for item in items for e in reading_events(item, usage_point)]),
             (METER_EVENTS_HUB, [e for item in items for e in happened_events(item, usage_point)]),
+            (WEATHER, [e for item in items for e in weather_events(item)]),
         ):
             for number, event in enumerate(made):
                 if (hub, identity, str(number)) not in sent:
@@ -252,3 +254,4 @@ def _send(
     report.replayed += len(ready)
     report.readings += len(outputs[READINGS])
     report.events += len(outputs[METER_EVENTS_HUB])
+    report.weather += len(outputs[WEATHER])

@@ -38,6 +38,21 @@ INTERVAL_S_MAX: Final = 366 * 86_400
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND_US = 1_000_000
+ESTIMATED_FLAG: Final = 4
+EDITED_FLAG: Final = 8
+"""Bits of `flags`."""
+
+DERIVED_QUALITY: Final = "3.11.1"
+"""Quality of energy that is the difference of two registers."""
+
+EDITED_QUALITY: Final = "3.7.1"
+"""Quality of a value that somebody put in."""
+
+TAKEN_BACK: Final = "3.8.65535"
+"""Quality of what is no estimate any more: there is none for this interval, the value means nothing."""
+
+_ESTIMATED, _DERIVED, _MEASURED, _TAKEN_BACK = 0, 1, 2, 3  # as in columnar.cells, not imported here: it needs numpy
+_GRADE_OF_CATEGORY = {8: _ESTIMATED, 12: _ESTIMATED, 11: _DERIVED}
 _QUALITY = re.compile(r"(\d{1,2})\.(\d{1,3})\.(\d{1,5})\Z")
 
 
@@ -50,7 +65,7 @@ class Reading:
         reading_type: id in `reading_types`.
         value, scale: `value * 10**scale` in the unit of the reading type.
         interval_s: 0 for a register or a momentary value.
-        source: head-end, file or feed it came from.
+        source: head-end, file or feed it came from. flags: bits, see `ESTIMATED_FLAG`.
     """
 
     ts_end_us: int
@@ -63,6 +78,7 @@ class Reading:
     quality: str = ""
     source: str = ""
     version: int = 0
+    flags: int = 0
 
 
 def reading_json(reading: Reading) -> bytes:
@@ -77,6 +93,8 @@ def reading_json(reading: Reading) -> bytes:
         value = getattr(reading, name)
         if value:
             text += f',"{name}":{_quoted(value)}'
+    if reading.flags:
+        text += f',"flags":{reading.flags}'
     if reading.version:
         text += f',"version":{reading.version}'
     return (text + "}").encode()
@@ -136,6 +154,17 @@ def decimal_text(value: int, scale: int) -> str:
     if len(digits) > 40:
         return f"{value}e{scale}"
     return f"{'-' if value < 0 else ''}{digits[:scale]}.{digits[scale:]}"
+
+
+def grade_of(quality: str) -> int:
+    """What a reading of this quality is worth against another of the same interval: `cells.ESTIMATED` and so on.
+
+    Whoever says estimated or projected, a head-end or ours, is believed; anything else is measured.
+    """
+    if quality == TAKEN_BACK:
+        return _TAKEN_BACK
+    packed = pack_quality(quality)
+    return _GRADE_OF_CATEGORY.get(packed >> 16 & 255, _MEASURED) if packed > 0 else _MEASURED
 
 
 def pack_quality(text: str) -> int:

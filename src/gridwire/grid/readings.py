@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch
+from gridwire.columnar import cells
 from gridwire.columnar.arrow import binary
 from gridwire.columnar.columns import EventColumns
 from gridwire.columnar.json_columns import JsonColumns, JsonDecoder, JsonField
@@ -28,6 +29,7 @@ from gridwire.grid.reading import (
     QUARANTINE_HUB,
     READINGS_HUB,
     Reading,
+    grade_of,
     pack_quality,
     reading_event,
     reading_json,
@@ -35,7 +37,7 @@ from gridwire.grid.reading import (
 
 __all__ = [
     "LAKE_READING", "QUARANTINE_HUB", "READING", "READINGS_HUB", "Reading", "ReadingColumns", "Status",
-    "decode_readings", "reading_event", "reading_json", "to_arrow",
+    "decode_readings", "qualities", "reading_event", "reading_json", "to_arrow",
 ]  # fmt: skip
 
 READING: Final = pa.schema(
@@ -105,11 +107,11 @@ _HOT_FIELDS: Final = (
     JsonField("reading_type", "text", required=True),
     JsonField("value", "decimal", required=True),
     JsonField("version", "int64"),
+    JsonField("quality", "text"),
 )
 _LAKE_FIELDS: Final = (
     *_HOT_FIELDS,
     JsonField("meter", "text"),
-    JsonField("quality", "text"),
     JsonField("flags", "int64"),
     JsonField("source", "text"),
     JsonField("received_at", "timestamp_us"),
@@ -128,6 +130,7 @@ class ReadingColumns:
     Args:
         status: `Status` of each row. ts_end_us: microseconds since the epoch.
         reading_type: id, -1 unknown. value, scale: `value * 10**scale`. version: 0 unless the reading is a correction.
+        grade: what its quality says it is worth, see `columnar.cells`; None, all are measured.
     """
 
     events: EventColumns
@@ -141,6 +144,7 @@ class ReadingColumns:
     value: NDArray[np.int64]
     scale: NDArray[np.int8]
     version: NDArray[np.int64]
+    grade: NDArray[np.uint8] | None
     json: JsonColumns
 
     def __len__(self) -> int:
@@ -217,6 +221,7 @@ def decode_readings(columns: EventColumns, *, every_field: bool = False) -> Read
         value=value,
         scale=scale,
         version=json.int64("version"),
+        grade=_grades(json, status == Status.OK),
         json=json,
     )
 
@@ -281,6 +286,26 @@ def _texts(json: JsonColumns, name: str, good: NDArray[np.bool_]) -> pa.Array:
     raw = binary(json.data, starts, np.where(present, lengths, np.int32(-1)).astype(np.int32))
     encoded = raw.dictionary_encode()
     return pa.DictionaryArray.from_arrays(encoded.indices, encoded.dictionary.cast(pa.utf8()))
+
+
+def qualities(readings: ReadingColumns) -> NDArray[np.uint32] | None:
+    """Packed quality of every reading, 0 is good; None: nobody says anything."""
+    if not readings.json.valid("quality").any():
+        return None
+    packed = _quality(readings.json, readings.status == Status.OK).fill_null(0)
+    out: NDArray[np.uint32] = packed.to_numpy().astype(np.uint32)
+    return out
+
+
+def _grades(json: JsonColumns, good: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
+    """Few readings have a quality: the common case costs one look."""
+    present = json.valid("quality")
+    if not present.any():
+        return None
+    texts = _texts(json, "quality", good)
+    by_text = np.array([*(grade_of(text) for text in texts.dictionary.to_pylist()), cells.MEASURED], np.uint8)
+    grades = by_text[texts.indices.fill_null(len(by_text) - 1).to_numpy()]
+    return None if (grades == cells.MEASURED).all() else grades
 
 
 def _quality(json: JsonColumns, good: NDArray[np.bool_]) -> pa.Array:

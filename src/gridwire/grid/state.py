@@ -3,7 +3,7 @@
 The state is a pure function of the network model and of how far each partition of `readings` has been applied. It does
 not depend on how the readings were cut into batches or commits, nor on the order in which partitions took turns:
 
-* a cell keeps the reading with the highest (version, partition), the last in offset order among those (see
+* a cell keeps the reading with the highest (grade, version, partition), the last in offset order among those (see
   `gridwire.columnar.cells`); sums, counts and maxima are made from the cells, in exact integers;
 * the version of a fact is the number of accepted readings of its (unit, interval), repeats included, less one;
 * the window moves by whole UTC days with the newest reading. A day is there whole or not at all, so a day's peak is
@@ -41,7 +41,8 @@ class Facts:
     """Sums of n (unit, interval) pairs of one kind, `transformer` or `feeder`.
 
     **Shape**: every array `[n]`. Energy in milliwatt-hours. `peaks` is the highest net energy of an interval of the
-    same unit and UTC day so far, `peak_slots` the interval it was in.
+    same unit and UTC day so far, `peak_slots` the interval it was in. `counts` are measured readings, `estimates` the
+    others; `estimated` is the energy of those, imported and exported.
     """
 
     kind: str
@@ -54,6 +55,8 @@ class Facts:
     peaks: NDArray[np.int64]
     peak_slots: NDArray[np.int64]
     versions: NDArray[np.int64]
+    estimated: NDArray[np.int64]
+    estimates: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -119,11 +122,13 @@ class LoadState:
         channels: NDArray[np.int8],
         amounts: NDArray[np.int64],
         versions: NDArray[np.int16],
+        grades: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """Apply readings of one partition in offset order.
 
         Args:
-            slots: `ts_end` / interval. channels: 0 import, 1 export. amounts: mWh, 0 to `cells.AMOUNT_MAX`.
+            slots: `ts_end` / interval. channels: 0 import, 1 export. amounts: mWh, 0 to `cells.AMOUNT_MAX`; -1 takes
+                an estimate back. grades: None, all are measured.
 
         Returns:
             `uint8[n]`, what became of each: `cells.NEW`, `REPLACED`, `SAME`, `SUPERSEDED` or `TOO_OLD`.
@@ -131,10 +136,11 @@ class LoadState:
         outcomes = np.zeros(len(slots), np.uint8)
         done = 0
         a, b = self._transformers, self._feeders
+        ranks = kernels.ranks(versions, grades)
         while True:
             done = kernels.apply_readings(
                 self._cells, self._used, a.seen, b.seen, a.changed, b.changed, a.of_point, b.of_point,
-                slots, points, channels, amounts, versions, outcomes, self.counts,
+                slots, points, channels, amounts, ranks, outcomes, self.counts,
                 partition, done, self.newest_day, self.days,
             )  # fmt: skip
             if done == len(slots):
@@ -196,7 +202,10 @@ class LoadState:
         rows = candidates[at]
         n = len(rows)
         sums, largest, counts = np.empty((CHANNELS, n), np.int64), np.empty(n, np.int64), np.empty(n, np.int32)
-        kernels.sum_groups(self._cells, rows, group, groups.starts, groups.members, sums, largest, counts)
+        estimated, estimates = np.empty(n, np.int64), np.empty(n, np.int32)
+        kernels.sum_groups(
+            self._cells, rows, group, groups.starts, groups.members, sums, largest, counts, estimated, estimates
+        )
         place, within = rows // self.per_day, rows % self.per_day
         groups.loads[place, group, within] = sums[0] - sums[1]
         groups.changed[rows, group] = 0
@@ -205,8 +214,9 @@ class LoadState:
         slots = self.slot_of_row(rows)
         versions = self.generation * GENERATION_STEP + groups.seen[rows, group].astype(np.int64) - 1
         return Facts(
-            groups.kind, group, slots, sums[0], sums[1], counts, largest, peaks, slots - within + peak_at, versions
-        )
+            groups.kind, group, slots, sums[0], sums[1], counts, largest, peaks, slots - within + peak_at, versions,
+            estimated, estimates,
+        )  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What a snapshot keeps: the cells in use and what was seen; loads and peaks are made anew."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final, overload
 
+from msgspec import structs
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -67,7 +69,9 @@ class UsagePoints(Sequence["UsagePoint"]):
         # The transformer of each feeder, -1: it feeds several.
         self._above = array("i", feeders.values())
         self._transformer, self._feeder, self._kind = array("i"), array("i"), array("i")
-        self._kinds: dict[tuple[str, ...], int] = {}
+        self.kinds: list[UsagePoint] = []
+        """What usage points are beside their places: one of each, without id, transformer and feeder."""
+        self._kind_at: dict[UsagePoint, int] = {}
 
     def extend(self, points: Sequence[UsagePoint]) -> None:
         """Add usage points, all or none.
@@ -85,12 +89,18 @@ class UsagePoints(Sequence["UsagePoint"]):
         ids = [point.id for point in points]
         if not all(ids):
             raise ValueError("a usage point has no id")
-        for expects in dict.fromkeys(point.expects for point in points):
-            self._kinds.setdefault(expects, len(self._kinds))
         self._transformer.extend(transformer)
         self._feeder.extend(feeder)
-        self._kind.extend([self._kinds[point.expects] for point in points])
+        self._kind.extend(map(self._kind_of, points))
         self.ids.extend(ids)
+
+    def _kind_of(self, point: UsagePoint) -> int:
+        plain = structs.replace(point, id="", transformer="", feeder="")
+        known = self._kind_at.get(plain)
+        if known is None:
+            known = self._kind_at[plain] = len(self.kinds)
+            self.kinds.append(plain)
+        return known
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,24 +110,24 @@ class UsagePoints(Sequence["UsagePoint"]):
     @overload
     def __getitem__(self, at: slice) -> Sequence[UsagePoint]: ...
     def __getitem__(self, at: int | slice) -> UsagePoint | Sequence[UsagePoint]:
-        from gridwire.grid.network import UsagePoint
-
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
         at = range(len(self))[at]
-        return UsagePoint(
-            id=self.ids[at],
-            transformer=self._transformers[self._transformer[at]],
-            feeder=self._feeders[self._feeder[at]],
-            expects=tuple(self._kinds)[self._kind[at]],
-        )
+        return self._point(self.ids[at], at)
 
-    def columns(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], list[tuple[str, ...]]]:
-        """(transformer, feeder, kind) of every usage point, and what each kind expects."""
+    def __iter__(self) -> Iterator[UsagePoint]:
+        return (self._point(id, at) for at, id in enumerate(self.ids))
+
+    def _point(self, id: str, at: int) -> UsagePoint:
+        transformer, feeder = self._transformers[self._transformer[at]], self._feeders[self._feeder[at]]
+        return structs.replace(self.kinds[self._kind[at]], id=id, transformer=transformer, feeder=feeder)
+
+    def columns(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], list[UsagePoint]]:
+        """(transformer, feeder, kind) of every usage point, and the kinds."""
         import numpy as np
 
         kind = np.array(self._kind, np.int32)
-        return np.array(self._transformer, np.int32), np.array(self._feeder, np.int32), kind, list(self._kinds)
+        return np.array(self._transformer, np.int32), np.array(self._feeder, np.int32), kind, self.kinds
 
     def twice(self) -> str | None:
         """An id that is there twice; None when there is none."""

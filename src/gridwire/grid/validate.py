@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gridwire.columnar.cells import AMOUNT_MAX, VERSION_MAX
+from gridwire.columnar.cells import AMOUNT_MAX, ESTIMATED, TAKEN_BACK, VERSION_MAX
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading_types import EXPORT_KWH, IMPORT_KWH, READING_TYPES, Accumulation
 
@@ -77,7 +77,7 @@ class Measured:
 
     **Shape**: every array `[n]`. `reasons`: the decoder's own `Reason`; unless it is ACCEPTED, the row's other columns
     mean nothing. `points`: position in the network model, -1 unknown. `types`: id of the registry, -1 unknown. The
-    value is `mantissas` x 10^`scales`.
+    value is `mantissas` x 10^`scales`. `grades`: see `columnar.cells`; None, all are measured.
     """
 
     reasons: NDArray[np.uint8]
@@ -88,6 +88,7 @@ class Measured:
     mantissas: NDArray[np.int64]
     scales: NDArray[np.int8]
     versions: NDArray[np.int64]
+    grades: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Validated:
     channels: NDArray[np.int8]
     amounts: NDArray[np.int64]
     versions: NDArray[np.int16]
+    grades: NDArray[np.uint8] | None
 
 
 _IDS: Final = max(row.id for row in READING_TYPES) + 2  # the last place is that of -1, the unknown type
@@ -148,14 +150,19 @@ class Validator:
         summed &= reasons == Reason.ACCEPTED
         rows = np.flatnonzero(summed)
         chosen = np.s_[:] if len(rows) == len(summed) else rows
+        amounts = to_milliwatt_hours(readings.mantissas[chosen], readings.scales[chosen])
+        grades = None if readings.grades is None else readings.grades[chosen]
+        if grades is not None and (back := grades == TAKEN_BACK).any():
+            amounts, grades = np.where(back, -1, amounts), np.where(back, np.uint8(ESTIMATED), grades)
         return Validated(
             reasons=reasons,
             rows=rows,
             slots=slots[chosen],
             points=readings.points[chosen],
             channels=channels[chosen],
-            amounts=to_milliwatt_hours(readings.mantissas[chosen], readings.scales[chosen]),
+            amounts=amounts,
             versions=readings.versions[chosen].astype(np.int16),
+            grades=grades,
         )
 
     def _reasons(

@@ -9,6 +9,7 @@ from typing import Final
 from gridwire.grid.formats.keys import Keys
 from gridwire.grid.meter_event import MeterEvent
 from gridwire.grid.reading import Reading
+from gridwire.grid.weather import Observation
 
 NO_KEYS: Final = Keys()
 """Nothing is encrypted."""
@@ -47,13 +48,14 @@ class Context:
 class Decoded:
     """A good frame. `position`: its first byte in the stream. `verbatim`: the event to send as it is, if it is one.
 
-    A frame may carry readings, what happened to the meter, or both.
+    A frame may carry readings, what happened to the meter, weather, or several of them.
     """
 
     readings: tuple[Reading, ...]
     position: int
     verbatim: bytes = b""
     events: tuple[MeterEvent, ...] = ()
+    weather: tuple[Observation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

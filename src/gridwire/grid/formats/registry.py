@@ -24,6 +24,9 @@ _PLACES: Final = {
     "sparkplug": ("sparkplug", "FORMAT"),
     "cim-json": ("cim", "JSON"),
     "mapped": ("mapped", "FORMAT"),
+    "weather-epw": ("weather", "EPW"),
+    "weather-json": ("weather", "JSON"),
+    "weather-csv": ("weather", "CSV"),
     "json": ("rows", "JSON"),  # last: their names fit many files
     "csv": ("rows", "CSV"),
 }

@@ -88,6 +88,15 @@ class SeenWeather:
         return len(self.stations)
 
 
+@dataclass(frozen=True, slots=True)
+class UnitFact:
+    """What a detector tells all the time, found something or not: one event of a hub, keyed by its unit."""
+
+    hub: str
+    key: str
+    value: bytes
+
+
 class Detector:
     """Base of all detectors: it takes everything and finds nothing.
 
@@ -96,6 +105,9 @@ class Detector:
     """
 
     name = "detector"
+
+    hubs: tuple[str, ...] = ()
+    """Hubs it tells facts to."""
 
     def __init__(self, index: NetworkIndex) -> None:
         self.index = index
@@ -114,6 +126,10 @@ class Detector:
 
     def findings(self, now_us: int) -> list[Finding]:
         """What is new or changed since the last call. `now_us`: the newest `received_us` of anything seen."""
+        return []
+
+    def facts(self) -> list[UnitFact]:
+        """What is to be told since the last call; a rebuild may tell the same again, byte for byte."""
         return []
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -7,13 +7,25 @@ from importlib import import_module
 from typing import Final
 
 from gridwire.core.errors import Unsupported
+from gridwire.core.hubs import HEALTH
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.base import Detector
 
-_PLACES: Final[dict[str, tuple[str, str]]] = {}
+_PLACES: Final[dict[str, tuple[str, str]]] = {
+    "outages": ("outages", "Outages"),
+    "health": ("health", "Health"),
+    "voltage": ("voltage", "Voltage"),
+    "losses": ("losses", "Losses"),
+    "mapping": ("mapping", "Mapping"),
+    "demand": ("demand", "DemandDetector"),
+    "storm": ("storm", "StormDetector"),
+}
 
 NAMES: Final = tuple(_PLACES)
 """Names of all detectors."""
+
+HUBS: Final = (HEALTH,)
+"""Hubs that detectors tell facts to."""
 
 
 def make(names: Sequence[str], index: NetworkIndex) -> list[Detector]:

@@ -1,9 +1,9 @@
 """From batches of hubs to what detectors are given: columns of known units, without an object per event.
 
-    readings           only what the rules of `gridwire.grid.validate` accept
+    readings           only what the rules of `gridwire.grid.validate` accept, and no estimates
     meter.events       of usage points the model knows, by `usage_point`, else by `meter` where meters are named so
     grid.transformers, grid.feeders
-    weather            {"station":"S1","ts_end":"2026-01-01T00:10:00Z","temperature_c":-3.5,"wind_gust_ms":17.2}
+    weather            what `gridwire.grid.weather` describes; a value that is not believed is NaN
 
 Everything else in these hubs is counted and passed over: the loads worker quarantines readings, the lake keeps all.
 """
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch
+from gridwire.columnar import cells
 from gridwire.columnar.json_columns import JsonColumns, JsonDecoder, JsonField
 from gridwire.columnar.text_index import TextIndex
 from gridwire.core.hubs import FEEDERS, METER_EVENTS, READINGS, TRANSFORMERS, WEATHER
@@ -28,6 +29,7 @@ from gridwire.grid.network import NetworkIndex
 from gridwire.grid.readings import decode_readings
 from gridwire.grid.validate import Reason, Rules, Validator
 from gridwire.grid.watch.base import Detector, SeenEvents, SeenLoads, SeenReadings, SeenWeather
+from gridwire.grid.weather import RANGES, STATION_MAX
 
 Seen = SeenReadings | SeenEvents | SeenLoads | SeenWeather
 
@@ -48,7 +50,7 @@ _EVENT: Final = (
 )
 _WEATHER: Final = (
     JsonField("station", "text", required=True),
-    JsonField("ts_end", "timestamp_us", required=True),
+    JsonField("ts", "timestamp_us", required=True),
     JsonField("temperature_c", "decimal"),
     JsonField("wind_gust_ms", "decimal"),
 )
@@ -100,7 +102,10 @@ class Decoders:
         decoded = decode_readings(batch.columns)
         measured = measure(decoded, self._points)
         found = self._validator.validate(measured, batch.columns.timestamps)
-        rows = np.flatnonzero((found.reasons == Reason.ACCEPTED) & (measured.points >= 0))
+        believed = (found.reasons == Reason.ACCEPTED) & (measured.points >= 0)
+        if measured.grades is not None:  # an estimate is no news of anything
+            believed &= (measured.grades == cells.MEASURED) | (measured.grades == cells.DERIVED)
+        rows = np.flatnonzero(believed)
         seen = SeenReadings(
             points=measured.points[rows],
             types=measured.types[rows],
@@ -143,12 +148,13 @@ class Decoders:
 
     def _weather(self, batch: ColumnBatch, received_us: _Received) -> tuple[SeenWeather, _Rows]:
         json = self._weather_json.decode(batch.columns)
-        rows = np.flatnonzero(json.status == 0)
+        lengths = json.text("station")[1]
+        rows = np.flatnonzero((json.status == 0) & (lengths > 0) & (lengths <= STATION_MAX))
         seen = SeenWeather(
             stations=[text or "" for text in json.texts("station", rows)],
-            ts_us=json.timestamp_us("ts_end")[rows],
-            temperature_c=_floats(json, "temperature_c")[rows],
-            wind_gust_ms=_floats(json, "wind_gust_ms")[rows],
+            ts_us=json.timestamp_us("ts")[rows],
+            temperature_c=_believed(json, "temperature_c")[rows],
+            wind_gust_ms=_believed(json, "wind_gust_ms")[rows],
             received_us=received_us[rows],
         )
         return seen, rows
@@ -164,6 +170,12 @@ def _floats(json: JsonColumns, name: str) -> NDArray[np.float64]:
     mantissas, scales = json.decimal(name)
     values = mantissas * _TEN_TO[scales.astype(np.intp) + 128]
     return np.where(json.valid(name), values, np.nan)
+
+
+def _believed(json: JsonColumns, name: str) -> NDArray[np.float64]:
+    least, most = RANGES[name]
+    values = _floats(json, name)
+    return np.where((values >= least) & (values <= most), values, np.nan)
 
 
 def part_of(seen: Seen, begin: int, end: int) -> Seen:

@@ -2,6 +2,7 @@
 
     readings, meter.events, grid.transformers, grid.feeders, weather
         -> columns (`seen`) -> detectors -> findings -> versions (`told`) -> grid.alerts
+    grid.alert-notes -> silences -> findings they cover are marked
 
 It is the worker of `gridwire.grid.worker` with another stage: lanes, commits, snapshots and rebuilds are the same. One
 owner reads all hubs, on a Kafka cluster too: an outage is found where its readings and its last gasps meet.
@@ -23,13 +24,15 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from gridwire.alerts import SILENCED_HEADER, Notes, moment
 from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.core.batch import Event
 from gridwire.core.clock import Clock, SystemClock
-from gridwire.core.hubs import METER_EVENTS, WEATHER
+from gridwire.core.hubs import ALERT_NOTES, METER_EVENTS, WEATHER
 from gridwire.grid.findings import ALERTS_HUB, Finding, FindingState
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
@@ -51,6 +54,10 @@ _US: Final = 1_000_000
 MakeDetectors = Callable[[NetworkIndex], Sequence[Detector]]
 
 
+_Content = Seen | list[bytes | None]
+"""What a hub said; of the hub of notes the values themselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     """Rows of a batch received within one step of time."""
@@ -58,7 +65,7 @@ class _Chunk:
     place: Place
     step: int
     newest_us: int
-    seen: Seen
+    content: _Content
     begin_offset: int
     next_offset: int
 
@@ -96,6 +103,7 @@ class WatchPipeline:
         self._clock = clock or SystemClock()
         self._decoders = Decoders(index, settings.rules)
         self._told = Told(names)
+        self._notes = Notes()
         self._now_us = self._asked_us = 0
         self._complete_us: int | None = None
         self._urgent = False
@@ -113,7 +121,7 @@ class WatchPipeline:
         """Apply batches of all hubs in the order in which hubs took them, step by step.
 
         Args:
-            publish: makes no difference: what was told is known from the hub of alerts.
+            publish: False while a rebuild repeats facts that were told; what was found is known from the hub of alerts.
             behind: places with more to come: nothing is applied that is of a later step than what they are at.
 
         Returns:
@@ -135,6 +143,9 @@ class WatchPipeline:
             else:
                 self._apply(chunk)
         self._complete_us = complete_us
+        if not publish:  # a rebuild: told with the commit that it repeats
+            for detector in self.detectors:
+                detector.facts()
         return positions
 
     def _chunks(self, batch: ColumnBatch) -> Iterator[_Chunk]:
@@ -145,22 +156,27 @@ class WatchPipeline:
         received_us = np.minimum(columns.timestamps, self._clock.now_ms()) * 1000
         steps = np.maximum.accumulate(received_us) // (STEP_S * _US)
         cuts = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(columns)]
-        seen, rows = self._decoders.decode(batch, received_us)
-        bounds = np.searchsorted(rows, cuts).tolist()
-        for number, (begin, end) in enumerate(pairwise(cuts)):
+        if batch.hub == ALERT_NOTES:
+            notes = [columns.value(row) for row in range(len(columns))]
+            parts: Iterator[_Content] = (notes[begin:end] for begin, end in pairwise(cuts))
+        else:
+            seen, rows = self._decoders.decode(batch, received_us)
+            parts = (part_of(seen, *ends) for ends in pairwise(np.searchsorted(rows, cuts).tolist()))
+        for part, (begin, end) in zip(parts, pairwise(cuts), strict=True):
             following = int(columns.offsets[end]) if end < len(columns) else batch.next_offset
-            yield _Chunk(
-                place, int(steps[begin]), int(received_us[begin:end].max()),
-                part_of(seen, bounds[number], bounds[number + 1]), int(columns.offsets[begin]), following,
-            )  # fmt: skip
+            newest_us = int(received_us[begin:end].max())
+            yield _Chunk(place, int(steps[begin]), newest_us, part, int(columns.offsets[begin]), following)
         self._newest_of[place] = int(received_us.max())
 
     def _apply(self, chunk: _Chunk) -> None:
         if chunk.step > self._now_us // (STEP_S * _US) and self._now_us:
             self._complete_us = None  # all hubs are at the end of a step
             self._ask()
-        if len(chunk.seen):
-            give(self.detectors, chunk.seen)
+        if isinstance(chunk.content, list):
+            for note in chunk.content:
+                self._notes.take(note)
+        elif len(chunk.content):
+            give(self.detectors, chunk.content)
             self._urgent |= chunk.place[0] == METER_EVENTS
         self._now_us = max(self._now_us, chunk.newest_us)
 
@@ -204,9 +220,30 @@ class WatchPipeline:
             if told is not None:
                 self._findings[f"findings_{told.kind}_{told.state}"] += 1
                 partition = zlib.crc32(told.subject.encode()) % count
-                by_partition.setdefault(partition, []).append(told.to_event(self._now_us // 1000))
+                by_partition.setdefault(partition, []).append(self._event(told))
         self._untold.clear()
-        return [Output(ALERTS_HUB, partition, events) for partition, events in sorted(by_partition.items())]
+        outputs = [Output(ALERTS_HUB, partition, events) for partition, events in sorted(by_partition.items())]
+        return outputs + self._facts(partitions)
+
+    def _facts(self, partitions: Callable[[str], int]) -> list[Output]:
+        """What detectors tell all the time, each unit in its partition."""
+        events: dict[Place, list[Event]] = {}
+        for detector in self.detectors:
+            for fact in detector.facts():
+                key = fact.key.encode()
+                place = (fact.hub, zlib.crc32(key) % partitions(fact.hub))
+                events.setdefault(place, []).append(Event(fact.value, key, (), self._now_us // 1000))
+        return [Output(hub, partition, told) for (hub, partition), told in sorted(events.items())]
+
+    def _event(self, told: Finding) -> Event:
+        """The finding's event, marked where somebody silenced it."""
+        at_ms = self._now_us // 1000
+        event = told.to_event(at_ms)
+        name = self._notes.silenced_by(told.kind, f"{told.subject_kind}/{told.subject}", moment(at_ms))
+        if not name:
+            return event
+        self._findings["findings_silenced"] += 1
+        return Event(event.value, event.key, (*event.headers, (SILENCED_HEADER, name.encode())), event.timestamp)
 
     def counters(self) -> dict[str, int]:
         """Everything counted, by name, since the start of the worker."""
@@ -220,6 +257,7 @@ class WatchPipeline:
         notes = {
             "now_us": self._now_us,
             "open": sorted(self._open),
+            "silences": [msgspec.json.encode(each).decode() for each in self._notes.silences.values()],
             "untold": [to_json(finding).decode() for finding in self._untold.values()],
             "newest": [[*place, newest_us] for place, newest_us in self._newest_of.items()],
         }
@@ -235,6 +273,8 @@ class WatchPipeline:
         self._open = set(notes["open"])
         self._untold = {finding.id: finding for finding in map(from_json, map(str.encode, notes["untold"]))}
         self._newest_of = {(hub, partition): newest for hub, partition, newest in notes["newest"]}
+        for silence in notes["silences"]:
+            self._notes.take(silence.encode())
         for detector in self.detectors:
             prefix = f"{detector.name}."
             detector.from_arrays({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
@@ -243,5 +283,7 @@ class WatchPipeline:
 def watch_stage(detectors: MakeDetectors | None = None, clock: Clock | None = None) -> Stage:
     """What the worker does that watches."""
     make = partial(WatchPipeline, detectors=detectors, clock=clock)
-    creates = (METER_EVENTS, WEATHER, ALERTS_HUB)
-    return Stage("watch", HUBS, (ALERTS_HUB,), make, creates=creates, recalls=(ALERTS_HUB,), timed=True)
+    facts = () if detectors else registry.HUBS
+    creates = (METER_EVENTS, WEATHER, ALERTS_HUB, ALERT_NOTES, *facts)
+    hubs = (*HUBS, ALERT_NOTES)
+    return Stage("watch", hubs, (ALERTS_HUB, *facts), make, creates=creates, recalls=(ALERTS_HUB,), timed=True)

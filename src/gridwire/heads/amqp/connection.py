@@ -16,6 +16,7 @@ from gridwire.broker.port import HubInfo
 from gridwire.core.errors import GridwireError, NotAllowed, NotAuthenticated
 from gridwire.heads.amqp.context import (
     ARRIVING_BYTES_MAX,
+    HEAD_BYTES_MAX,
     IDLE_TIME_OUT_MS,
     PENDING_BYTES_MAX,
     SIGN_IN_S,
@@ -74,10 +75,6 @@ class Head(Protocol):
 
     def turn_of(self, hub: HubInfo) -> int:
         """Partition whose turn it is."""
-        ...
-
-    def full(self) -> bool:
-        """Whether too much is under way over all connections."""
         ...
 
     def wait_for_room(self, connection: Connection) -> None:
@@ -205,8 +202,9 @@ class Connection(asyncio.Protocol):
                 self.engine.close("amqp:internal-error", "the hub failed; its log says more")
 
     def _full(self) -> bool:
-        waits = self.writing_paused or self._muted is not None
-        return waits or self._pending_bytes >= PENDING_BYTES_MAX or self.head.full()
+        if self.writing_paused or self._muted is not None or self._pending_bytes >= PENDING_BYTES_MAX:
+            return True
+        return self.context.pending_bytes >= HEAD_BYTES_MAX
 
     def _bound_arriving(self) -> None:
         """Say how much waits for the rest of its frame or message. What only waits for its turn does not count."""
@@ -226,7 +224,7 @@ class Connection(asyncio.Protocol):
         if self._closing or self._transport.is_closing():
             return
         stop = self._full()
-        if stop and self.head.full():
+        if stop and self.context.pending_bytes >= HEAD_BYTES_MAX:
             self.head.wait_for_room(self)
         if stop and not self._reading_paused:
             self._transport.pause_reading()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -13,7 +13,7 @@ from gridwire.heads.amqp.context import MESSAGE_BYTES_MAX, SENDER_CREDIT
 from gridwire.wire.amqp.errors import AmqpError, condition_of
 from gridwire.wire.amqp.link import Delivery, Link
 from gridwire.wire.amqp.performatives import rejected
-from gridwire.wire.amqp.records import before_body
+from gridwire.wire.amqp.records import key_of
 from gridwire.wire.http.partitioner import partition_of
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ class Sender:
         self._context = connection.context
         self._link = link
         self._hub = hub
-        self._partition = partition
-        self._key = publisher.encode() or None
-        self.pending = 0
+        self._place = (hub.name, partition) if partition >= 0 else None
+        self.key = publisher.encode() or None
 
     @property
     def max_message_size(self) -> int:
@@ -52,20 +51,15 @@ class Sender:
         """Take one delivery."""
         if self._link.credit < SENDER_CREDIT // 2:
             self._connection.engine.grant(self._link, SENDER_CREDIT)
-        size = delivery.size
+        size = delivery.end - delivery.start
+        self._connection.charge(size)  # before the append: it may be refused at once
         try:
             self._check(size)
-            partition = self._place(delivery)
-            done = partial(self._done, delivery.id, delivery.settled, size)
-            self._context.appender.add(self._hub, partition, delivery, self._key, done)
-        except AmqpError as error:
-            self._refuse(delivery.id, delivery.settled, error)
-            return
+            place = self._place or (self._hub.name, self._turn(delivery))
+            self._context.appender.add(place, self, delivery, size)
         except GridwireError as error:
-            self._refuse(delivery.id, delivery.settled, error)
-            return
-        self.pending += 1
-        self._connection.charge(size)
+            self._connection.release(size)
+            self._refuse(delivery, error)
 
     def _check(self, size: int) -> None:
         if not self._connection.may_send(self._hub.name):
@@ -74,38 +68,37 @@ class Sender:
         if size > limit:
             raise MessageTooLarge(f"a message of {size} bytes; hub {self._hub.name!r} takes {limit}")
 
-    def _place(self, delivery: Delivery) -> int:
-        if self._partition >= 0:
-            return self._partition
-        key = self._key
+    def _turn(self, delivery: Delivery) -> int:
+        """The partition of a delivery that may go to any."""
+        key = self.key
         if key is None:
-            _, head = before_body(delivery.data, delivery.start, delivery.end)
-            key = head.key
+            key = key_of(delivery.data, delivery.start, delivery.end)
         if key is None:
             return self._connection.head.turn_of(self._hub)
         return partition_of(key, self._hub.partitions)
 
-    def _done(self, delivery_id: int, settled: bool, size: int, error: BaseException | None, events: int) -> None:
-        self.pending -= 1
-        self._connection.release(size)
+    def done(self, deliveries: Sequence[Delivery], error: BaseException | None) -> None:
+        """They are as durable as promised, or failed."""
+        self._connection.release(sum(delivery.end - delivery.start for delivery in deliveries))
         if error is not None:
-            self._refuse(delivery_id, settled, error)
+            for delivery in deliveries:
+                self._refuse(delivery, error)
             return
-        self._context.counters.events_in += events
-        if not settled:
-            self._link.session.settling.append(delivery_id)
+        told = [delivery.id for delivery in deliveries if not delivery.settled]
+        if told:
+            self._link.session.settling += told
             self._connection.flush_soon()
 
-    def _refuse(self, delivery_id: int, settled: bool, error: BaseException) -> None:
+    def _refuse(self, delivery: Delivery, error: BaseException) -> None:
         """Say why a delivery is not taken. One that was sent settled cannot be told of: its link ends."""
         if not isinstance(error, GridwireError):
             log.error("amqp_append_failed", exc_info=error)
         condition, description = condition_of(error)
         self._context.counters.deliveries_refused += 1
-        if settled:
+        if delivery.settled:
             self._connection.engine.detach(self._link, condition, description)
         elif self._link.alive:
-            self._connection.engine.settle(self._link, delivery_id, rejected(condition, description))
+            self._connection.engine.settle(self._link, delivery.id, rejected(condition, description))
         self._connection.flush_soon()
 
     def credited(self) -> None:

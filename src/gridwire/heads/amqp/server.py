@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from typing import Final
 
@@ -18,14 +17,12 @@ from gridwire.heads.amqp.connection import Connection
 from gridwire.heads.amqp.context import DRAIN_S, HEAD_BYTES_MAX, SWEEP_S, Context, Counters
 from gridwire.heads.amqp.groups import Readers
 from gridwire.heads.amqp.websocket import WebSocketConnection
+from gridwire.heads.listening import Connected, listen
 
 log = structlog.get_logger(__name__)
 
-BACKLOG: Final = 1024
-"""Connections waiting to be accepted: a district of meters reconnects at once."""
-
-HANDSHAKE_S: Final = 10.0
-"""How long a TLS handshake may take."""
+DRAIN_AGAIN_S: Final = 0.05
+"""Between two looks at who has nothing under way any more, while the head stops."""
 
 OFF: Final = -1
 
@@ -61,13 +58,10 @@ class AmqpHead:
         self.tls_port = tls_port
         self._host = host
         self._tls = tls
-        self._connections_max = connections_max
-        self._connections: set[Connection] = set()
+        self._connections: Connected[Connection] = Connected(connections_max, self.context.counters)
         self._hungry: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
-        self._empty = asyncio.Event()
-        self._empty.set()
         self._turns: dict[str, int] = {}
         self._turn_due = False
 
@@ -85,14 +79,7 @@ class AmqpHead:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
     async def _listen(self, port: int, tls: ssl.SSLContext | None) -> int:
-        server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self),
-            self._host or None,
-            port,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
-        )
+        server = await listen(lambda: Connection(self), self._host, port, tls)
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
@@ -108,13 +95,10 @@ class AmqpHead:
             self._sweeper.cancel()
         deadline = asyncio.get_running_loop().time() + DRAIN_S
         while self._connections and asyncio.get_running_loop().time() < deadline:
-            for connection in list(self._connections):
+            for connection in self._connections:
                 connection.drain()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), 0.05)
-        for connection in list(self._connections):
-            connection.abort("")
-        await self._empty.wait()
+            await self._connections.gone(DRAIN_AGAIN_S)
+        await self._connections.abort()
         for server in self._servers:
             await server.wait_closed()
         self._servers.clear()
@@ -123,24 +107,15 @@ class AmqpHead:
 
     def opened(self, connection: Connection) -> bool:
         """Register a connection; False when there are too many."""
-        counters = self.context.counters
-        counters.connections_total += 1
-        if len(self._connections) >= self._connections_max:
-            counters.connections_refused += 1
-            log.warning("amqp_connection_refused", connections=len(self._connections))
-            return False
-        self._connections.add(connection)
-        self._empty.clear()
-        counters.connections = len(self._connections)
-        return True
+        if self._connections.add(connection):
+            return True
+        log.warning("amqp_connection_refused", connections=len(self._connections))
+        return False
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
         self._hungry.discard(connection)
-        if not self._connections:
-            self._empty.set()
-        self.context.counters.connections = len(self._connections)
         self.released()
 
     def turn_of(self, hub: HubInfo) -> int:
@@ -158,10 +133,6 @@ class AmqpHead:
         for name in self._turns:
             self._turns[name] += 1
 
-    def full(self) -> bool:
-        """Whether too much is under way over all connections."""
-        return self.context.pending_bytes >= HEAD_BYTES_MAX
-
     def wait_for_room(self, connection: Connection) -> None:
         """Let a connection go on once less is under way."""
         self._hungry.add(connection)
@@ -175,6 +146,6 @@ class AmqpHead:
 
     def _sweep(self) -> None:
         now_s = self.context.clock.monotonic()
-        for connection in list(self._connections):
+        for connection in self._connections:
             connection.sweep(now_s)
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

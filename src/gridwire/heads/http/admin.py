@@ -14,8 +14,9 @@ from gridwire.core.errors import InvalidSetting, UnknownPartition
 from gridwire.core.limits import MIB, PARTITIONS_PER_HUB_MAX, check_name
 from gridwire.heads.http import reading
 from gridwire.heads.http.options import HttpCounters
-from gridwire.heads.http.overview import RUNNING, Overview
+from gridwire.heads.http.overview import Overview, works_for
 from gridwire.heads.http.request import number_of, parse_json
+from gridwire.wire.http import where
 from gridwire.wire.http.cloudevents import time_ms
 from gridwire.wire.http.problems import Forbidden, HttpError
 from gridwire.wire.http.rendering import event_json
@@ -24,6 +25,9 @@ BROWSE_EVENTS_DEFAULT: Final = 100
 BROWSE_EVENTS_MAX: Final = 10_000
 BROWSE_BYTES_MAX: Final = 8 * MIB
 """Rendered events one answer holds; the first always fits, `next` says where to go on."""
+
+SEARCH_EVENTS_MAX: Final = 100_000
+"""Events one request searches with a filter: about a second; `next` says where to go on."""
 
 
 class CreateHub(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,11 +46,16 @@ class AlterHub(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ResetGroup(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of POST /v1/groups/{group}/reset. `to`: earliest, latest, an offset, or an RFC 3339 time."""
+    """Body of POST /v1/groups/{group}/reset.
+
+    Args:
+        to: earliest, latest, an offset, or an RFC 3339 time. dry_run: only tell what would change.
+    """
 
     hub: str
     to: int | str
     partition: int | None = None
+    dry_run: bool = False
 
 
 class Admin:
@@ -100,27 +109,30 @@ class Admin:
         limit = number_of(params, "limit", BROWSE_EVENTS_DEFAULT, 1, BROWSE_EVENTS_MAX)
         if partition >= info.partitions:
             raise UnknownPartition(f"hub {name!r} has partitions 0 to {info.partitions - 1}, not {partition}")
-        bounds = await self._broker.bounds(name, partition)
         text = params.get("offset", "earliest")
-        offset = reading.resolve(text, bounds.start, bounds.end)
-        if offset is None:
-            raise HttpError(400, f"offset must be earliest, latest, N or -N, not {text[:40]!r}")
-        events, following = await self._page(name, partition, min(offset, bounds.end), limit)
+        reading.check_place(text, "offset")
+        offset = await reading.place(self._broker, name, partition, text)
+        chosen = where.parse(params["where"]) if params.get("where") else None
+        events, following = await self._page(name, partition, offset, limit, chosen)
         bounds = await self._broker.bounds(name, partition)
         self._counters.events_sent += len(events)
         return b'{"events":[%b],"next":%d,"start":%d,"end":%d}' % (
             b",".join(events), following, bounds.start, bounds.end,
         )  # fmt: skip
 
-    async def _page(self, hub: str, partition: int, offset: int, limit: int) -> tuple[list[bytes], int]:
-        """Rendered events and the offset after them."""
+    async def _page(
+        self, hub: str, partition: int, offset: int, limit: int, chosen: where.Where | None
+    ) -> tuple[list[bytes], int]:
+        """Rendered events and the offset after them; with a filter, after what was searched for them."""
         out: list[bytes] = []
-        size = 0
+        size = searched = 0
         while True:
             stretch = await reading.read(self._broker, hub, partition, offset)
             moved = stretch.offset
             for block in stretch.blocks:
                 for event in block.events:
+                    if chosen is not None and not chosen.matches(partition, event):
+                        continue
                     rendered = event_json(partition, event)
                     size += len(rendered)
                     if out and size > BROWSE_BYTES_MAX:
@@ -128,22 +140,35 @@ class Admin:
                     out.append(rendered)
                     if len(out) == limit:
                         return out, event.offset + 1
+                searched += len(block.events)
                 moved = block.next_offset
                 await asyncio.sleep(0)
-            if moved <= offset:
+            if moved <= offset or searched >= SEARCH_EVENTS_MAX:
                 return out, moved
             offset = moved
 
     async def reset(self, group: str, body: bytes) -> dict[str, Any]:
-        """Move a group's position in a hub. Raises BadBody, UnknownHub, UnknownPartition, HttpError 400 and 409."""
+        """Move a group's position in a hub, or tell what that would change.
+
+        Raises:
+            BadBody, UnknownHub, UnknownPartition, HttpError 400 and 409: members are at work.
+        """
         check_group(group)
         wanted = parse_json(body, ResetGroup)
         info = self._broker.hub(wanted.hub)
-        await self._check_idle(group)
+        if not wanted.dry_run:
+            await self._check_idle(group)
         if wanted.partition is not None and not 0 <= wanted.partition < info.partitions:
             raise UnknownPartition(f"hub {info.name!r} has partitions 0 to {info.partitions - 1}")
         places = range(info.partitions) if wanted.partition is None else (wanted.partition,)
         positions = {(info.name, place): Position(await self._target(info.name, place, wanted.to)) for place in places}
+        if wanted.dry_run:
+            known = await self._broker.positions(group)
+            changes = [
+                {"partition": place[1], "from": known[place].offset if place in known else None, "to": at.offset}
+                for place, at in positions.items()
+            ]
+            return {"group": group, "hub": info.name, "dry_run": True, "changes": changes}
         await self._broker.commit(group, positions)
         return await self._overview.group(group)
 
@@ -151,7 +176,7 @@ class Admin:
         view = await self._groups.view(group)
         if view is not None and view.members:
             raise HttpError(409, f"group {group!r} has {len(view.members)} members: stop them, then reset it")
-        if any(worker.get("group") == group and worker.get("state") == RUNNING for worker in self._overview.workers()):
+        if any(works_for(worker, group) for worker in self._overview.workers()):
             raise HttpError(409, f"group {group!r} is read by a worker of this hub: stop it, then reset the group")
 
     async def _target(self, hub: str, partition: int, to: int | str) -> int:

@@ -12,9 +12,12 @@ from starlette.types import Message, Receive, Scope, Send
 from gridwire.auth.model import Action
 from gridwire.broker.port import Broker
 from gridwire.core.errors import GridwireError, RemoteProtocolError
+from gridwire.core.hubs import ALERT_NOTES, ALERTS
 from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
+from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.eventhubs import EventHubsSend
+from gridwire.heads.http.functions import Functions
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -64,6 +67,8 @@ class App:
         processors: Processors,
         registry: Schemas,
         event_hubs: EventHubsSend,
+        alerts: Alerts,
+        functions: Functions | None = None,
         doorman: Doorman | None = None,
     ) -> None:
         self._broker = broker
@@ -80,6 +85,8 @@ class App:
         self._processors = processors
         self._registry = registry
         self._event_hubs = event_hubs
+        self._alerts = alerts
+        self._functions = functions
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
         self._policies = None if doorman is None else Policies(doorman.access)
@@ -112,13 +119,35 @@ class App:
             Route("identities", "/v1/identities/recipient", {"GET": self._recipient}),
             Route("identities", "/v1/identities/export", {"POST": self._export_identities}),
             Route("identities", "/v1/identities/import", {"POST": self._import_identities}),
+            Route("alerts", "/v1/alerts", {"GET": self._list_alerts}),
+            Route("alert", "/v1/alerts/{id}", {"GET": self._show_alert}),
+            Route("ack", "/v1/alerts/{id}/ack", {"POST": self._acknowledge}),
+            Route("silences", "/v1/silences", {"GET": self._list_silences, "POST": self._silence}),
+            Route("silence", "/v1/silences/{name}", {"DELETE": self._unsilence}),
             Route("live", "/v1/live", {"GET": self._live_stream}),
             Route("status", "/v1/status", {"GET": self._status}),
             Route("metrics", "/metrics", {"GET": self._metrics}),
             Route("healthz", "/healthz", {"GET": self._healthz}),
             Route("healthz", "/health", {"GET": self._healthz}),  # where users of Azure's emulator look
             Route("readyz", "/readyz", {"GET": self._readyz}),
+            *self._function_routes(),
             *self._azure_routes(),
+        ]  # fmt: skip
+
+    def _function_routes(self) -> list[Route]:
+        apps = self._functions
+        if apps is None:
+            return []
+        one = "/v1/functions/{app}/functions/{function}"
+        return [
+            Route("functions", "/v1/functions", {"GET": apps.list}),
+            Route("function", "/v1/functions/{app}",
+                  {"GET": apps.show, "PUT": self._deploy, "DELETE": apps.remove}),
+            Route("function_start", "/v1/functions/{app}/start", {"POST": apps.start}),
+            Route("function_stop", "/v1/functions/{app}/stop", {"POST": apps.stop}),
+            Route("function_logs", "/v1/functions/{app}/logs", {"GET": apps.logs}),
+            Route("function_invoke", one + "/invoke", {"POST": self._with(apps.invoke)}),
+            Route("function_replay", one + "/replay", {"POST": self._with(apps.replay)}),
         ]  # fmt: skip
 
     def _azure_routes(self) -> list[Route]:
@@ -369,6 +398,48 @@ class App:
         policies, who = self._rules(call)
         return json_answer(await policies.take(who, await self._body(call)))
 
+    def _speaks(self, call: Call) -> str:
+        """Who leaves a note on alerts, empty where nobody signs in. Raises HttpError 403."""
+        if self._doorman is None:
+            return ""
+        self._doorman.require(call.scope, Action.SEND, ALERT_NOTES)
+        return str(call.scope[IDENTITY].name)
+
+    async def _list_alerts(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        return json_answer(await self._alerts.list(call.query()))
+
+    async def _show_alert(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        return json_answer(await self._alerts.show(call.name))
+
+    async def _acknowledge(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        who = self._speaks(call)
+        return json_answer(await self._alerts.acknowledge(call.name, who, await self._body(call)))
+
+    async def _list_silences(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        return json_answer(await self._alerts.silences())
+
+    async def _silence(self, call: Call) -> Answer:
+        who = self._speaks(call)
+        return json_answer(await self._alerts.silence(who, await self._body(call)), 201)
+
+    async def _unsilence(self, call: Call) -> Answer:
+        await self._alerts.unsilence(call.name, self._speaks(call))
+        return Answer(204, b"", [])
+
+    async def _deploy(self, call: Call) -> Answer:
+        """A package is as large as a request may be, so whether it may come is asked before it does."""
+        assert self._functions is not None
+        self._functions.check_deploy(call)
+        body = await read_body(call.scope, call.receive, self._limits, self._limits.body_bytes_max, self._memory)
+        try:
+            return await self._functions.deploy(call, body)
+        finally:
+            self._memory.give(len(body))
+
     async def _status(self, call: Call) -> Answer:
         return json_answer(self._overview.status())
 
@@ -380,8 +451,8 @@ class App:
         return json_answer({"ready": ready}, 200 if ready else 503)
 
     async def _metrics(self, call: Call) -> Answer:
-        points = await metrics.snapshot(self._overview, self._counters, self._parts)
-        body = metrics.exposition(points, self._counters)
+        points = await metrics.snapshot(self._overview, self._counters, self._parts, self._functions)
+        body = metrics.exposition(points)
         return Answer(200, body, [(b"content-type", metrics.CONTENT_TYPE), (b"cache-control", b"no-store")])
 
 

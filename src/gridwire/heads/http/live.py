@@ -20,6 +20,7 @@ import structlog
 
 from gridwire.broker.port import Broker, Place
 from gridwire.core.clock import Clock
+from gridwire.heads.http.functions import Functions
 from gridwire.heads.http.overview import Overview
 from gridwire.wire.http import sse
 
@@ -76,9 +77,17 @@ def _advance(before: Mapping[Any, int], now: Mapping[Any, int]) -> dict[Any, int
 class Live:
     """The shared sampler."""
 
-    def __init__(self, broker: Broker, overview: Overview, clock: Clock, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        overview: Overview,
+        clock: Clock,
+        interval_s: float = INTERVAL_S,
+        functions: Functions | None = None,
+    ) -> None:
         self._broker = broker
         self._overview = overview
+        self._functions = functions
         self._clock = clock
         self._interval_s = interval_s
         self._viewers = 0
@@ -135,6 +144,7 @@ class Live:
             "hubs": [_short(hub, moved.hubs.get(hub["name"], 0.0)) for hub in hubs],
             "groups": groups,
             "workers": self._overview.workers(),
+            "functions": [] if self._functions is None else await self._functions.rows(groups),
             "status": {key: status.get(key) for key in _STATUS_KEYS},
         }
 

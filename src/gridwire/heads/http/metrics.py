@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +21,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gridwire.broker.reports import DURATION_BUCKETS_S
 from gridwire.core.errors import Unavailable
+from gridwire.heads.http.functions import Functions
 from gridwire.heads.http.options import APPEND_BUCKETS_S, HttpCounters
 from gridwire.heads.http.overview import RUNNING, Overview
 
@@ -45,6 +48,10 @@ class MetricRow:
 
 
 _PARTITION: Final = ("hub", "partition")
+_FUNCTION: Final = ("app", "function")
+_FUNCTION_COUNTERS: Final = (
+    "invocations", "events", "outputs", "failures", "timeouts", "deaths", "retries", "bisections", "dead_letters",
+)  # fmt: skip
 
 METRICS: Final = (
     MetricRow(
@@ -66,6 +73,29 @@ METRICS: Final = (
     MetricRow("gridwire_group_lag_seconds", "gauge", "seconds", "Age of the first of them.", ("group", *_PARTITION)),
     MetricRow("gridwire_worker_up", "gauge", "", "1 when the worker process runs.", ("worker",)),
     MetricRow("gridwire_worker_restarts_total", "counter", "", "Times the worker was started again.", ("worker",)),
+    *(
+        MetricRow(f"gridwire_function_{name}", kind, unit, text, labels)
+        for name, kind, unit, text, labels in (
+            ("app_up", "gauge", "", "1 when the app's host runs; of apps that were deployed.", ("app",)),
+            ("workers", "gauge", "", "Worker processes of the app.", ("app",)),
+            ("cpu_seconds_total", "counter", "seconds", "Processor time of the app's host and its calls.", ("app",)),
+            ("invocations_total", "counter", "", "Calls.", _FUNCTION),
+            ("events_total", "counter", "", "Events dealt with.", _FUNCTION),
+            ("outputs_total", "counter", "", "Events handed out and committed.", _FUNCTION),
+            ("failures_total", "counter", "", "Calls that raised an error.", _FUNCTION),
+            ("timeouts_total", "counter", "", "Calls that took too long.", _FUNCTION),
+            ("deaths_total", "counter", "", "Calls whose worker process ended.", _FUNCTION),
+            ("retries_total", "counter", "", "Batches repeated as they were.", _FUNCTION),
+            ("bisections_total", "counter", "", "Batches taken apart after a failure.", _FUNCTION),
+            ("dead_letters_total", "counter", "", "Events given up.", _FUNCTION),
+            ("letters_waiting", "gauge", "", "Dead letters that were not replayed.", _FUNCTION),
+            ("lag_events", "gauge", "", "Events of its hub that are not committed yet.", _FUNCTION),
+            ("lag_seconds", "gauge", "seconds", "Age of the first of them.", _FUNCTION),
+            ("call_cpu_seconds_total", "counter", "seconds", "Processor time of workers, by function.", _FUNCTION),
+            ("flushes_total", "counter", "", "Batches given out, by reason.", (*_FUNCTION, "reason")),
+            ("call_seconds", "histogram", "seconds", "How long calls took.", _FUNCTION),
+        )
+    ),
     MetricRow("gridwire_http_requests_total", "counter", "", "HTTP requests answered.", ("route", "status")),
     MetricRow("gridwire_http_problems_total", "counter", "", "HTTP requests refused or failed.", ("problem",)),
     MetricRow("gridwire_http_connections", "gauge", "", "Open HTTP connections."),
@@ -81,9 +111,12 @@ METRICS: Final = (
 )
 
 
-async def snapshot(overview: Overview, counters: HttpCounters, parts: Counters) -> dict[str, list[Point]]:
-    """Every metric's points by name; the histogram is kept apart in `HttpCounters`."""
-    points: dict[str, list[Point]] = {row.name: [] for row in METRICS}
+async def snapshot(
+    overview: Overview, counters: HttpCounters, parts: Counters, functions: Functions | None = None
+) -> dict[str, list[Point]]:
+    """Every metric's points by name; of a histogram those of its sum, count and buckets, by their own names."""
+    points: dict[str, list[Point]] = defaultdict(list, {row.name: [] for row in METRICS})
+    _add_appends(points, counters)
     _add_status(points, overview.status())
     _add_http(points, counters)
     try:
@@ -103,6 +136,8 @@ async def snapshot(overview: Overview, counters: HttpCounters, parts: Counters) 
             place = (name, row["hub"], str(row["partition"]))
             points["gridwire_group_lag_events"].append((place, row["lag_events"]))
             points["gridwire_group_lag_seconds"].append((place, row["lag_seconds"]))
+    if functions is not None:
+        _add_functions(points, await functions.rows(groups))
     for part, read in parts.items():
         points["gridwire_part_count"] += [((part, name), value) for name, value in read().items()]
     return points
@@ -120,6 +155,53 @@ def _add_status(points: dict[str, list[Point]], status: Mapping[str, Any]) -> No
         name = (str(worker.get("name")),)
         points["gridwire_worker_up"].append((name, float(worker.get("state") == RUNNING)))
         points["gridwire_worker_restarts_total"].append((name, worker.get("restarts") or 0))
+
+
+def _add_functions(points: dict[str, list[Point]], apps: Iterable[Mapping[str, Any]]) -> None:
+    def add(name: str, labels: tuple[str, ...], value: float) -> None:
+        points[f"gridwire_function_{name}"].append((labels, value))
+
+    for app in apps:
+        of_app = (str(app["app"]),)
+        if app["deployed"]:
+            add("app_up", of_app, float(app["state"] == RUNNING))
+        add("workers", of_app, app["workers"])
+        add("cpu_seconds_total", of_app, app["cpu_s"])
+        for function in app["functions"]:
+            labels, counts = (*of_app, str(function["name"])), function["counters"]
+            for name in _FUNCTION_COUNTERS:
+                add(f"{name}_total", labels, counts.get(name, 0))
+            add("letters_waiting", labels, function["letters_waiting"])
+            add("call_cpu_seconds_total", labels, counts.get("cpu_us", 0) / 1e6)
+            if function["reads"]:
+                add("lag_events", labels, function["lag_events"])
+                add("lag_seconds", labels, function["lag_seconds"])
+            for name, count in counts.items():
+                if name.startswith("flushed_"):
+                    add("flushes_total", (*labels, name.removeprefix("flushed_")), count)
+            name, sum_s = "gridwire_function_call_seconds", counts.get("busy_us", 0) / 1e6
+            _add_histogram(points, name, labels, DURATION_BUCKETS_S, function["buckets"], sum_s)
+
+
+def _add_appends(points: dict[str, list[Point]], counters: HttpCounters) -> None:
+    name = "gridwire_http_append_seconds"
+    _add_histogram(points, name, (), APPEND_BUCKETS_S, counters.append_buckets, counters.append_seconds)
+
+
+def _add_histogram(
+    points: dict[str, list[Point]],
+    name: str,
+    labels: tuple[str, ...],
+    bounds: Sequence[float],
+    counts: Sequence[int],
+    sum_s: float,
+) -> None:
+    """Counts by bucket, the last one without an upper bound, as points of `NAME/BOUND` and of the name itself."""
+    total = 0
+    for bound, count in zip((*bounds, math.inf), counts, strict=False):
+        total += count
+        points[f"{name}/{'+Inf' if bound == math.inf else bound}"].append((labels, total))
+    points[name].append((labels, sum_s))
 
 
 def _add_http(points: dict[str, list[Point]], counters: HttpCounters) -> None:
@@ -140,39 +222,42 @@ def _add_http(points: dict[str, list[Point]], counters: HttpCounters) -> None:
         points[f"gridwire_http_{name}"].append(((), value))
 
 
-def _family(row: MetricRow, points: Iterable[Point], counters: HttpCounters) -> Metric:
+def _family(row: MetricRow, points: Mapping[str, Iterable[Point]]) -> Metric:
     if row.type == "histogram":
-        return _histogram(row, counters)
+        return _histogram(row, points)
     kind = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
     family = kind(row.name, row.help, labels=row.labels)
-    for labels, value in points:
+    for labels, value in points[row.name]:
         family.add_metric(labels, value)
     return family
 
 
-def _histogram(row: MetricRow, counters: HttpCounters) -> HistogramMetricFamily:
-    total = 0
-    buckets = []
-    for bound, count in zip((*APPEND_BUCKETS_S, math.inf), counters.append_buckets, strict=True):
-        total += count
-        buckets.append(("+Inf" if bound == math.inf else str(bound), float(total)))
-    return HistogramMetricFamily(row.name, row.help, buckets=buckets, sum_value=counters.append_seconds)
+def _histogram(row: MetricRow, points: Mapping[str, Iterable[Point]]) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(row.name, row.help, labels=row.labels)
+    buckets: dict[tuple[str, ...], list[tuple[str, float]]] = {}
+    for name, found in points.items():
+        if name.startswith(f"{row.name}/"):
+            for labels, total in found:
+                buckets.setdefault(labels, []).append((name.rpartition("/")[2], total))
+    for labels, sum_s in points[row.name]:
+        if labels in buckets:
+            family.add_metric(labels, buckets[labels], sum_s)
+    return family
 
 
 class _Snapshot(Collector):
     """A collector for one answer."""
 
-    def __init__(self, points: Mapping[str, Iterable[Point]], counters: HttpCounters) -> None:
+    def __init__(self, points: Mapping[str, Iterable[Point]]) -> None:
         self._points = points
-        self._counters = counters
 
     def collect(self) -> Iterator[Metric]:
         for row in METRICS:
-            yield _family(row, self._points[row.name], self._counters)
+            yield _family(row, self._points)
 
 
-def exposition(points: Mapping[str, Iterable[Point]], counters: HttpCounters) -> bytes:
+def exposition(points: Mapping[str, Iterable[Point]]) -> bytes:
     """The text a Prometheus server reads."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(points, counters))
+    registry.register(_Snapshot(points))
     return generate_latest(registry)

@@ -164,8 +164,14 @@ def _worker_members(group: str, workers: Sequence[Mapping[str, Any]]) -> list[di
     return [
         {"id": str(worker.get("name")), "client_id": "worker", "host": "this machine", "partitions": []}
         for worker in workers
-        if worker.get("group") == group and worker.get("state") == RUNNING
+        if works_for(worker, group)
     ]
+
+
+def works_for(worker: Mapping[str, Any], group: str) -> bool:
+    """Whether a worker of the hub runs and reads with a group."""
+    reads = worker.get("group") == group or group in (worker.get("groups") or ())
+    return reads and worker.get("state") == RUNNING
 
 
 def _members(view: GroupView | None) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from gridwire.core.batch import BatchHeader, Event
 from gridwire.core.errors import Corruption, InvalidBatch, MessageTooLarge, OffsetOutOfRange
 from gridwire.core.limits import MIB
 from gridwire.log.transactions import Aborted, is_aborted
+from gridwire.wire.http.cloudevents import time_ms
+from gridwire.wire.http.problems import HttpError
 
 READ_BYTES: Final = MIB
 """Asked of the log at once; a larger batch comes whole."""
@@ -129,6 +131,23 @@ def _after_record(section: bytes | memoryview, position: int) -> int:
             return position + (size >> 1)
         shift += 7
     raise InvalidBatch("record runs past the end of its batch")
+
+
+def check_place(text: str, name: str) -> None:
+    """Raise HttpError 400 unless a text says where to begin, see `place`."""
+    if resolve(text, 0, 0) is None and time_ms(text) is None:
+        raise HttpError(400, f"{name} must be earliest, latest, N, -N or an RFC 3339 time, not {text[:40]!r}")
+
+
+async def place(broker: Broker, hub: str, partition: int, text: str) -> int:
+    """Offset meant by what `resolve` knows, or by a time: the first event not before it. At most the end."""
+    bounds = await broker.bounds(hub, partition)
+    moment = time_ms(text)
+    if moment is not None:
+        found = await broker.offset_at(hub, partition, moment)
+        return bounds.end if found is None else found[0]
+    wanted = resolve(text, bounds.start, bounds.end)
+    return bounds.end if wanted is None else min(wanted, bounds.end)
 
 
 def resolve(text: str, start: int, end: int) -> int | None:

@@ -21,9 +21,11 @@ from gridwire.broker.port import GroupDirectory, Journal
 from gridwire.broker.schemas import SchemaRegistry
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.heads.http.admin import Admin
+from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.app import App
 from gridwire.heads.http.connection import HubConnection, connection_class
 from gridwire.heads.http.eventhubs import EventHubsSend
+from gridwire.heads.http.functions import Apps, Functions
 from gridwire.heads.http.guard import Guard, is_loopback
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -58,6 +60,7 @@ class HttpHead:
         access: who is known; None lets everybody do everything.
         tls: how connections are encrypted; None for not at all.
         upgrades: paths whose connections go on as WebSockets.
+        functions: apps of functions that this hub runs; None where there are none. deploy_remote: from other machines.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class HttpHead:
         access: Identities | None = None,
         tls: ssl.SSLContext | None = None,
         upgrades: Upgrades | None = None,
+        functions: Apps | None = None,
+        deploy_remote: bool = False,
     ) -> None:
         self.host = host
         self.port = port
@@ -87,6 +92,10 @@ class HttpHead:
         self._upgrades = upgrades or {}
         self._guard = Guard(loopback, frozenset(name.lower() for name in hosts_allowed))
         overview = Overview(broker, groups, status, clock)
+        apps = None
+        if functions is not None:
+            safe = loopback or access is not None
+            apps = Functions(functions, broker, overview, deploy_here=safe, deploy_remote=deploy_remote)
         self._streams = Streams(self._limits, self.counters)
         memory = BodyMemory(self._limits.body_bytes_in_flight_max)
         create = loopback if auto_create is None else auto_create
@@ -97,7 +106,8 @@ class HttpHead:
             ingest=ingest,
             admin=Admin(broker, groups, overview, self.counters),
             overview=overview,
-            live=Live(broker, overview, clock),
+            live=Live(broker, overview, clock, functions=apps),
+            functions=apps,
             streams=self._streams,
             pages=Pages(static_dir),
             parts=counters or {},
@@ -106,6 +116,7 @@ class HttpHead:
             processors=Processors(broker, groups, clock),
             registry=Schemas(SchemaRegistry(broker, clock)),
             event_hubs=EventHubsSend(broker, ingest, clock, self._limits, memory),
+            alerts=Alerts(broker, clock),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls

@@ -53,8 +53,16 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("schema", "POST"): Action.READ_SCHEMA,
     ("schemas", "GET"): Action.READ_SCHEMA,
     ("schemas", "POST"): Action.REGISTER_SCHEMA,
+    ("alerts", "GET"): Action.LIST,  # and reading grid.alerts, as all of these
+    ("alert", "GET"): Action.LIST,
+    ("ack", "POST"): Action.LIST,  # and sending to grid.alert-notes, as the two below
+    ("silences", "GET"): Action.LIST,
+    ("silences", "POST"): Action.LIST,
+    ("silence", "DELETE"): Action.LIST,
     ("live", "GET"): Action.OBSERVE,
     ("metrics", "GET"): Action.OBSERVE,
+    ("functions", "GET"): Action.OBSERVE,
+    ("function", "GET"): Action.OBSERVE,
     ("status", "GET"): Action.LIST,
     ("page", "GET"): Action.LIST,
 }
@@ -64,7 +72,9 @@ AUDITED: Final = frozenset(
     {
         ("hub", "PATCH"), ("hub", "DELETE"), ("hubs", "POST"), ("reset", "POST"),
         ("schema", "PUT"), ("schemas", "POST"), ("schemas", "DELETE"), ("schemagroups", "POST"),
-        ("schemagroups", "DELETE"),
+        ("schemagroups", "DELETE"), ("ack", "POST"), ("silences", "POST"), ("silence", "DELETE"),
+        ("function", "PUT"), ("function", "DELETE"), ("function_start", "POST"), ("function_stop", "POST"),
+        ("function_invoke", "POST"), ("function_replay", "POST"),
     }
 )  # fmt: skip
 

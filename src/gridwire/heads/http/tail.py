@@ -18,8 +18,7 @@ from gridwire.core.errors import OffsetOutOfRange, UnknownHub, UnknownPartition
 from gridwire.heads.http import reading
 from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.request import number_of
-from gridwire.wire.http import sse
-from gridwire.wire.http.problems import HttpError
+from gridwire.wire.http import sse, where
 from gridwire.wire.http.rendering import event_json
 
 FRAME_BYTES_TARGET: Final = 64 * 1024
@@ -34,13 +33,18 @@ RATE_MAX: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class TailRequest:
-    """What a client asked for. `since`: where to start; `seen`: offsets of a Last-Event-ID; `max_rate`: 0 = all."""
+    """What a client asked for.
+
+    Args:
+        since: where to start. seen: offsets of a Last-Event-ID. max_rate: 0 = all. chosen: which events; None: all.
+    """
 
     hub: HubInfo
     partition: int | None
     since: str
     seen: Mapping[int, int]
     max_rate: int
+    chosen: where.Where | None = None
 
 
 def parse(info: HubInfo, params: Mapping[str, str], last_event_id: str) -> TailRequest:
@@ -51,10 +55,14 @@ def parse(info: HubInfo, params: Mapping[str, str], last_event_id: str) -> TailR
         if partition >= info.partitions:
             raise UnknownPartition(f"hub {info.name!r} has partitions 0 to {info.partitions - 1}, not {partition}")
     since = params.get("from", "latest")
-    if reading.resolve(since, 0, 0) is None:
-        raise HttpError(400, f"from must be latest, earliest, an offset or -N, not {since[:40]!r}")
+    reading.check_place(since, "from")
     return TailRequest(
-        info, partition, since, sse.read_id(last_event_id), number_of(params, "max_rate", 0, 1, RATE_MAX)
+        info,
+        partition,
+        since,
+        sse.read_id(last_event_id),
+        number_of(params, "max_rate", 0, 1, RATE_MAX),
+        where.parse(params["where"]) if params.get("where") else None,
     )
 
 
@@ -82,12 +90,10 @@ class Tail:
         return range(self._broker.hub(self._request.hub.name).partitions)
 
     async def _first(self, partition: int) -> int:
-        bounds = await self._broker.bounds(self._request.hub.name, partition)
-        seen = self._request.seen.get(partition)
+        hub, seen = self._request.hub.name, self._request.seen.get(partition)
         if seen is not None:
-            return min(seen + 1, bounds.end)
-        wanted = reading.resolve(self._request.since, bounds.start, bounds.end)
-        return min(bounds.end if wanted is None else wanted, bounds.end)
+            return min(seen + 1, (await self._broker.bounds(hub, partition)).end)
+        return await reading.place(self._broker, hub, partition, self._request.since)
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """Frames for as long as there is a hub. Raises UnknownHub when it is deleted."""
@@ -163,6 +169,8 @@ class Tail:
             out = bytearray()
             for event in events:
                 self._sent[partition] = event.offset
+                if self._request.chosen is not None and not self._request.chosen.matches(partition, event):
+                    continue
                 event_id = sse.place_id(partition, event.offset, self._sent)
                 out += sse.frame(event_json(partition, event), event_id=event_id)
                 if len(out) >= FRAME_BYTES_TARGET:

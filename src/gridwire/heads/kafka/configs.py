@@ -2,8 +2,7 @@
 
 AlterConfigs: versions 0 to 2 served, for topics; what is not named returns to its default, as the API means it.
 
-IncrementalAlterConfigs: versions 0 and 1 served, for topics. Missing: APPEND and SUBTRACT (no config is a list), broker
-configs, loggers.
+IncrementalAlterConfigs: versions 0 and 1 served, for topics. Missing: broker configs, loggers.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from gridwire.broker.port import HubInfo
 from gridwire.core.errors import GridwireError, InvalidSetting
 from gridwire.core.limits import BATCH_BYTES_MAX
 from gridwire.core.settings import with_changes
@@ -23,6 +23,8 @@ _TOPIC: Final = 2
 _BROKER: Final = 4
 _SET: Final = 0
 _DELETE: Final = 1
+_APPEND: Final = 2
+_SUBTRACT: Final = 3
 
 
 def describe(context: Context, request: Request) -> Answer:
@@ -73,11 +75,11 @@ async def replace(context: Context, request: Request) -> Answer:
     return {"Responses": [await _altered(context, each, only_check, _whole) for each in request.body["Resources"]]}
 
 
-def _wishes(configs: list[Struct]) -> dict[str, str | None]:
-    return {each["Name"]: _value(each) for each in configs}
+def _wishes(hub: HubInfo, configs: list[Struct]) -> dict[str, str | None]:
+    return {each["Name"]: _value(hub, each) for each in configs}
 
 
-def _whole(configs: list[Struct]) -> dict[str, str | None]:
+def _whole(_: HubInfo, configs: list[Struct]) -> dict[str, str | None]:
     """Every config: as named, or its default."""
     for each in configs:
         if each["Value"] is None:
@@ -86,7 +88,10 @@ def _whole(configs: list[Struct]) -> dict[str, str | None]:
 
 
 async def _altered(
-    context: Context, resource: Struct, only_check: bool, read: Callable[[list[Struct]], dict[str, str | None]]
+    context: Context,
+    resource: Struct,
+    only_check: bool,
+    read: Callable[[HubInfo, list[Struct]], dict[str, str | None]],
 ) -> Struct:
     kind, name = resource["ResourceType"], resource["ResourceName"]
     answer: Struct = {"ResourceType": kind, "ResourceName": name}
@@ -98,7 +103,7 @@ async def _altered(
         if hub.internal:
             message = f"hub {name!r} is internal"
             return answer | {"ErrorCode": ErrorCode.TOPIC_AUTHORIZATION_FAILED, "ErrorMessage": message}
-        changes = topic_configs.settings_of(read(resource["Configs"]))
+        changes = topic_configs.settings_of(read(hub, resource["Configs"]))
         with_changes(hub.settings, changes)
         if changes and not only_check:
             await context.broker.alter_hub(name, changes)
@@ -107,11 +112,15 @@ async def _altered(
     return answer
 
 
-def _value(config: Struct) -> str | None:
-    if config["ConfigOperation"] == _DELETE:
+def _value(hub: HubInfo, config: Struct) -> str | None:
+    name, operation = config["Name"], config["ConfigOperation"]
+    if operation == _DELETE:
         return None
-    if config["ConfigOperation"] != _SET:
-        raise InvalidSetting(f"{config['Name']} is not a list: set or delete it")
     if config["Value"] is None:
-        raise InvalidSetting(f"{config['Name']} cannot be null: delete it instead")
-    return str(config["Value"])
+        raise InvalidSetting(f"{name} cannot be null: delete it instead")
+    value = str(config["Value"])
+    if operation == _SET:
+        return value
+    if operation not in (_APPEND, _SUBTRACT):
+        raise InvalidSetting(f"there is no operation {operation} on {name}")
+    return topic_configs.changed_list(hub, name, value, append=operation == _APPEND)

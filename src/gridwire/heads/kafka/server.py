@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Iterable
 from typing import Final
@@ -28,20 +27,15 @@ from gridwire.heads.kafka.context import (
     Context,
     Counters,
 )
+from gridwire.heads.listening import Connected, listen
 
 log = structlog.get_logger(__name__)
-
-BACKLOG: Final = 1024
-"""Connections waiting to be accepted: a district of meters reconnects at once."""
 
 SWEEP_S: Final = 10.0
 """How often stalled and idle connections are looked for."""
 
 RELIEF_S: Final = 1.0
 """The same for frames that keep others waiting for room."""
-
-HANDSHAKE_S: Final = 10.0
-"""How long a TLS handshake may take."""
 
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
 
@@ -85,10 +79,7 @@ class KafkaHead:
         self.inflight_bytes = 0
         self.shared = bytearray(RECEIVE_BYTES)
         self._host = host
-        self._connections_max = connections_max
-        self._connections: set[Connection] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._connections: Connected[Connection] = Connected(connections_max, self.context.counters)
         self._hungry: set[Connection] = set()
         self._large: dict[Connection, None] = {}
         self._server: asyncio.Server | None = None
@@ -112,14 +103,7 @@ class KafkaHead:
             OSError: the address cannot be used.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Connection(self),
-            self._host or None,
-            self.context.port,
-            backlog=BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
-        )
+        self._server = await listen(lambda: Connection(self), self._host, self.context.port, self._tls)
         self.context.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
@@ -131,15 +115,12 @@ class KafkaHead:
         for timer in (self._sweeper, self._relief):
             if timer is not None:
                 timer.cancel()
-        for connection in list(self._connections):
+        for connection in self._connections:
             connection.drain()
         for wait in list(self.context.waits):
             wait.cancel()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), DRAIN_S)
-        for connection in list(self._connections):
-            connection.abort("")
-        await self._empty.wait()
+        await self._connections.gone(DRAIN_S)
+        await self._connections.abort()
         await self._server.wait_closed()
         self._server = None
 
@@ -147,25 +128,16 @@ class KafkaHead:
 
     def opened(self, connection: Connection) -> bool:
         """Register a connection; False when there are too many."""
-        counters = self.context.counters
-        counters.connections_total += 1
-        if len(self._connections) >= self._connections_max:
-            counters.connections_refused += 1
-            log.warning("kafka_connection_refused", connections=len(self._connections))
-            return False
-        self._connections.add(connection)
-        self._empty.clear()
-        counters.connections = len(self._connections)
-        return True
+        if self._connections.add(connection):
+            return True
+        log.warning("kafka_connection_refused", connections=len(self._connections))
+        return False
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
         self._hungry.discard(connection)
         self._large.pop(connection, None)
-        if not self._connections:
-            self._empty.set()
-        self.context.counters.connections = len(self._connections)
 
     def released(self, size: int) -> None:
         """So many bytes are no longer in flight: connections that wait for room may go on."""
@@ -218,7 +190,7 @@ class KafkaHead:
     def _sweep(self) -> None:
         """Close connections whose frame or client stalled, and those nobody used for long."""
         now_s = self.context.clock.monotonic()
-        for connection in list(self._connections):
+        for connection in self._connections:
             connection.look()
             quiet_s = now_s - connection.moved_s
             if connection.stranger:

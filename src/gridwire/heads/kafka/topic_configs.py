@@ -16,10 +16,14 @@ STATIC_BROKER_CONFIG: Final = 4
 
 _STRING: Final = 2
 _LONG: Final = 5
+_LIST: Final = 7
 
 _BY_KAFKA: Final = {row.kafka: row for row in HUB_SETTINGS}
 NAMES: Final = tuple(_BY_KAFKA)
 """Configs that can be changed."""
+
+_LISTS: Final = frozenset({"cleanup.policy"})
+"""Configs that are lists, as Kafka has them."""
 
 _DEFAULTS: Final = HubSettings()
 
@@ -55,8 +59,26 @@ def settings_of(configs: Mapping[str, str | None]) -> dict[str, Any]:
     return changes
 
 
+def changed_list(hub: HubInfo, name: str, value: str, *, append: bool) -> str:
+    """What a list is once the items of `value` are added to it, or taken out. Raises InvalidSetting."""
+    if name not in _LISTS:
+        raise InvalidSetting(f"{name} is not a list: set or delete it")
+    items = _shown(_BY_KAFKA[name], hub.settings).split(",")
+    given = [each.strip() for each in value.split(",")]
+    left = [*items, *given] if append else [each for each in items if each not in given]
+    if not left:
+        raise InvalidSetting(f"{name} cannot be empty")
+    return ",".join(left)
+
+
 def _shown(row: SettingRow, settings: HubSettings) -> str:
     return to_topic_config(row, getattr(settings, row.name))
+
+
+def _type(row: SettingRow) -> int:
+    if row.kafka in _LISTS:
+        return _LIST
+    return _STRING if row.choices else _LONG
 
 
 def describe(hub: HubInfo, wanted: set[str] | None, *, synonyms: bool, documentation: bool) -> list[Struct]:
@@ -65,7 +87,7 @@ def describe(hub: HubInfo, wanted: set[str] | None, *, synonyms: bool, documenta
     for row in HUB_SETTINGS:
         value, default = _shown(row, hub.settings), _shown(row, _DEFAULTS)
         source = DEFAULT_CONFIG if value == default else DYNAMIC_TOPIC_CONFIG
-        rows.append(_entry(row.kafka, value, default, source, _STRING if row.choices else _LONG, row.help))
+        rows.append(_entry(row.kafka, value, default, source, _type(row), row.help))
     rows += [
         _entry(name, value, value, DEFAULT_CONFIG, _STRING, "cannot be changed", read_only=True)
         for name, value in FIXED.items()

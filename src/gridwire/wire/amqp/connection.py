@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
+
+import msgspec
 
 from gridwire.wire.amqp import frames
 from gridwire.wire.amqp.errors import (
@@ -120,9 +122,8 @@ class Attached:
     link: Link
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """A whole message."""
+class Delivered(msgspec.Struct, frozen=True):
+    """A whole message. A struct, for there is one for every event."""
 
     link: Link
     delivery: Delivery
@@ -270,28 +271,37 @@ class Connection:
 
     def _frame(self, found: Frame) -> None:
         body, payload = decode_frame(found.data, found.start, found.end, AMQP_FRAMES)
-        self.state = next_connection(self.state, type(body).__name__)
+        usual = isinstance(body, Transfer) and self.state is ConnectionState.OPENED  # which it leaves as it is
+        if not usual:
+            self.state = next_connection(self.state, type(body).__name__)
+            if self._of_connection(found.channel, body):
+                return
+        session = self.sessions.get(found.channel)
+        if session is None:
+            if isinstance(body, Detach | End | Flow | Disposition):
+                return  # the Azure SDK for Python ends its session before it detaches the links of it
+            raise AmqpError(NOT_ALLOWED, f"channel {found.channel} has no session")
+        if session.ending and not isinstance(body, End):
+            return
+        try:
+            self._in_session(session, body, found, payload)
+        except LinkError as error:
+            self._failed_link(session, body, error)
+        except SessionError as error:
+            self.end(session, error.condition, error.description)
+
+    def _of_connection(self, channel: int, body: Composite) -> bool:
+        """Take what is of no session; whether it was that."""
         if isinstance(body, Open):
             self._open(body)
         elif isinstance(body, Close):
             self._send(0, Close())
             self._pending.append(Closed(body.error, False))
         elif isinstance(body, Begin):
-            self._begin(found.channel, body)
+            self._begin(channel, body)
         else:
-            session = self.sessions.get(found.channel)
-            if session is None:
-                if isinstance(body, Detach | End | Flow | Disposition):
-                    return  # the Azure SDK for Python ends its session before it detaches the links of it
-                raise AmqpError(NOT_ALLOWED, f"channel {found.channel} has no session")
-            if session.ending and not isinstance(body, End):
-                return
-            try:
-                self._in_session(session, body, found, payload)
-            except LinkError as error:
-                self._failed_link(session, body, error)
-            except SessionError as error:
-                self.end(session, error.condition, error.description)
+            return False
+        return True
 
     # -- connection
 
@@ -614,4 +624,4 @@ def _as_kept(terminus: Terminus) -> Terminus:
     """A terminus as it is served: nothing of it outlives its link, whatever durability was asked for."""
     if not terminus.durable and terminus.expiry_policy in (None, "session-end", "link-detach") and not terminus.timeout:
         return terminus
-    return replace(terminus, durable=0, expiry_policy=Symbol("link-detach"), timeout=0)
+    return msgspec.structs.replace(terminus, durable=0, expiry_policy=Symbol("link-detach"), timeout=0)

@@ -9,6 +9,7 @@ An event that fits a frame is a handful of slices around its body, which is neve
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from gridwire.core import batch, compression
@@ -20,13 +21,12 @@ from gridwire.wire.amqp.link import MASK, Link
 from gridwire.wire.amqp.mapping import (
     ENQUEUED_TIME,
     KAFKA_KEY,
-    NO_SECTIONS,
     OFFSET,
     PARTITION_KEY,
     SEQUENCE_NUMBER,
-    sections_of,
 )
-from gridwire.wire.amqp.records import DATA8, DATA32, body_sections
+from gridwire.wire.amqp.records import DATA8, DATA32, body_sections, data_section
+from gridwire.wire.amqp.sections_out import NO_SECTIONS, sections_of
 
 TURN_BYTES: Final = 256 * 1024
 """Written for one link before others get their turn."""
@@ -243,29 +243,32 @@ def event_sections(
     Args:
         lead: delivery annotations. failed: deliveries that failed before.
     """
-    key, at = _field(data, at, stop)
+    if data[at] == 1:
+        key, at = None, at + 1
+    else:
+        key, at = _field(data, at, stop)
     value, at = _field(data, at, stop)
     headers = data[at:stop]
     sections = NO_SECTIONS if headers == b"\x00" else sections_of(headers)
     digits = b"%d" % offset
     ours = (_SEQUENCE_KEY, _I64.pack(offset), _OFFSET_KEY, bytes((len(digits),)), digits, time_bytes)
-    pairs = b"".join((key_annotation(key), sections.annotation_bytes, *ours))
+    pairs = b"".join((b"" if key is None else key_annotation(key), sections.annotation_bytes, *ours))
     count = 6 + (2 if key is not None else 0) + sections.annotations
     if len(pairs) < 255 and count < 256:
         head = bytes((0xC1, len(pairs) + 1, count))
     else:
         head = b"\xd1" + _U32.pack(len(pairs) + 4) + _U32.pack(count)
-    body = body_sections(value, sections.body)
+    body = body_sections(value, sections.body) if sections.body else data_section(value or b"")
     if sections.transport or failed:
         lead = header_section(sections.transport, failed) + lead
     return b"".join((lead, _ANNOTATIONS, head, pairs, sections.before, body, sections.footer))
 
 
-def header_section(fields: tuple[bytes, ...], failed: int) -> bytes:
+def header_section(fields: Sequence[bytes], failed: int) -> bytes:
     """The header section: durable, priority and ttl as they came, and how often a delivery failed."""
-    fields = fields or (types.NULL,) * 3
+    fields = fields or [types.NULL] * 3
     if failed:
-        fields = (*fields, types.FALSE, types.uint(failed))
+        fields = [*fields, types.FALSE, types.uint(failed)]
     return types.described(0x70, types.list_(fields))
 
 

@@ -68,7 +68,7 @@ class LinkError(AmqpError):
     """As above, but only its link ends."""
 
 
-_CONDITIONS: Final = (
+CONDITIONS: Final = (
     (NotAuthenticated, UNAUTHORIZED),
     (NotAllowed, UNAUTHORIZED),
     (UnknownHub, NOT_FOUND),
@@ -93,7 +93,7 @@ def condition_of(error: BaseException) -> tuple[str, str]:
     """(condition, description) of any error, as the SDKs expect it. What is no error of ours is told without detail."""
     if isinstance(error, AmqpError):
         return error.condition, error.description
-    for kind, condition in _CONDITIONS:
+    for kind, condition in CONDITIONS:
         if isinstance(error, kind):
             return condition, str(error)
     if isinstance(error, GridwireError):

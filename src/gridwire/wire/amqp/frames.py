@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from gridwire.core.limits import KIB, MIB
 from gridwire.wire.amqp.errors import FRAMING_ERROR, AmqpError
 
@@ -44,9 +46,8 @@ class ProtocolHeader:
     version: tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A whole frame: its body is `data[start:end]`."""
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """A whole frame: its body is `data[start:end]`. A struct, for there is one for every event."""
 
     kind: int
     channel: int
@@ -93,20 +94,13 @@ class FrameReader:
             self._position = 0
         return self._header() if self.header_due else self._frame()
 
-    def _take(self, size: int) -> int:
-        """Consume; returns where it began."""
-        start = self._position
-        self._position += size
-        self._have -= size
-        self._need = HEADER_BYTES
-        return start
-
     def _header(self) -> ProtocolHeader:
         start = self._position
         data = self._data[start : start + HEADER_BYTES]
         if data[:4] != b"AMQP":
             raise AmqpError(FRAMING_ERROR, "the connection does not begin with an AMQP header")
-        self._take(HEADER_BYTES)
+        self._position += HEADER_BYTES
+        self._have -= HEADER_BYTES
         self.header_due = False
         return ProtocolHeader(data[4], (data[5], data[6], data[7]))
 
@@ -119,7 +113,10 @@ class FrameReader:
         if self._have < size:
             self._need = size
             return None
-        start = self._take(size)
+        start = self._position
+        self._position = start + size
+        self._have -= size
+        self._need = HEADER_BYTES
         return Frame(kind, channel, self._data, start + doff * 4, start + size)
 
 

@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from gridwire.core.limits import MIB
 from gridwire.wire.amqp.errors import INVALID_FIELD, SIZE_EXCEEDED, LinkError
 from gridwire.wire.amqp.performatives import RECEIVER, SENDER, Attach, Flow, Transfer
@@ -30,8 +32,7 @@ PARTS_MAX: Final = 1024
 """Pieces of one delivery kept apart: each costs some ten bytes of its own, and a peer may send single bytes."""
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One message that came in whole: `data[start:end]`."""
 
     id: int
@@ -177,7 +178,8 @@ class Link:
             self.first = transfer
             self._keep(data[start:end])
             return None
-        self.move("whole")
+        if self.state is not LinkState.ATTACHED:  # there it changes nothing, and nearly every delivery comes there
+            self.move("whole")
         if self.max_message_size and end - start > self.max_message_size:
             raise self._too_large(end - start)
         return self._delivery(transfer, data, start, end, bool(transfer.settled))

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from gridwire.core.batch import varint
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
 from gridwire.wire.amqp.types import Buffer, Symbol
@@ -65,53 +62,84 @@ TRANSPORT: Final[tuple[tuple[str, bytes, int], ...]] = (
 )
 """The same of the header section; what follows in it (first-acquirer, delivery-count) is of one delivery, not kept."""
 
-_PLACE: Final = {header: index for index, (_, header, _) in enumerate(PROPERTIES)}
-_TRANSPORT_PLACE: Final = {header: index for index, (_, header, _) in enumerate(TRANSPORT)}
-_RESERVED: Final = (b"amqp.", CLOUD_HEADER)
+RESERVED: Final = (b"amqp.", CLOUD_HEADER)
+"""How names begin that mean something here; a property of such a name gets `PROPERTY` before it."""
 
-HEAD_BYTES_CACHED: Final = 512
-HEADS_CACHED: Final = 2048
-"""Property sections remembered with their headers, and the other way round: a device says the same with every event."""
-
-MAPPING: Final[tuple[tuple[str, str, str, str], ...]] = (
-    ("body", "data section", "value", "body, verbatim"),
-    ("body of several data sections", "data sections", "value: joined; header `amqp.body: data:<lengths>`", "as Kafka"),
-    ("body that is a string value", "amqp-value", "value: UTF-8; header `amqp.body: value:a1`", "as Kafka"),
-    ("body that is a binary value", "amqp-value", "value; header `amqp.body: value:a0`", "as Kafka"),
-    ("body that is any other value", "amqp-value", "value: AMQP-encoded; header `amqp.body: value`", "as Kafka"),
-    ("body of sequences", "amqp-sequence sections", "value: AMQP-encoded; header `amqp.body: sequence`", "as Kafka"),
-    ("no body (tombstone)", "empty data section; amqp-value null if it came so", "null value", "null"),
-    ("key, if it is text", "message annotation `x-opt-partition-key`", "key", "`key` parameter or header"),
-    ("key, if it is not", "message annotation `x-opt-kafka-key` (binary)", "key", "`key` parameter or header"),
-    ("content type", "properties.content-type", "header `content-type`", "`content-type`"),
-    ("content encoding", "properties.content-encoding", "header `content-encoding`", "header of the event"),
-    ("correlation", "properties.correlation-id", "header `correlation-id`", "header of the event"),
-    ("message id", "properties.message-id", "header `message-id`", "header of the event"),
-    ("other properties", "properties.NAME", "header `amqp.NAME`", "header of the event"),
-    ("durable, priority, ttl", "header section", "header `amqp.durable`, `amqp.priority`, `amqp.ttl`", "as Kafka"),
-    ("CloudEvents attribute", "application property `cloudEvents:NAME`", "header `ce_NAME`", "`ce-NAME` or member"),
-    ("property that is bytes", "application property (binary)", "header", "header of the event"),
-    ("property of another type", "application property", "header: text; type in `amqp.types`", "header of the event"),
-    ("property whose name means something here", "application property", "header `amqp.property.NAME`", "as Kafka"),
-    ("annotation of the sender", "message annotation", "header `amqp.annotation.NAME`", "header of the event"),
-    ("footer", "footer", "header `amqp.footer`, the section AMQP-encoded", "header of the event"),
-    ("place", "`x-opt-sequence-number`, `x-opt-offset`", "offset", "`offset`"),
-    ("time", "`x-opt-enqueued-time`", "timestamp", "`timestamp`"),
+MAPPING: Final[tuple[tuple[str, str, str, str, str], ...]] = (
+    ("body", "data section", "value", "body, verbatim", "body; `Body`"),
+    ("body of several data sections", "data sections", "value: joined; header `amqp.body: data:<lengths>`", "as Kafka",
+     "-"),
+    ("body that is a string value", "amqp-value", "value: UTF-8; header `amqp.body: value:a1`", "as Kafka", "-"),
+    ("body that is a binary value", "amqp-value", "value; header `amqp.body: value:a0`", "as Kafka", "-"),
+    ("body that is any other value", "amqp-value", "value: AMQP-encoded; header `amqp.body: value`", "as Kafka", "-"),
+    ("body of sequences", "amqp-sequence sections", "value: AMQP-encoded; header `amqp.body: sequence`", "as Kafka",
+     "-"),
+    ("no body (tombstone)", "empty data section; amqp-value null if it came so", "null value", "null", "-"),
+    ("key, if it is text", "message annotation `x-opt-partition-key`", "key", "`key` parameter or header",
+     "`BrokerProperties.PartitionKey`; the publisher's name"),
+    ("key, if it is not", "message annotation `x-opt-kafka-key` (binary)", "key", "`key` parameter or header", "-"),
+    ("content type", "properties.content-type", "header `content-type`", "`content-type`",
+     "`content-type`; `BrokerProperties.ContentType`"),
+    ("content encoding", "properties.content-encoding", "header `content-encoding`", "header of the event", "-"),
+    ("correlation", "properties.correlation-id", "header `correlation-id`", "header of the event",
+     "`BrokerProperties.CorrelationId`"),
+    ("message id", "properties.message-id", "header `message-id`", "header of the event",
+     "`BrokerProperties.MessageId`"),
+    ("other properties", "properties.NAME", "header `amqp.NAME`", "header of the event", "-"),
+    ("durable, priority, ttl", "header section", "header `amqp.durable`, `amqp.priority`, `amqp.ttl`", "as Kafka",
+     "-"),
+    ("CloudEvents attribute", "application property `cloudEvents:NAME`", "header `ce_NAME`",
+     "`ce-NAME`, or member of `application/cloudevents+json`", "-"),
+    ("CloudEvent as JSON", "data section, content-type `application/cloudevents+json`",
+     "value, header `content-type`", "is taken apart: see the row above", "body, `content-type`"),
+    ("property that is bytes", "application property (binary)", "header", "header of the event",
+     "header of the request; `UserProperties`"),
+    ("property of another type", "application property", "header: text; type in `amqp.types`", "header of the event",
+     "as bytes of its text"),
+    ("property whose name means something here", "application property", "header `amqp.property.NAME`", "as Kafka",
+     "-"),
+    ("annotation of the sender", "message annotation", "header `amqp.annotation.NAME`", "header of the event", "-"),
+    ("footer", "footer", "header `amqp.footer`, the section AMQP-encoded", "header of the event", "-"),
+    ("place", "`x-opt-sequence-number`, `x-opt-offset`", "offset", "`offset`", "-"),
+    ("time", "`x-opt-enqueued-time`", "timestamp", "`timestamp`", "-"),
 )  # fmt: skip
-"""Rows of docs/reference/event-mapping.md: part of the event, AMQP, Kafka, HTTP."""
+"""Rows of docs/reference/event-mapping.md: part of the event, AMQP, Kafka, HTTP, Event Hubs' send API (in only)."""
 
 
 # -- values <-> header bytes ------------------------------------------------------------------------------------
 
-_WIDE: Final = {0x43: 0x70, 0x52: 0x70, 0x44: 0x80, 0x53: 0x80, 0x54: 0x71, 0x55: 0x81, 0x41: 0x56, 0x42: 0x56}
+_NUMBERS: Final[dict[int, tuple[int, int, struct.Struct]]] = {
+    0x50: (0x50, 2, struct.Struct(">B")), 0x51: (0x51, 2, struct.Struct(">b")),
+    0x52: (0x70, 2, struct.Struct(">B")), 0x53: (0x80, 2, struct.Struct(">B")),
+    0x54: (0x71, 2, struct.Struct(">b")), 0x55: (0x81, 2, struct.Struct(">b")),
+    0x60: (0x60, 3, struct.Struct(">H")), 0x61: (0x61, 3, struct.Struct(">h")),
+    0x70: (0x70, 5, struct.Struct(">I")), 0x71: (0x71, 5, struct.Struct(">i")),
+    0x80: (0x80, 9, struct.Struct(">Q")), 0x81: (0x81, 9, struct.Struct(">q")), 0x83: (0x83, 9, struct.Struct(">q")),
+}  # fmt: skip
+"""Constructors of whole numbers: the widest of the type, bytes with the constructor, form."""
+_CONSTANTS: Final[dict[int, tuple[int, bytes | None]]] = {
+    0x40: (0x40, None), 0x41: (0x56, b"true"), 0x42: (0x56, b"false"), 0x43: (0x70, b"0"), 0x44: (0x80, b"0"),
+}  # fmt: skip
 
 
 def plain(buffer: Buffer, position: int, end: int) -> tuple[int, bytes | None, int]:
     """(type code, header bytes, position after) of the value at `position`. Raises AmqpError."""
+    code = buffer[position] if position < end else 0
+    number = _NUMBERS.get(code)
+    if number is not None:
+        wide, size, form = number
+        if size > end - position:
+            raise AmqpError(DECODE_ERROR, "a value runs past its end")
+        return wide, b"%d" % form.unpack_from(buffer, position + 1)[0], position + size
+    constant = _CONSTANTS.get(code)
+    if constant is not None:
+        return *constant, position + 1
+    return _rare(buffer, position, end)
+
+
+def _rare(buffer: Buffer, position: int, end: int) -> tuple[int, bytes | None, int]:
     value, after = types.decode(buffer, position, end)
     code = buffer[position]
-    if value is None:
-        return 0x40, None, after
     if isinstance(value, bool):
         return 0x56, b"true" if value else b"false", after
     if isinstance(value, bytes):
@@ -120,8 +148,6 @@ def plain(buffer: Buffer, position: int, end: int) -> tuple[int, bytes | None, i
         return SYMBOL, value.encode(), after
     if isinstance(value, str):
         return (0x73 if code == 0x73 else STRING), value.encode(), after
-    if isinstance(value, int):
-        return _WIDE.get(code, code), b"%d" % value, after
     if isinstance(value, float):
         return code, repr(value).encode(), after
     if isinstance(value, UUID):
@@ -179,275 +205,3 @@ def restored(code: int, data: bytes | None) -> bytes:
         return _RESTORE[code](data)
     except (KeyError, ValueError, TypeError, OverflowError, AmqpError):
         return types.binary(data)
-
-
-# -- AMQP to record ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What stands before a message's body, as record headers: `headers` are `count` encoded ones."""
-
-    key: bytes | None
-    count: int
-    headers: bytes
-
-
-NO_HEAD: Final = Head(None, 0, b"")
-
-
-def header(name: bytes, value: bytes | None) -> bytes:
-    """One encoded record header."""
-    if value is None:
-        return varint(len(name)) + name + b"\x01"
-    return varint(len(name)) + name + varint(len(value)) + value
-
-
-class _Headers:
-    """Headers of one event and their types while its sections are read."""
-
-    def __init__(self) -> None:
-        self.key: bytes | None = None
-        self.parts: list[bytes] = []
-        self.codes = bytearray()
-        self.typed = False
-
-    def add(self, name: bytes, code: int, value: bytes | None, usual: int) -> None:
-        self.parts.append(header(name, value))
-        self.codes.append(code)
-        self.typed = self.typed or code != usual
-
-    def head(self) -> Head:
-        parts = self.parts
-        if self.typed:
-            parts = [header(TYPES, self.codes.hex().encode()), *parts]
-        return Head(self.key, len(parts), b"".join(parts))
-
-
-def head_of(sections: bytes) -> Head:
-    """The record headers of everything before a message's body. Raises AmqpError."""
-    return _head_cached(sections) if len(sections) <= HEAD_BYTES_CACHED else _head(sections)
-
-
-def _head(sections: bytes) -> Head:
-    found = _Headers()
-    position, end = 0, len(sections)
-    while position < end:
-        code, at = section(sections, position, end)
-        after = types.skip(sections, position, end)
-        if code == 0x70:
-            _fields(found, sections, at, after, TRANSPORT)
-        elif code == 0x72:
-            _annotations(found, sections, at, after)
-        elif code == 0x73:
-            _fields(found, sections, at, after, PROPERTIES)
-        elif code == 0x74:
-            _application(found, sections, at, after)
-        position = after
-    return found.head()
-
-
-_head_cached = lru_cache(HEADS_CACHED)(_head)
-
-
-def section(buffer: Buffer, position: int, end: int) -> tuple[int, int]:
-    """(code, position of the value) of the section at `position`. Raises AmqpError."""
-    if end - position >= 4 and buffer[position] == 0 and buffer[position + 1] == 0x53:
-        return buffer[position + 2], position + 3
-    if position >= end or buffer[position] != 0:
-        raise AmqpError(DECODE_ERROR, "a message section has no descriptor")
-    descriptor, at = types.decode(buffer, position + 1, end, types.DEPTH_MAX - 1)
-    code = _SECTION_NAMES.get(descriptor, -1) if isinstance(descriptor, str) else descriptor
-    if not isinstance(code, int) or not 0x70 <= code <= 0x78:
-        raise AmqpError(DECODE_ERROR, "a message section with an unknown descriptor")
-    return code, at
-
-
-_SECTION_NAMES: Final = {
-    "amqp:header:list": 0x70, "amqp:delivery-annotations:map": 0x71, "amqp:message-annotations:map": 0x72,
-    "amqp:properties:list": 0x73, "amqp:application-properties:map": 0x74, "amqp:data:binary": 0x75,
-    "amqp:amqp-sequence:list": 0x76, "amqp:amqp-value:*": 0x77, "amqp:footer:map": 0x78,
-}  # fmt: skip
-
-
-def _items(buffer: bytes, position: int, end: int, kinds: tuple[int, ...]) -> tuple[int, int, int]:
-    """(count, first, end) of the list or map at `position`."""
-    code = buffer[position] if position < end else 0
-    if code == 0x45 and 0xC0 in kinds:
-        return 0, position + 1, position + 1
-    if code not in kinds:
-        raise AmqpError(DECODE_ERROR, "a message section has a value of another type")
-    return types.compound_head(code, buffer, position + 1, end)
-
-
-def _pairs(buffer: bytes, position: int, end: int) -> list[tuple[Any, int, bytes | None]]:
-    """(key, type code, header bytes) of each entry of a map."""
-    count, position, stop = _items(buffer, position, end, (0xC1, 0xD1))
-    if count % 2:
-        raise AmqpError(DECODE_ERROR, "a map has a key without a value")
-    out = []
-    for _ in range(count // 2):
-        key, position = types.decode(buffer, position, stop)
-        code, value, position = plain(buffer, position, stop)
-        out.append((key, code, value))
-    if position != stop:
-        raise AmqpError(DECODE_ERROR, "a map is longer than its items")
-    return out
-
-
-def _annotations(found: _Headers, buffer: bytes, position: int, end: int) -> None:
-    for key, code, value in _pairs(buffer, position, end):
-        if key == PARTITION_KEY or (key == KAFKA_KEY and found.key is None):
-            found.key = value
-        elif isinstance(key, str) and key not in OURS:
-            found.add(ANNOTATION + key.encode(), code, value, BINARY)
-
-
-def _fields(found: _Headers, buffer: bytes, position: int, end: int, known: tuple[tuple[str, bytes, int], ...]) -> None:
-    """The fields of a properties or a header section."""
-    count, position, stop = _items(buffer, position, end, (0xC0, 0xD0))
-    if count > (5 if known is TRANSPORT else len(known)):
-        raise AmqpError(DECODE_ERROR, "a message section has too many fields")
-    for _, name, usual in known[:count]:
-        code, value, position = plain(buffer, position, stop)
-        if value is not None and not (name == _DURABLE and value == b"false"):
-            found.add(name, code, value, usual)
-
-
-_DURABLE: Final = TRANSPORT[0][1]
-
-
-def _application(found: _Headers, buffer: bytes, position: int, end: int) -> None:
-    for key, code, value in _pairs(buffer, position, end):
-        if not isinstance(key, str):
-            raise AmqpError(DECODE_ERROR, "the name of an application property is not text")
-        if key.startswith(CLOUD_IN):
-            found.add(CLOUD_HEADER + key[len(CLOUD_IN[0]) :].encode(), code, value, STRING)
-            continue
-        name = key.encode()
-        if name in _PLACE or name.startswith(_RESERVED):
-            name = PROPERTY + name
-        found.add(name, code, value, BINARY)
-
-
-# -- record to AMQP ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Sections:
-    """What headers are in AMQP: encoded entries of message-annotations, whole sections, how to put the body."""
-
-    transport: tuple[bytes, ...]
-    """Encoded fields of the header section; empty when there are none."""
-    annotations: int
-    """Keys and values of `annotation_bytes`, counted together."""
-    annotation_bytes: bytes
-    before: bytes
-    body: bytes
-    footer: bytes
-
-
-NO_SECTIONS: Final = Sections((), 0, b"", b"", b"", b"")
-
-
-def sections_of(headers: bytes) -> Sections:
-    """The sections of a record's headers, count and all. Raises AmqpError when they are malformed."""
-    return _sections_cached(headers) if len(headers) <= HEAD_BYTES_CACHED else _sections(headers)
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift <= 63 and position < len(data):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), position
-        shift += 7
-    raise AmqpError(DECODE_ERROR, "a stored event's headers are malformed")
-
-
-def _read_headers(data: bytes) -> list[tuple[bytes, bytes | None]]:
-    count, position = _read_varint(data, 0)
-    out: list[tuple[bytes, bytes | None]] = []
-    for _ in range(min(count, len(data))):
-        size, position = _read_varint(data, position)
-        name = data[position : position + max(size, 0)]
-        size, position = _read_varint(data, position + max(size, 0))
-        out.append((name, None if size < 0 else data[position : position + size]))
-        position += max(size, 0)
-    if position != len(data):
-        raise AmqpError(DECODE_ERROR, "a stored event's headers are malformed")
-    return out
-
-
-_APART: Final = frozenset({TYPES, BODY, FOOTER})
-
-
-def _sections(data: bytes) -> Sections:
-    headers = _read_headers(data)
-    apart = {name: value or b"" for name, value in headers if name in _APART}
-    rest = [(name, value) for name, value in headers if name not in _APART]
-    codes = _codes(apart.get(TYPES), len(rest))
-    fields: list[bytes] = [types.NULL] * len(PROPERTIES)
-    transport: list[bytes] = []
-    has_fields = False
-    annotations: list[bytes] = []
-    properties: list[tuple[bytes, bytes]] = []
-    for index, (name, value) in enumerate(rest):
-        code = codes[index] if codes else None
-        place = _PLACE.get(name)
-        if place is not None:
-            fields[place] = restored(PROPERTIES[place][2] if code is None else code, value)
-            has_fields = True
-        elif (place := _TRANSPORT_PLACE.get(name)) is not None:
-            transport = transport or [types.NULL] * len(TRANSPORT)
-            transport[place] = restored(TRANSPORT[place][2] if code is None else code, value)
-        elif name.startswith(ANNOTATION):
-            key = types.symbol(_text(name[len(ANNOTATION) :]))
-            annotations += (key, restored(BINARY if code is None else code, value))
-        else:
-            properties.append(_property(name, code, value))
-    before = b""
-    if has_fields:
-        before += types.described(0x73, types.list_(fields))
-    if properties:
-        before += types.described(0x74, types.map_(properties))
-    body, footer = apart.get(BODY, b""), _footer(apart.get(FOOTER, b""))
-    return Sections(tuple(transport), len(annotations), b"".join(annotations), before, body, footer)
-
-
-def _footer(data: bytes) -> bytes:
-    """A stored footer; nothing when it is none, for anybody may write the header over Kafka."""
-    try:
-        code, at = section(data, 0, len(data))
-        value, after = types.decode(data, at)
-    except AmqpError:
-        return b""
-    return data if code == 0x78 and isinstance(value, dict) and after == len(data) else b""
-
-
-_sections_cached = lru_cache(HEADS_CACHED)(_sections)
-
-
-def _codes(text: bytes | None, count: int) -> bytes | None:
-    """Types of the other headers; None where there are none, or somebody changed the headers since."""
-    if text is None:
-        return None
-    try:
-        codes = bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        return None
-    return codes if len(codes) == count else None
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "replace")
-
-
-def _property(name: bytes, code: int | None, value: bytes | None) -> tuple[bytes, bytes]:
-    if name.startswith(CLOUD_HEADER):
-        key, usual = CLOUD_IN[0] + _text(name[len(CLOUD_HEADER) :]), STRING
-    else:
-        key, usual = _text(name[len(PROPERTY) :] if name.startswith(PROPERTY) else name), BINARY
-    return types.string(key), restored(usual if code is None else code, value)

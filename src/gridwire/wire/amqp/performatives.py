@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final
+
+import msgspec
 
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
@@ -28,14 +29,13 @@ FIRST, SECOND = 0, 1
 """Values of `rcv_settle_mode`."""
 
 
-class Composite:
+class Composite(msgspec.Struct):
     """A described list. `CODE`: its descriptor; `KINDS`: a type per field, `!` where it must not be null."""
 
     CODE: ClassVar[int]
     KINDS: ClassVar[tuple[str, ...]]
 
 
-@dataclass(slots=True)
 class Error(Composite):
     """What went wrong."""
 
@@ -46,7 +46,6 @@ class Error(Composite):
     info: dict[Any, Any] | None = None
 
 
-@dataclass(slots=True)
 class Received(Composite):
     """How far a delivery came."""
 
@@ -56,7 +55,6 @@ class Received(Composite):
     section_offset: int = 0
 
 
-@dataclass(slots=True)
 class Accepted(Composite):
     """The delivery is done."""
 
@@ -64,7 +62,6 @@ class Accepted(Composite):
     KINDS = ()
 
 
-@dataclass(slots=True)
 class Rejected(Composite):
     """The delivery is refused for good."""
 
@@ -73,7 +70,6 @@ class Rejected(Composite):
     error: Error | None = None
 
 
-@dataclass(slots=True)
 class Released(Composite):
     """The delivery was not and will not be worked on."""
 
@@ -81,7 +77,6 @@ class Released(Composite):
     KINDS = ()
 
 
-@dataclass(slots=True)
 class Modified(Composite):
     """As released, with what changed."""
 
@@ -96,7 +91,6 @@ State = Received | Accepted | Rejected | Released | Modified | Described
 """State of a delivery; what is described otherwise belongs to transactions."""
 
 
-@dataclass(slots=True)
 class Source(Composite):
     """Where a link's messages come from."""
 
@@ -115,7 +109,6 @@ class Source(Composite):
     capabilities: tuple[str, ...] | None = None
 
 
-@dataclass(slots=True)
 class Target(Composite):
     """Where a link's messages go to."""
 
@@ -130,7 +123,6 @@ class Target(Composite):
     capabilities: tuple[str, ...] | None = None
 
 
-@dataclass(slots=True)
 class Open(Composite):
     """Begins a connection. `idle_time_out` in milliseconds."""
 
@@ -148,7 +140,6 @@ class Open(Composite):
     properties: dict[Any, Any] | None = None
 
 
-@dataclass(slots=True)
 class Begin(Composite):
     """Begins a session on a channel."""
 
@@ -164,7 +155,6 @@ class Begin(Composite):
     properties: dict[Any, Any] | None = None
 
 
-@dataclass(slots=True)
 class Attach(Composite):
     """Attaches a link to a session."""
 
@@ -189,7 +179,6 @@ class Attach(Composite):
     properties: dict[Any, Any] | None = None
 
 
-@dataclass(slots=True)
 class Flow(Composite):
     """Windows of a session, and credit of a link if `handle` is there."""
 
@@ -210,7 +199,6 @@ class Flow(Composite):
     properties: dict[Any, Any] | None = None
 
 
-@dataclass(slots=True)
 class Transfer(Composite):
     """A message, or a piece of one while `more`."""
 
@@ -231,7 +219,6 @@ class Transfer(Composite):
     batchable: bool | None = None
 
 
-@dataclass(slots=True)
 class Disposition(Composite):
     """State of deliveries `first` to `last`."""
 
@@ -245,7 +232,6 @@ class Disposition(Composite):
     batchable: bool | None = None
 
 
-@dataclass(slots=True)
 class Detach(Composite):
     """Detaches a link; `closed`: for good."""
 
@@ -256,7 +242,6 @@ class Detach(Composite):
     error: Error | None = None
 
 
-@dataclass(slots=True)
 class End(Composite):
     """Ends a session."""
 
@@ -265,7 +250,6 @@ class End(Composite):
     error: Error | None = None
 
 
-@dataclass(slots=True)
 class Close(Composite):
     """Ends a connection."""
 
@@ -274,7 +258,6 @@ class Close(Composite):
     error: Error | None = None
 
 
-@dataclass(slots=True)
 class SaslMechanisms(Composite):
     """Ways to sign in."""
 
@@ -283,7 +266,6 @@ class SaslMechanisms(Composite):
     mechanisms: tuple[str, ...]
 
 
-@dataclass(slots=True)
 class SaslInit(Composite):
     """The way chosen."""
 
@@ -294,7 +276,6 @@ class SaslInit(Composite):
     hostname: str | None = None
 
 
-@dataclass(slots=True)
 class SaslChallenge(Composite):
     """A question of the server."""
 
@@ -303,7 +284,6 @@ class SaslChallenge(Composite):
     challenge: bytes
 
 
-@dataclass(slots=True)
 class SaslResponse(Composite):
     """The client's answer."""
 
@@ -312,7 +292,6 @@ class SaslResponse(Composite):
     response: bytes
 
 
-@dataclass(slots=True)
 class SaslOutcome(Composite):
     """How it ended: 0 in, 1 refused."""
 
@@ -373,17 +352,21 @@ def _usual_transfer(buffer: Buffer, position: int, end: int) -> tuple[Transfer, 
     """
     try:
         after, count = position + 5 + buffer[position + 4], buffer[position + 5]
-        handle, at = _usual_uint(buffer, position + 6)
-        number, at = _usual_uint(buffer, at)
+        handle, at = (0, position + 7) if buffer[position + 6] == _ZERO else _usual_uint(buffer, position + 6)
+        if buffer[at] == _UINT:  # not a call where it is not needed: this is the hub's most frequent line
+            number: int | None = _U32.unpack_from(buffer, at + 1)[0]
+            at += 5
+        else:
+            number, at = _usual_uint(buffer, at)
         tag = None
         if buffer[at] == _BINARY8:
             start, at = at + 2, at + 2 + buffer[at + 1]
-            tag = bytes(buffer[start:at])
+            tag = buffer[start:at] if type(buffer) is bytes else bytes(buffer[start:at])
         elif buffer[at] == _NULL:
             at += 1
         else:
             return None
-        message_format, at = _usual_uint(buffer, at)
+        message_format, at = (0, at + 1) if buffer[at] == _ZERO else _usual_uint(buffer, at)
         settled = _FLAGS[buffer[at]] if count > 4 else None
         more = _FLAGS[buffer[at + 1]] if count > 5 else None
     except (IndexError, KeyError, ValueError, struct.error):
@@ -438,8 +421,7 @@ def _composite(kind: type[Composite], items: Any) -> Composite:
 
 
 def _field(kind: type[Composite], index: int) -> str:
-    name = fields(kind)[index].name  # type: ignore[arg-type]
-    return f"{name} of {kind.__name__.lower()}"
+    return f"{kind.__struct_fields__[index]} of {kind.__name__.lower()}"
 
 
 def _number(bits: int) -> Callable[[Any], int]:
@@ -506,8 +488,8 @@ def encode_composite(value: Composite | Described) -> bytes:
     if isinstance(value, Described):
         return types.encode(value)
     items = [
-        NULL if (each := getattr(value, field.name)) is None else _WRITERS[kind.rstrip("!")](each)
-        for field, kind in zip(fields(value), value.KINDS, strict=True)  # type: ignore[arg-type]
+        NULL if (each := getattr(value, name)) is None else _WRITERS[kind.rstrip("!")](each)
+        for name, kind in zip(value.__struct_fields__, value.KINDS, strict=True)
     ]
     return types.described(value.CODE, types.list_(items))
 

@@ -10,32 +10,21 @@ Source: OASIS AMQP 1.0, part 3, section 3.2; the batch format as the Azure SDKs 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from gridwire.core import batch
 from gridwire.core.batch import varint
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
-from gridwire.wire.amqp.mapping import (
-    BINARY,
-    BODY,
-    ENCODED,
-    FOOTER,
-    NO_HEAD,
-    Head,
-    head_of,
-    header,
-    plain,
-    restored,
-    section,
-)
+from gridwire.wire.amqp.mapping import BINARY, BODY, ENCODED, FOOTER, plain, restored
+from gridwire.wire.amqp.sections_in import header, read_head, read_key, section
 
 BATCH_FORMAT: Final = 0x80013700
 """message-format of a transfer that carries many events."""
 
 DATA8: Final = b"\x00\x53\x75\xa0"
 DATA32: Final = b"\x00\x53\x75\xb0"
+_DATA_SECTION: Final = b"\x00\x53\x75"
 _DATA, _SEQUENCE, _VALUE, _FOOTER = 0x75, 0x76, 0x77, 0x78
 
 EVENTS_MAX: Final = 65_536
@@ -61,7 +50,7 @@ class Records:
         self.parts: list[bytes] = []
         self.count = 0
         self.size = 0
-        """Bytes taken in, a little less than the batch will have."""
+        """Bytes the batch will have, give or take a few for each event."""
 
     def batch(self, now_ms: int) -> bytearray:
         """The batch, to be appended."""
@@ -74,19 +63,19 @@ class Records:
         Raises:
             AmqpError: it is malformed.
         """
-        before = len(self.parts), self.count
+        before = len(self.parts), self.count, self.size
         try:
             if message_format == BATCH_FORMAT:
-                start, envelope = before_body(data, start, end)
-                key = envelope.key if envelope.key is not None else key
+                start, own, _ = read_head(data, start, end)
+                key = own if own is not None else key
                 if start >= end:
                     raise AmqpError(DECODE_ERROR, "a batch without events")
                 self._add_batch(data, start, end, key)
-            elif key is not None or not self._add_plain(data, start, end):
-                self._add(event(data, start, end), key)
+            elif key is not None or data[start : start + 3] != _DATA_SECTION or not self._add_plain(data, start, end):
+                self._add(data, start, end, key)
         except BaseException:
             del self.parts[before[0] :]
-            self.count = before[1]
+            self.count, self.size = before[1:]
             raise
         self.size += end - start
         return self.count - before[1]
@@ -123,7 +112,7 @@ class Records:
                 index += 1
                 continue
             self.count = index
-            self._add(event(data, start, position), key)
+            self._add(data, start, position, key)
             index = self.count
         if index - first > EVENTS_MAX:
             raise AmqpError(DECODE_ERROR, f"a batch of more than {EVENTS_MAX} events")
@@ -131,29 +120,30 @@ class Records:
 
     def _add_plain(self, data: bytes, start: int, end: int) -> bool:
         """Add an event that is a body and nothing else, in a few slices; whether it was one."""
-        mark, body, size, index = data[start : start + 4], 0, 0, self.count
-        if mark == DATA8 and start + 5 <= end:
-            body, size = start + 5, data[start + 4]
-        elif mark == DATA32 and start + 8 <= end:
-            body, size = start + 8, _U32.unpack_from(data, start + 4)[0]
-        if not body or body + size != end or size >= _TABLE or index >= _DELTAS:
+        body, index = _whole_body(data, start, end), self.count
+        size = end - body
+        if not body or size >= _TABLE or index >= _DELTAS:
             return False
         sizes = _SIZES[1] if index >= 64 else _SIZES[0]
         self.parts += (sizes[size], _NO_KEY[index], _LENGTHS[size], data[body:end], b"\x00")
         self.count = index + 1
         return True
 
-    def _add(self, found: EventParts, key: bytes | None) -> None:
-        key = found.head.key if found.head.key is not None else key
-        value = found.value
-        body = b"".join((
-            b"\x00\x00", varint(self.count),
-            b"\x01" if key is None else varint(len(key)) + key,
-            b"\x01" if value is None else varint(len(value)) + value,
-            varint(found.head.count + found.count), found.head.headers, found.headers,
-        ))  # fmt: skip
-        self.parts += (varint(len(body)), body)
-        self.count += 1
+    def _add(self, data: bytes, start: int, end: int, key: bytes | None) -> None:
+        """Add any event."""
+        value, own, headers = event(data, start, end)
+        key = own if own is not None else key
+        index, size = self.count, -1 if value is None else len(value)
+        if key is None and index < _DELTAS:
+            beginning = _NO_KEY[index]
+        else:
+            beginning = b"\x00\x00" + varint(index) + (b"\x01" if key is None else varint(len(key)) + key)
+        length = _LENGTHS[size] if 0 <= size < _TABLE else varint(size)
+        body = b"".join((beginning, length, value or b"", varint(len(headers)), *headers))
+        size = len(body)
+        self.parts += (_LENGTHS[size] if size < _TABLE else varint(size), body)
+        self.size += size - (end - start)  # names and types of headers may be longer than what came
+        self.count = index + 1
 
 
 def _wrapped(data: bytes, position: int, end: int) -> tuple[int, int]:
@@ -172,41 +162,47 @@ def _binary(data: bytes, position: int, end: int) -> tuple[int, int]:
     return position + (2 if data[position] == 0xA0 else 5), after
 
 
-def before_body(data: bytes, position: int, end: int) -> tuple[int, Head]:
-    """(where the body begins, what stands before it). Raises AmqpError."""
-    if data[position : position + 3] == b"\x00\x53\x75":
-        return position, NO_HEAD
-    start = position
-    while position < end:
-        code, _ = section(data, position, end)
-        if code >= _DATA:
-            break
-        position = types.skip(data, position, end)
-    return position, head_of(data[start:position])
+def key_of(data: bytes, position: int, end: int) -> bytes | None:
+    """The key a message or the envelope of a batch has. Raises AmqpError."""
+    return None if data[position : position + 3] == _DATA_SECTION else read_key(data, position, end)
 
 
-@dataclass(frozen=True, slots=True)
-class EventParts:
-    """One message: what stands before its body, the record's value, and headers that say more of the body."""
+def event(data: bytes, start: int, end: int) -> tuple[bytes | None, bytes | None, list[bytes]]:
+    """(the record's value, its key, its headers, encoded) of one message. Raises AmqpError."""
+    position, key, headers = read_head(data, start, end)
+    body = _whole_body(data, position, end)
+    if body:
+        return data[body:end], key, headers
+    value, told, footer = _bodies(data, position, end)
+    if told:
+        headers.append(header(BODY, told))
+    if footer:
+        headers.append(header(FOOTER, footer))
+    return value, key, headers
 
-    head: Head
-    value: bytes | None
-    count: int = 0
-    headers: bytes = b""
+
+def _whole_body(data: bytes, position: int, end: int) -> int:
+    """Where the bytes of a data section begin that lies at `position` and goes to the end; 0 if none does."""
+    mark = data[position : position + 4]
+    if mark == DATA8 and position + 5 <= end:
+        body = position + 5
+        return body if body + data[body - 1] == end else 0
+    if mark == DATA32 and position + 8 <= end:
+        body = position + 8
+        return body if body + _U32.unpack_from(data, body - 4)[0] == end else 0
+    return 0
 
 
-def event(data: bytes, start: int, end: int) -> EventParts:
-    """Take one message apart. Raises AmqpError."""
-    position, head = before_body(data, start, end)
+def _bodies(data: bytes, position: int, end: int) -> tuple[bytes | None, bytes, bytes]:
+    """(the record's value, what `amqp.body` says, the footer) of bodies of any kind. Raises AmqpError."""
     bodies: list[tuple[int, int, int]] = []
     footer = b""
-    first = position
-    last = position
+    first = last = position
     while position < end:
         code, at = section(data, position, end)
         after = types.skip(data, position, end)
         if code == _FOOTER:
-            footer = header(FOOTER, data[position:after])
+            footer = data[position:after]
         elif code < _DATA or footer:
             raise AmqpError(DECODE_ERROR, "a message's sections are out of order")
         else:
@@ -214,13 +210,11 @@ def event(data: bytes, start: int, end: int) -> EventParts:
             last = after
         position = after
     if not bodies:
-        return EventParts(head, None, bool(footer), footer)
+        return None, b"", footer
     kind = bodies[0][0]
     if any(code != kind for code, _, _ in bodies) or (kind == _VALUE and len(bodies) > 1):
         raise AmqpError(DECODE_ERROR, "a message has bodies of different kinds")
-    value, told = _body(data, kind, bodies, first, last)
-    extra = header(BODY, told) if told else b""
-    return EventParts(head, value, bool(told) + bool(footer), extra + footer)
+    return *_body(data, kind, bodies, first, last), footer
 
 
 def _body(

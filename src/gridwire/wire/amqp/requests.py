@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
-from gridwire.wire.amqp.mapping import section
+from gridwire.wire.amqp.sections_in import section
 from gridwire.wire.amqp.types import NULL
 
 REQUEST_BYTES_MAX: Final = 64 * 1024

@@ -361,7 +361,11 @@ def list_(items: Sequence[bytes]) -> bytes:
 
 def map_(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A map of encoded keys and values."""
-    items = [each for pair in pairs for each in pair]
+    return map_items([each for pair in pairs for each in pair])
+
+
+def map_items(items: Sequence[bytes]) -> bytes:
+    """A map of encoded keys and values that take turns."""
     body = b"".join(items)
     if len(body) < 255 and len(items) < 256:
         return bytes((0xC1, len(body) + 1, len(items))) + body

@@ -71,6 +71,8 @@ TABLE: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.UnknownHub: (404, "unknown hub"),
     errors.UnknownPartition: (404, "unknown partition"),
     errors.UnknownSchema: (404, "unknown schema"),
+    errors.UnknownApp: (404, "unknown app"),
+    errors.InvalidApp: (400, "app cannot run"),
     errors.HubExists: (409, "hub exists"),
     errors.SchemaGroupExists: (409, "schema group exists"),
     errors.OutOfOrderSequence: (409, "out of order"),

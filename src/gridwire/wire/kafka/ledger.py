@@ -33,7 +33,7 @@ _GAPS: Final[dict[int, str]] = {
     30: _ACLS,
     31: _ACLS,
     32: "topics and broker 1",
-    44: "topics only; SET and DELETE",
+    44: "topics only",
     48: _QUOTAS,
     49: _QUOTAS,
     50: _SCRAM,

@@ -1,6 +1,7 @@
 /** The views and their addresses: a view to come is one more row. */
 import type { Component } from "svelte";
 import type { Place } from "./lib/router.svelte";
+import Functions from "./views/Functions.svelte";
 import Grid from "./views/Grid.svelte";
 import HubView from "./views/HubView.svelte";
 import Hubs from "./views/Hubs.svelte";
@@ -26,6 +27,7 @@ const ROUTES: readonly Route[] = [
   { section: "grid", segments: 1, view: Grid, title: (place) => place.segments[1] ?? "Grid" },
   { section: "hubs", segments: 0, view: Hubs, title: () => "Hubs" },
   { section: "hubs", segments: 1, view: HubView, title: (place) => place.segments[1] ?? "Hub" },
+  { section: "functions", segments: 0, view: Functions, title: () => "Functions" },
   { section: "quarantine", segments: 0, view: QuarantineView, title: () => "Quarantine" },
 ];
 
@@ -36,6 +38,7 @@ export const SECTIONS: readonly { readonly section: string; readonly label: stri
   { section: "", label: "Overview" },
   { section: "grid", label: "Grid" },
   { section: "hubs", label: "Hubs" },
+  { section: "functions", label: "Functions" },
   { section: "quarantine", label: "Quarantine" },
 ];
 

@@ -69,6 +69,44 @@ export interface GroupDetail extends Omit<Group, "members"> {
   readonly members: readonly GroupMember[];
 }
 
+/** A function of an app: what it does, what its host counts, and how far behind it is. */
+export interface FunctionRow {
+  readonly name: string;
+  readonly trigger: string;
+  readonly when: string;
+  readonly reads: string;
+  readonly state: string;
+  readonly counters: Readonly<Record<string, number>>;
+  readonly last_error: string;
+  readonly last_error_ms: number;
+  readonly lag_events: number;
+  readonly lag_seconds: number;
+  readonly letters: number;
+  readonly letters_waiting: number;
+}
+
+/** An app that the hub runs, or one whose host talks to it. */
+export interface FunctionApp {
+  readonly app: string;
+  readonly deployed: boolean;
+  readonly version: number;
+  readonly state: string;
+  readonly reason: string;
+  readonly deployed_ms: number;
+  readonly url: string;
+  readonly workers: number;
+  readonly cpu_s: number;
+  readonly restarts: number;
+  readonly functions: readonly FunctionRow[];
+}
+
+/** Lines of an app's log; `next` is where to go on. */
+export interface LogPage {
+  readonly lines: readonly string[];
+  readonly next: number;
+  readonly skipped: number;
+}
+
 export interface Rates {
   readonly in_events_s: number;
   readonly in_bytes_s: number;
@@ -83,6 +121,7 @@ export interface Tick {
   readonly hubs: readonly Hub[];
   readonly groups: readonly Group[];
   readonly workers: readonly Worker[];
+  readonly functions?: readonly FunctionApp[];
   readonly status: {
     readonly durability: string;
     readonly ready: boolean;
@@ -140,6 +179,37 @@ async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   });
   if (!response.ok) throw await failure(response);
   return (await response.json()) as T;
+}
+
+async function post<T>(path: string, body: unknown): Promise<T> {
+  const response = await fetch(path, {
+    method: "POST",
+    headers: { accept: "application/json", "content-type": "application/json" },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+  });
+  if (!response.ok) throw await failure(response);
+  return (await response.json()) as T;
+}
+
+function appPath(app: string): string {
+  return `v1/functions/${encodeURIComponent(app)}`;
+}
+
+/** Stop a deployed app at the end of its batches, or run it again. */
+export function setRunning(app: string, running: boolean): Promise<FunctionApp> {
+  return post<FunctionApp>(`${appPath(app)}/${running ? "start" : "stop"}`, {});
+}
+
+/** Give a function all dead letters again that wait. */
+export function replayLetters(app: string, name: string): Promise<{ readonly replayed: number }> {
+  return post(`${appPath(app)}/functions/${encodeURIComponent(name)}/replay`, {});
+}
+
+/** The end of an app's log, or what came after a position of it. */
+export function fetchLog(app: string, after: number | null, lines: number, signal?: AbortSignal): Promise<LogPage> {
+  const from = after === null ? "" : `&after=${after}`;
+  return get<LogPage>(`${appPath(app)}/logs?lines=${lines}${from}`, signal);
 }
 
 export const LIVE_PATH = "v1/live";
