@@ -8,7 +8,7 @@ from typing import Any
 
 from gridwire.grid.network import Feeder, Network, Transformer, UsagePoint, to_json
 
-POINTS = 12_000
+POINTS = 20_000
 
 
 def model(name: str, points: int) -> Network:

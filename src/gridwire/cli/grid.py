@@ -44,11 +44,7 @@ def import_(
     """
     found = _imported(source, grids, folder, name)
     if not check:
-        from gridwire.grid.network_parts import to_events
-
-        client = common.client()
-        for event in to_events(found):
-            publish(client, event)
+        publish(common.client(), found)
     counts = {
         "transformers": len(found.transformers),
         "feeders": len(found.feeders),
@@ -79,9 +75,12 @@ def _imported(source: str, grids: list[str], folder: Path | None, name: str) -> 
     return table.read(data, name or files[0].stem) if source == "csv" else pandapower.read(data, name)
 
 
-def publish(client: HubClient, event: bytes) -> None:
-    """Send a network model, or the next part of one: with the last part it is the current one."""
-    client.send(NETWORK, event, "application/json", {"key": "network"})
+def publish(client: HubClient, found: Network) -> None:
+    """Make a network model the current one: in several events where it is large."""
+    from gridwire.grid.network_parts import to_events
+
+    for model in to_events(found):
+        client.send(NETWORK, model, "application/json", {"key": "network"})
 
 
 def _read(path: Path) -> bytes:
