@@ -40,6 +40,11 @@ class Outbox:
     def __init__(self, blobs: Path, trace: tuple[str, str]) -> None:
         self._blobs = blobs
         self._hubs: dict[str, Published] = {}
+        self._trace: list[tuple[str, bytes]] = []
+        self.carry_on(trace)
+
+    def carry_on(self, trace: tuple[str, str]) -> None:
+        """What is put from now on belongs to this span; to none if it is empty."""
         self._trace = [
             (name, text.encode()) for name, text in zip(("traceparent", "tracestate"), trace, strict=True) if text
         ]
@@ -70,7 +75,7 @@ class Outbox:
             Published(
                 each.hub, each.values,
                 each.keys if any(key is not None for key in each.keys) else [],
-                each.headers if self._trace else [],
+                each.headers if any(each.headers) else [],
             )
             for each in self._hubs.values()
             if each.values
