@@ -72,6 +72,7 @@ class Function(msgspec.Struct, frozen=True):
 
     Args:
         hub: what a stream trigger reads. many: whether it gets a list. takes: how its argument looks, see `arguments`.
+        envelope: a Kafka event's body is JSON of the whole event, as in Azure's host unless data_type is binary.
         schedule, run_on_startup, use_monitor: of a timer. route, methods, auth: of HTTP.
         start: `earliest` or `latest`, where the function has not read before.
     """
@@ -94,6 +95,7 @@ class Function(msgspec.Struct, frozen=True):
     auth: str = "FUNCTION"
     http_type: str = "function"
     takes: str = "event"
+    envelope: bool = False
     fields: tuple[tuple[str, str], ...] = ()
     parallel: int = 1
     outputs: tuple[Output, ...] = ()
