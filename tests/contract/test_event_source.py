@@ -96,6 +96,18 @@ def test_events_arrive_as_columns_and_positions_are_kept(hubs: Hubs) -> None:
     again.close()
 
 
+def test_a_time_is_found_without_reading(hubs: Hubs) -> None:
+    hubs.append("in", 0, b"a", b"b")
+    source = settled(hubs.open("w", ["in"]))
+    begun = source.offsets_at(None)
+    assert begun == {("in", 0): 0, ("in", 1): 0}
+    assert source.offsets_at(0) == begun
+    later = int(time.time() * 1000) + 3_600_000
+    assert source.offsets_at(later) == {("in", 0): 2, ("in", 1): 0}, "the end where there is nothing"
+    assert source.positions() == begun
+    source.close()
+
+
 def test_a_poll_is_woken_by_an_append(hubs: Hubs) -> None:
     source = settled(hubs.open("w", ["in"]))
     timer = threading.Timer(0.05, hubs.append, ("in", 1, b"late"))

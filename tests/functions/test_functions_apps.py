@@ -38,12 +38,19 @@ def high(events: list[func.EventHubEvent], alerts: func.Out[list[str]], context:
 @app.event_hub_message_trigger(arg_name="event", event_hub_name="single", connection="CONNECTION")
 @app.event_hub_output(arg_name="$return", event_hub_name="copies", connection="CONNECTION")
 async def one_at_a_time(event: func.EventHubEvent) -> str:
-    return json.dumps([event.get_body().decode(), event.offset, event.metadata["SequenceNumber"]])
+    return json.dumps({"is": [event.get_body().decode(), event.offset, event.metadata["SequenceNumber"]]})
 
 @app.kafka_trigger(arg_name="records", topic="records", broker_list="%BROKERS%", cardinality="many", data_type="string")
 @app.kafka_output(arg_name="out", topic="kafka-out", broker_list="%BROKERS%")
 def kafka(records, out: func.Out[str]):
     out.set(json.dumps([[r.get_body().decode(), r.key, r.offset, r.partition, r.topic] for r in records]))
+
+@app.kafka_trigger(arg_name="record", topic="records", broker_list="%BROKERS%", data_type="binary")
+@app.kafka_output(arg_name="$return", topic="kafka-whole", broker_list="%BROKERS%")
+def whole(record: func.KafkaEvent):
+    headers = json.loads(record.metadata["Headers"])
+    return {"Offset": 0, "Partition": 0, "Topic": "t", "Timestamp": "", "Value": record.get_body().decode(),
+            "Key": record.metadata["Key"], "Headers": [{"Key": headers[0]["Key"], "Value": "w"}]}
 """
 
 
@@ -53,15 +60,23 @@ def test_events_reach_functions_and_outputs_reach_hubs(hub, run_app, until):
     app = run_app(MANY, settings={"HUB": "readings", "BROKERS": "x:9092", "CONNECTION": "Endpoint=sb://localhost"})
     hub.append("readings", 1, {"meter": "a", "kw": 9}, {"meter": "b", "kw": 1}, key=b"k", headers=(("p", b"q"),))
     hub.append("single", 0, b"x", b"y")
-    hub.append("records", 1, b"r", key=b"k")
+    hub.append("records", 1, b"r", key=b"k", headers=(("h", b"v"),))
     until(lambda: hub.events("alerts") and len(hub.events("copies")) == 2 and hub.events("kafka-out"))
     [alert] = hub.json("alerts")
     assert alert == {
         "meter": "a", "offset": 0, "sequence": 0, "key": "k", "year": 1970, "hub": "readings", "offsets": [0, 1],
         "property": "q", "function": "high",
     }  # fmt: skip
-    assert hub.json("copies") == [["x", "0", 0], ["y", "1", 1]]
-    assert hub.json("kafka-out") == [[["r", "k", 0, 1, "records"]]]
+    assert hub.json("copies") == [{"is": ["x", "0", 0]}, {"is": ["y", "1", 1]}]
+    [[body, *rest]] = hub.json("kafka-out")  # an array is an event for each element
+    assert rest == ["k", 0, 1, "records"]
+    assert json.loads(body) == {
+        "Offset": 0, "Partition": 1, "Topic": "records", "Timestamp": "1970-01-01T00:00:01Z", "Value": "r", "Key": "k",
+        "Headers": [{"Key": "h", "Value": "dg=="}],
+    }  # fmt: skip
+    until(lambda: hub.events("kafka-whole"))
+    [whole] = hub.events("kafka-whole")
+    assert (whole.value, whole.key, whole.headers) == (b"r", b"k", (("h", b"w"),))
     assert hub.position("fn.app.high", "readings") == 2
     figures = httpx.get(app.url + "/admin/host/status").json()["functions"]["high"]
     assert (figures["events"], figures["outputs"], figures["lag_events"]) == (2, 1, 0)

@@ -29,7 +29,7 @@ from gridwire.functions.routes import table
 from gridwire.functions.scale import DOWN_S, UP_S, Controller, Load
 from gridwire.functions.settings import AppSettings, Invalid, seconds
 from gridwire.functions.stream import spread
-from gridwire.functions.timers import Status, Timer
+from gridwire.functions.timers import Status, Timer, fit
 
 START = datetime(2026, 2, 27, 23, 59, 58, tzinfo=UTC)
 
@@ -139,21 +139,40 @@ def test_the_next_time_is_later_and_fits(moment, step, hour):
     assert following - moment <= timedelta(days=1)
 
 
-def test_a_timer_that_was_missed_is_past_due_once(tmp_path):
+def test_a_timer_that_was_missed_is_past_due_once():
     now = START
     function = Function("t", "timerTrigger", "t", schedule="0 0 0 * * *")
-    first = Timer(function, Status(tmp_path / "timers"), lambda: now)
+    status = Status()
+    first = Timer(function, status, lambda: now)
     assert first.wait_s() == 2
     now = START + timedelta(hours=5)
-    again = Timer(function, Status(tmp_path / "timers"), lambda: now)
+    status = Status(status.note())
+    again = Timer(function, status, lambda: now)
     assert again.wait_s() == 0
     assert again.arguments()["IsPastDue"] is True
     assert again.arguments()["ScheduleStatus"]["Next"].startswith("2026-02-28T00:00:00")
     again.fired()
     assert again.arguments()["IsPastDue"] is False
     assert again.next == datetime(2026, 3, 1, tzinfo=UTC)
-    third = Timer(function, Status(tmp_path / "timers"), lambda: now, ZoneInfo("Asia/Tokyo"))
+    third = Timer(function, Status(status.note()), lambda: now, ZoneInfo("Asia/Tokyo"))
     assert third.next == datetime(2026, 2, 28, 15, tzinfo=UTC)
+
+
+def test_startup_is_when_a_host_begins_and_not_when_the_lease_comes_back():
+    function = Function("t", "timerTrigger", "t", schedule="0 0 0 * * *", run_on_startup=True)
+    assert Timer(function, Status(), lambda: START).wait_s() == 0
+    assert Timer(function, Status(), lambda: START, begun=False).wait_s() == 2
+
+
+@pytest.mark.parametrize("note", ["", "nonsense", "[]", '{"t":5}', '{"t":["x"]}'])
+def test_a_note_that_is_not_ours_is_a_first_start(note):
+    assert Status(note).next("t") is None
+    assert not Status(note).get("t")
+
+
+def test_more_timers_than_can_be_remembered_are_refused():
+    assert fit([f"timer_{n}" for n in range(50)])
+    assert not fit([f"timer_{n}" for n in range(500)])
 
 
 # -- routes, keys, blobs ------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_a_range_in_time_takes_the_events_of_that_time(hub, again):
     for second in range(10):
         hub.append("in", 0, 100 + second, timestamp=1_700_000_000_000 + second * 1000)
     summary = again("2023-11-14T22:13:22Z", "2023-11-14T22:13:25+00:00", publish=True)  # seconds 2, 3 and 4
-    assert (summary.complete, summary.events) == (True, 3)
+    assert (summary.complete, summary.events, summary.offsets) == (True, 3, 8), "nothing before the time is read"
     assert sorted(hub.json("out")) == [1020, 1030, 1040]
 
 

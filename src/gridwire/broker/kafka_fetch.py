@@ -141,7 +141,8 @@ class LeaderFetcher:
         raise Unavailable(f"no broker of {self._address.url} answers: {problem}")
 
     def offsets(self, places: Collection[Place], when: int) -> dict[Place, int]:
-        """First offset (`EARLIEST`) or end of committed data (`LATEST`) of places. Raises Unavailable."""
+        """First offset (`EARLIEST`) or end of committed data (`LATEST`) of places; or, when a time in ms is given, the
+        first offset of that time or later, -1 where there is none. Raises Unavailable."""
         found: dict[Place, int] = {}
         deadline = time.monotonic() + 60.0
         while missing := set(places) - found.keys():

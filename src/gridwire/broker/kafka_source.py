@@ -342,6 +342,13 @@ class KafkaSource:
         if place in self._positions:
             self._positions[place] = offset
 
+    def offsets_at(self, timestamp_ms: int | None) -> dict[Place, int]:
+        """First offset of that time or later, by place; the leaders look into their time indexes."""
+        places = list(self._assigned)
+        found = self._fetcher.offsets(places, EARLIEST if timestamp_ms is None else max(0, timestamp_ms))
+        none = [place for place, offset in found.items() if offset < 0]
+        return found | (self._fetcher.offsets(none, LATEST) if none else {})
+
     def poll(self, timeout_s: float, bytes_max: int = 32 * 1024 * 1024) -> list[ColumnBatch]:
         """Columns that arrived; empty when the time is up or the assignment changed.
 
@@ -427,7 +434,7 @@ class KafkaSource:
         if self._producer is None:
             raise LocalProtocolError("a source without a group has nothing to commit")
         lost = [place for place in positions if place not in self._assigned]
-        if lost or self._membership is None:
+        if lost or (positions and self._membership is None):
             raise Rebalanced(f"{sorted(lost)[:3]} of group {self.group!r} went to another member")
         offsets = [
             TopicPartition(self._address.topic(hub), number, offset, note)

@@ -184,6 +184,11 @@ class LocalSource:
         if place in self._positions:
             self._positions[place] = offset
 
+    def offsets_at(self, timestamp_ms: int | None) -> dict[Place, int]:
+        """First offset of that time or later, by place; the hub looks into its time index."""
+        told = self._connection.call("offsets_at", places=list(self._assigned), timestamp_ms=timestamp_ms)
+        return {(hub, number): offset for hub, number, offset in told}
+
     def poll(self, timeout_s: float, bytes_max: int = 32 * 1024 * 1024) -> list[ColumnBatch]:
         """Columns that arrived, woken by the hub; empty when the time is up.
 

@@ -186,6 +186,19 @@ class _Session(_Reporting):
                 continue
         return {"generation": self._broker.generation, "places": rows}
 
+    async def _do_offsets_at(
+        self, places: list[tuple[str, int]], timestamp_ms: int | None
+    ) -> list[tuple[str, int, int]]:
+        """Where events of that time or later begin; the end where there are none, the start when no time is given."""
+        found = []
+        for hub, number in places:
+            with contextlib.suppress(UnknownHub, UnknownPartition):
+                bounds = await self._broker.bounds(hub, number)
+                first = None if timestamp_ms is None else await self._broker.offset_at(hub, number, timestamp_ms)
+                offset = bounds.start if timestamp_ms is None else bounds.end if first is None else first[0]
+                found.append((hub, number, offset))
+        return found
+
     async def _do_commit(
         self,
         group: str,

@@ -359,6 +359,14 @@ class EventSource(Protocol):
         """Read from elsewhere; does not change the committed position. Nothing for a place that is not ours."""
         ...
 
+    def offsets_at(self, timestamp_ms: int | None) -> dict[Place, int]:
+        """Of every assigned place the first offset whose event is of that time or later, the end where there is none.
+
+        Everything before it is older; what follows may be too, where times are not in order. Nothing is read for it.
+        None: the first offset kept.
+        """
+        ...
+
     def poll(self, timeout_s: float, bytes_max: int = 32 * 1024 * 1024) -> list[ColumnBatch]:
         """Columns that arrived, woken by the broker; empty when the time is up, and when the assignment changed."""
         ...

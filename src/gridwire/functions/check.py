@@ -22,6 +22,7 @@ import gridwire
 from gridwire.functions import model
 from gridwire.functions.model import App, Function
 from gridwire.functions.settings import AppSettings, Invalid
+from gridwire.functions.timers import fit
 
 ZONE_SETTING: Final = "WEBSITE_TIME_ZONE"
 REQUIREMENTS: Final = "requirements.txt"
@@ -57,6 +58,8 @@ def host_problems(app: App, settings: AppSettings) -> list[str]:
         zone_of(settings)
     except Invalid as error:
         problems.append(str(error))
+    if not fit([function.name for function in app.functions if function.trigger == model.TIMER]):
+        problems.append("the app has more timers, or longer names of them, than can be remembered")
     for function in app.functions:
         if function.trigger == model.HTTP:
             from gridwire.functions.routes import compiled

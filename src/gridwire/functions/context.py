@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from gridwire.core.batch import Headers
 from gridwire.functions.model import Call, Function
+
+TRACE_BYTES_MAX: Final = 4096
+"""Of a trace header: what is longer is nobody's trace."""
 
 _invocation: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar("invocation", default=("", ""))
 _local = threading.local()
@@ -68,6 +72,25 @@ def child_trace(trace: tuple[str, str]) -> tuple[str, str]:
     if len(parts) == 4 and len(parts[1]) == 32 and len(parts[2]) == 16:
         return f"00-{parts[1]}-{span}-{parts[3]}", trace[1]
     return f"00-{uuid.uuid4().hex}-{span}-01", ""
+
+
+_PARENTS: Final = ("traceparent", "ce_traceparent", "Diagnostic-Id")
+"""Headers that name the span an event was sent in, the first that is there counts: W3C's own (Kafka headers and AMQP
+application properties alike), CloudEvents' distributed tracing attribute, and what older Azure SDKs write."""
+
+_STATES: Final = ("tracestate", "ce_tracestate")
+
+
+def trace_in(headers: Headers) -> tuple[str, str]:
+    """Trace context (traceparent, tracestate) of an event; empty where it carries none."""
+    if not headers:
+        return "", ""
+    found = dict(headers)
+    parent, state = (
+        next((value for name in names if (value := found.get(name))), b"")[:TRACE_BYTES_MAX].decode("latin-1")
+        for names in (_PARENTS, _STATES)
+    )
+    return (parent, state) if parent else ("", "")
 
 
 @contextmanager

@@ -6,6 +6,8 @@ second a core. A view holds the batch and a row number and makes nothing until a
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -84,6 +86,13 @@ class Rows:
             "SequenceNumberArray": [one["SequenceNumber"] for one in system],
             "EnqueuedTimeUtcArray": [one["EnqueuedTimeUtc"] for one in system],
         }
+
+    @cached_property
+    def kafka_many(self) -> dict[str, Any]:
+        """Metadata of a batch of a Kafka trigger."""
+        wholes = [KafkaView(self, row)._whole(_text(body)) for row, body in enumerate(self.bodies)]
+        names = ("Offset", "Partition", "Topic", "Timestamp", "Key", "Headers")
+        return {f"{name}Array": [whole[name] for whole in wholes] for name in names}
 
     def one(self, row: int) -> dict[str, Any]:
         """Metadata of a single event."""
@@ -180,10 +189,29 @@ class KafkaView(_View, func.KafkaEvent):
         found = self._rows.events.headers(self._row)
         return [{"Key": name, "Value": _text(value)} for name, value in found]
 
+    def get_body(self) -> bytes:
+        """The whole event as JSON, or the value alone where the trigger asks for binary data."""
+        value = self._rows.bodies[self._row]
+        return json.dumps(self._whole(_text(value))).encode() if self._rows.function.envelope else value
+
+    def _whole(self, value: str) -> dict[str, Any]:
+        """The event as Azure's Kafka extension writes it; values of headers are base64 there."""
+        headers = [
+            {"Key": name, "Value": b64encode(text or b"").decode()}
+            for name, text in self._rows.events.headers(self._row)
+        ]
+        return {
+            "Offset": self.offset, "Partition": self.partition, "Topic": self.topic, "Timestamp": self.timestamp,
+            "Value": value, "Key": self.key, "Headers": headers,
+        }  # fmt: skip
+
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Topic, partition and offset."""
-        return {"Topic": self.topic, "Partition": self.partition, "Offset": self.offset, "Timestamp": self.timestamp}
+        """The event's parts, headers as JSON; of the whole batch in a list, under names that end in Array."""
+        if self._rows.function.many:
+            return self._rows.kafka_many
+        whole = self._whole(_text(self._rows.bodies[self._row]))
+        return {**whole, "Headers": json.dumps(whole["Headers"])}
 
 
 def _text(value: bytes | None) -> str:

@@ -33,7 +33,8 @@ from gridwire.functions.account import Account
 from gridwire.functions.check import host_problems, told, zone_of
 from gridwire.functions.frames import CALL
 from gridwire.functions.keys import Keys
-from gridwire.functions.model import App, Call, Function, Result
+from gridwire.functions.lease import Lease
+from gridwire.functions.model import App, Call, Function, Published, Result
 from gridwire.functions.pool import Fate, Pool
 from gridwire.functions.publisher import Publisher
 from gridwire.functions.retry import decide
@@ -46,6 +47,9 @@ from gridwire.functions.web import Web, listener, server
 CONTROL_S: Final = 0.2
 """How often the number of workers is looked at, and whether a stream has lost its group."""
 
+LEASE_S: Final = 0.1
+"""How soon a host that keeps the timers from now on begins, and one that does not any more ends."""
+
 log = structlog.get_logger("gridwire.functions")
 
 
@@ -54,7 +58,7 @@ class HostOptions:
     """How an app is run.
 
     Args:
-        state: directory for keys, times of timers and blobs. keys: whether HTTP functions ask for theirs.
+        state: directory for keys and blobs. keys: whether HTTP functions ask for theirs.
         workers_max: processes; 0 for one a core. workers_min: those that stay when there is nothing to do.
         idle_s: until an app without work has no process. lag_s: age events may reach before there are more.
         save_failing: directory for batches that fail, see `saved`.
@@ -108,6 +112,7 @@ class Host:
             command=(options.python, "-m", "gridwire.functions.worker"), keep=options.keep,
         )  # fmt: skip
         self.publisher = Publisher(f"fn.{name}", open_source)
+        self._lease: Lease | None = None
 
     def learn(self) -> App:
         """Load the app in a worker. Raises InvalidSetting with every problem of the app, a line each."""
@@ -135,17 +140,16 @@ class Host:
         self.port = bound.getsockname()[1]
         http = server(web)
         serving = asyncio.create_task(http.serve(sockets=[bound]))
-        timers = [asyncio.create_task(self._run_timer(timer)) for timer in self._timers()]
+        timing = asyncio.create_task(self._keep_time())
         self._start_streams()
         await self._warm_up()
         ready(self)
         try:
             await self._control(stop)
         finally:
-            for task in timers:
-                task.cancel()
+            timing.cancel()
             http.should_exit = True
-            await asyncio.gather(*timers, return_exceptions=True)
+            await asyncio.gather(timing, return_exceptions=True)
             with contextlib.suppress(Exception):
                 await serving
             await asyncio.to_thread(self._close)
@@ -168,6 +172,8 @@ class Host:
         deadline = time.monotonic() + DRAIN_S + 5
         for thread in self._threads:
             thread.join(max(0.1, deadline - time.monotonic()))
+        if self._lease is not None:
+            self._lease.close()
         self.publisher.close()
         self.pool.close()
 
@@ -178,7 +184,8 @@ class Host:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), CONTROL_S)
-            if self.publisher.fenced or any(stream.state == "fenced" for stream in self.streams):
+            fenced = self.publisher.fenced or (self._lease is not None and self._lease.fenced)
+            if fenced or any(stream.state == "fenced" for stream in self.streams):
                 raise FencedEpoch(f"another host runs app {self.name} now")
             workers = self.pool.count()
             wanted = controller.decide(self._load(), workers, time.monotonic())
@@ -200,24 +207,35 @@ class Host:
 
     async def invoke(self, function: Function, call: Call) -> Result:
         """Call a function once; what it hands out is durable when this returns."""
-        loop = asyncio.get_running_loop()
+        return await self._settled(function, await self._called(function, call), self.publisher.publish)
+
+    async def _called(self, function: Function, call: Call) -> Result:
+        """Have it called by a worker, by another one when the first was lost before it began."""
         account = self.accounts[function.name]
         account.counters["invocations"] += 1
         parts = [msgspec.msgpack.encode(call)]
         while True:
             future: Future[tuple[Fate, Result]] = Future()
             self.pool.submit(CALL, parts, function.timeout_s, partial(_tell, future))
-            fate, result = await asyncio.wrap_future(future, loop=loop)
+            fate, result = await asyncio.wrap_future(future)
             if fate != "lost" or self._stopping.is_set():
                 break
         account.called(result)
-        if not result.error and result.published:
-            try:
-                await asyncio.wrap_future(self.publisher.publish(result.published), loop=loop)
-            except GridwireError as error:
-                result = Result(error=f"outputs cannot be published: {error}")
         if result.error:
             account.failed({"died": "deaths", "hung": "timeouts"}.get(fate, "failures"), result.error)
+        return result
+
+    async def _settled(
+        self, function: Function, result: Result, publish: Callable[[list[Published]], Future[None]]
+    ) -> Result:
+        """Publish what a call that went well handed out; tell of one that did not."""
+        if not result.error:
+            try:
+                await asyncio.wrap_future(publish(result.published))
+            except GridwireError as error:
+                result = Result(error=f"outputs cannot be published: {error}")
+                self.accounts[function.name].failed("failures", result.error)
+        if result.error:
             log.warning("function failed", function=function.name, reason=result.error, traceback=result.traceback)
         return result
 
@@ -226,33 +244,65 @@ class Host:
             if function.trigger == model.WARM_UP:
                 await self.invoke(function, Call(function.name))
 
-    def _timers(self) -> list[Timer]:
-        status = Status(self.options.state / "timers.json")
-        functions = [function for function in self.app.functions if function.trigger == model.TIMER]
-        return [Timer(function, status, lambda: datetime.now(UTC), zone_of(self._settings)) for function in functions]
+    # -- timers -------------------------------------------------------------------------------------------------
 
-    async def _run_timer(self, timer: Timer) -> None:
+    async def _keep_time(self) -> None:
+        """Run the app's timers while this host has their lease."""
+        functions = [function for function in self.app.functions if function.trigger == model.TIMER]
+        if not functions:
+            return
+        lease = self._lease = Lease(model.timers_of(self.name), self._open_source)
+        begun = True
+        while True:
+            if not (term := lease.term):
+                await asyncio.sleep(LEASE_S)
+                continue
+            status = Status(lease.note)
+            zone = zone_of(self._settings)
+            timers = [Timer(each, status, lambda: datetime.now(UTC), zone, begun=begun) for each in functions]
+            begun = False
+            tasks = [asyncio.create_task(self._run_timer(timer, status, lease, term)) for timer in timers]
+            try:
+                await self._end_of(lease, term)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end_of(self, lease: Lease, term: int) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S)
+            if lease.term != term:
+                return
+
+    async def _run_timer(self, timer: Timer, status: Status, lease: Lease, term: int) -> None:
+        def save(published: list[Published]) -> Future[None]:
+            return lease.save(term, published, status.note())
+
+        def fired(published: list[Published]) -> Future[None]:
+            timer.fired()
+            return save(published)
+
+        await asyncio.wrap_future(save([]))
         while (wait_s := timer.wait_s()) is not None:
             await asyncio.sleep(min(wait_s, 3600.0))
-            if wait_s > 3600.0:
-                continue
-            await self._fire(timer)
-            timer.fired()
+            if wait_s <= 3600.0 and not await self._fire(timer, fired):
+                await asyncio.wrap_future(fired([]))
 
-    async def _fire(self, timer: Timer) -> None:
-        """One time, with the app's retries."""
+    async def _fire(self, timer: Timer, fired: Callable[[list[Published]], Future[None]]) -> bool:
+        """One time, with the app's retries; whether it went well."""
         function, tries, failure = timer.function, 0, ""
         while True:
             call = Call(
                 function.name, tries=tries, tries_max=function.retry.count, failure=failure, arguments=timer.arguments()
             )
-            result = await self.invoke(function, call)
+            result = await self._settled(function, await self._called(function, call), fired)
             if not result.error:
-                return
+                return True
             tries, failure = tries + 1, result.error
             decision = decide(function.retry, 1, tries, 0, whole=True, lost=False)
             if decision.action != "again":
-                return
+                return False
             await asyncio.sleep(decision.delay_s)
 
     # -- what there is to see -------------------------------------------------------------------------------------

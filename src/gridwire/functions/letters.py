@@ -7,6 +7,7 @@ from typing import Final
 from gridwire.broker.port import Place
 from gridwire.core.batch import Event
 from gridwire.functions.batches import Piece
+from gridwire.functions.context import trace_in
 
 PREFIX: Final = "dlq-"
 REASON: Final = "dlq-reason"
@@ -17,9 +18,6 @@ OFFSET: Final = "dlq-offset"
 TIMESTAMP: Final = "dlq-timestamp"
 TRIES: Final = "dlq-tries"
 TRACEBACK: Final = "dlq-traceback"
-
-TRACE: Final = "traceparent"
-STATE: Final = "tracestate"
 
 
 def letter(event: Event, place: Place, function: str, reason: str, traceback: str, tries: int) -> Event:
@@ -41,7 +39,4 @@ def letter(event: Event, place: Place, function: str, reason: str, traceback: st
 def trace_of(piece: Piece) -> tuple[str, str]:
     """Trace context of a piece's first event, if it carries one."""
     part = piece.parts[0]
-    if not part.header_counts[0]:
-        return "", ""
-    headers = dict(part.headers(0))
-    return tuple((headers.get(name) or b"").decode("latin-1") for name in (TRACE, STATE))  # type: ignore[return-value]
+    return trace_in(part.headers(0)) if part.header_counts[0] else ("", "")

@@ -35,6 +35,9 @@ COLUMN_KINDS: Final = {
 }  # fmt: skip
 """Words for declared columns and the kinds of the JSON kernel."""
 
+BINARY: Final = 1
+"""`azure.functions.DataType.BINARY`."""
+
 _ARROW: Final = {
     "pyarrow.RecordBatch": "record_batch",
     "pyarrow.Table": "table",
@@ -212,6 +215,7 @@ class _Index:
             "start": settings.start,
             "batching": settings.batching(kind == model.KAFKA, trigger),
             "takes": takes,
+            "envelope": kind == model.KAFKA and not _is_binary(trigger.get("dataType")),
             "fields": self._fields(trigger.get("columns")),
             "parallel": parallel,
         }
@@ -315,3 +319,8 @@ def _hints(code: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(code)
     except Exception:
         return {name: hint for name, hint in getattr(code, "__annotations__", {}).items() if not isinstance(hint, str)}
+
+
+def _is_binary(data_type: Any) -> bool:
+    """Whether a binding asks for bytes; the decorator takes a name or the package's enumeration."""
+    return str(getattr(data_type, "name", data_type)).upper() == "BINARY" or data_type == BINARY

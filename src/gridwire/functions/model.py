@@ -72,6 +72,7 @@ class Function(msgspec.Struct, frozen=True):
 
     Args:
         hub: what a stream trigger reads. many: whether it gets a list. takes: how its argument looks, see `arguments`.
+        envelope: a Kafka event's body is JSON of the whole event, as in Azure's host unless data_type is binary.
         schedule, run_on_startup, use_monitor: of a timer. route, methods, auth: of HTTP.
         start: `earliest` or `latest`, where the function has not read before.
     """
@@ -94,6 +95,7 @@ class Function(msgspec.Struct, frozen=True):
     auth: str = "FUNCTION"
     http_type: str = "function"
     takes: str = "event"
+    envelope: bool = False
     fields: tuple[tuple[str, str], ...] = ()
     parallel: int = 1
     outputs: tuple[Output, ...] = ()
@@ -155,3 +157,23 @@ class Result(msgspec.Struct, frozen=True):
     answer: Any = None
     took_us: int = 0
     cpu_us: int = 0
+
+
+def group_of(app: str, function: str) -> str:
+    """The consumer group of a function: its position in the hub, which nobody else moves."""
+    return f"fn.{app}.{function}"
+
+
+def dead_letters_of(app: str, function: str) -> str:
+    """The hub of events that a function could not deal with."""
+    return f"dlq.{app}.{function}"
+
+
+def again_of(app: str, function: str) -> str:
+    """The hub through which dead letters come back to the function that failed, and to nobody else."""
+    return f"again.{app}.{function}"
+
+
+def timers_of(app: str) -> str:
+    """The hub without events whose only partition is the lease of an app's timers, and the group that has it."""
+    return f"timers.{app}"

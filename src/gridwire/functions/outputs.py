@@ -40,6 +40,11 @@ class Outbox:
     def __init__(self, blobs: Path, trace: tuple[str, str]) -> None:
         self._blobs = blobs
         self._hubs: dict[str, Published] = {}
+        self._trace: list[tuple[str, bytes]] = []
+        self.carry_on(trace)
+
+    def carry_on(self, trace: tuple[str, str]) -> None:
+        """What is put from now on belongs to this span; to none if it is empty."""
         self._trace = [
             (name, text.encode()) for name, text in zip(("traceparent", "tracestate"), trace, strict=True) if text
         ]
@@ -59,10 +64,19 @@ class Outbox:
         elif isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
             value = [value]
         for item in value:
-            published.values.append(encoded(item))
-            key = getattr(item, "partition_key", None) or getattr(item, "key", None)
-            published.keys.append(key.encode() if isinstance(key, str) else None)
-            published.headers.append(self._trace)
+            for one in _elements(item):
+                self._add(published, binding.kind, one)
+
+    def _add(self, published: Published, kind: str, item: Any) -> None:
+        whole = _kafka_event(item) if kind == "kafka" else None
+        if whole is not None:
+            published.values.append(encoded(whole.get("Value") or ""))
+            published.keys.append(_key(whole.get("Key")))
+            published.headers.append([*_kafka_headers(whole), *self._trace])
+            return
+        published.values.append(encoded(item))
+        published.keys.append(_key(getattr(item, "partition_key", None) or getattr(item, "key", None)))
+        published.headers.append(self._trace)
 
     def published(self) -> list[Published]:
         """Everything taken; keys and headers only where there are some."""
@@ -70,11 +84,47 @@ class Outbox:
             Published(
                 each.hub, each.values,
                 each.keys if any(key is not None for key in each.keys) else [],
-                each.headers if self._trace else [],
+                each.headers if any(each.headers) else [],
             )
             for each in self._hubs.values()
             if each.values
         ]  # fmt: skip
+
+
+def _key(key: Any) -> bytes | None:
+    return key.encode() if isinstance(key, str) else None
+
+
+def _elements(item: Any) -> list[Any]:
+    """A text that is a JSON array is an event for each element: so Azure's host reads what Python hands out."""
+    if not isinstance(item, str) or not item.lstrip().startswith("["):
+        return [item]
+    try:
+        return list(json.loads(item))
+    except ValueError:
+        return [item]
+
+
+_KAFKA_PARTS = frozenset(("Offset", "Partition", "Topic", "Timestamp", "Value", "Headers"))
+"""A Kafka output that is an object of all of these is a whole event: value, key and headers (the rest is not ours to
+choose), as Azure's Kafka extension reads it."""
+
+
+def _kafka_event(item: Any) -> Mapping[str, Any] | None:
+    if isinstance(item, str) and item.lstrip().startswith("{"):
+        try:
+            item = json.loads(item)
+        except ValueError:
+            return None
+    return item if isinstance(item, Mapping) and item.keys() >= _KAFKA_PARTS else None
+
+
+def _kafka_headers(whole: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+    """Headers of a whole event. Raises TypeError."""
+    headers = whole.get("Headers") or []
+    if not isinstance(headers, list) or not all(isinstance(each, Mapping) and "Key" in each for each in headers):
+        raise TypeError('Headers of a Kafka output must be a list of {"Key": ..., "Value": ...}')
+    return [(str(each["Key"]), encoded(each.get("Value") or "")) for each in headers]
 
 
 def encoded(value: Any) -> bytes:

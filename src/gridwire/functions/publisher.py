@@ -62,6 +62,7 @@ class Publisher:
             self._source.close()
 
     def _commit(self, asked: list[tuple[Sequence[Published], Future[None]]]) -> None:
+        asked = [each for each in asked if each[1].set_running_or_notify_cancel()]  # nobody waits for the others
         try:
             self._attempt([published for each, _ in asked for published in each])
         except GridwireError as error:
@@ -77,25 +78,30 @@ class Publisher:
         """Commit; once more over a new source when the old one was lost before anything was sent."""
         if self._source is None:
             self._source = self._open(self._group, [self._group], "earliest")
-        found: dict[Place, list[Event]] = defaultdict(list)
-        for each in published:
-            self._turn += 1
-            for place, events in spread(each, self._turn, self._partitions(each.hub)).items():
-                found[place] += events
-        self._source.commit({}, [Output(hub, partition, events) for (hub, partition), events in found.items()])
-
-    def _partitions(self, hub: str) -> int:
-        assert self._source is not None
+        self._turn += len(published)
         try:
-            return self._source.partitions(hub)
-        except UnknownHub:
-            self._source.create_hub(hub)
+            outputs = outputs_of(self._source, published, self._turn)
         except Unavailable:  # the hub was restarted since
             self._drop()
             self._source = self._open(self._group, [self._group], "earliest")
-        return self._source.partitions(hub)
+            outputs = outputs_of(self._source, published, self._turn)
+        self._source.commit({}, outputs)
 
     def _drop(self) -> None:
         source, self._source = self._source, None
         if source is not None:
             source.close()
+
+
+def outputs_of(source: EventSource, published: Sequence[Published], turn: int) -> list[Output]:
+    """Outputs by hub and partition; hubs that are not there are made. Events without a key go to partitions in turn."""
+    found: dict[Place, list[Event]] = defaultdict(list)
+    for number, each in enumerate(published):
+        try:
+            count = source.partitions(each.hub)
+        except UnknownHub:
+            source.create_hub(each.hub)
+            count = source.partitions(each.hub)
+        for place, events in spread(each, turn + number, count).items():
+            found[place] += events
+    return [Output(hub, partition, events) for (hub, partition), events in found.items()]

@@ -27,6 +27,9 @@ from gridwire.functions.stream import OpenSource, Session, Stream, Workers
 PROGRESS_S: Final = 1.0
 """Between two reports of progress."""
 
+JOIN_S: Final = 60.0
+"""How long a Kafka cluster may take to let us into a new group."""
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -97,9 +100,10 @@ class RangeSource:
         self._inner, self._wanted, self._publish, self._dead = inner, wanted, publish, dead_letters
         lag = inner.lag()
         ends = {place: at + lag.get(place, 0) for place, at in inner.positions().items()}
+        starts = inner.offsets_at(wanted.first_ms)
         self._end = {place: end if wanted.end is None else min(end, wanted.end) for place, end in ends.items()}
         self._first = {
-            place: min(max(at, wanted.first or 0), self._end[place]) for place, at in inner.positions().items()
+            place: min(max(starts.get(place, 0), wanted.first or 0), end) for place, end in self._end.items()
         }
         self._at = dict(self._first)
         self._given = dict(self._first)
@@ -162,6 +166,10 @@ class RangeSource:
         if place in self._at:
             self._at[place] = offset
 
+    def offsets_at(self, timestamp_ms: int | None) -> dict[Place, int]:
+        """See `EventSource`."""
+        return self._inner.offsets_at(timestamp_ms)
+
     def lag(self) -> dict[Place, int]:
         """Offsets between the reading position and the end of the range."""
         return {place: max(0, self._end[place] - at) for place, at in self._at.items()}
@@ -208,6 +216,16 @@ class RangeSource:
         self._inner.close()
 
 
+def _await_places(source: EventSource, hub: str, stop: threading.Event) -> None:
+    """Return once the group has given us all partitions: on a Kafka cluster that takes a moment. Raises Unavailable."""
+    wanted = {(hub, number) for number in range(source.partitions(hub))}
+    deadline = time.monotonic() + JOIN_S
+    while not (stop.is_set() or wanted <= source.assigned().keys()):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"group {source.group!r} was not given the partitions of hub {hub!r}")
+        source.poll(0.2, 1)
+
+
 def replay(
     app: str,
     function: Function,
@@ -231,7 +249,7 @@ def replay(
     stream = Stream(app, function, open_source, pool, stop)
     inner = open_source(f"replay.{app}.{function.name}.{uuid.uuid4().hex[:12]}", [function.hub], "earliest")
     try:
-        inner.partitions(function.hub)
+        _await_places(inner, function.hub, stop)
         source = RangeSource(inner, wanted, publish=publish, dead_letters=stream.dead_letters)
     except BaseException:
         inner.close()

@@ -166,7 +166,7 @@ class Web:
             if event.get("eventType") == "Microsoft.EventGrid.SubscriptionValidationEvent":
                 return JSONResponse({"validationResponse": (event.get("data") or {}).get("validationCode")})
         for event in events:
-            call = Call(function.name, trace=_trace(request), arguments={"event": json.dumps(event)})
+            call = Call(function.name, trace=_trace_of(event, request), arguments={"event": json.dumps(event)})
             result = await self._invoke(function, call)
             if result.error:
                 return JSONResponse({"error": result.error}, 500)
@@ -220,6 +220,13 @@ async def _body(request: Request) -> bytes:
 
 def _trace(request: Request) -> tuple[str, str]:
     return request.headers.get("traceparent", ""), request.headers.get("tracestate", "")
+
+
+def _trace_of(event: Mapping[str, Any], request: Request) -> tuple[str, str]:
+    """The event's own trace (CloudEvents' distributed tracing extension), else that of its delivery."""
+    if isinstance(parent := event.get("traceparent"), str) and parent:
+        return parent, str(event.get("tracestate") or "")
+    return _trace(request)
 
 
 def _shown(function: Function) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gridwire.functions.context import Context, child_trace, configure_logging, invocation
+from gridwire.functions.context import Context, child_trace, configure_logging, invocation, trace_in
 from gridwire.functions.frames import BATCH, CALL, DONE, READY, Channel, Events, read_events
 from gridwire.functions.loader import Loaded, load
 from gridwire.functions.model import Call, Function, Result
@@ -95,8 +95,7 @@ class Prepared:
 
     def outbox(self, call: Call, context: Context) -> Outbox:
         """Where the outputs of one call go; they carry on a trace that came with the call."""
-        trace = context.trace_context
-        return Outbox(self._blobs, (trace.trace_parent, trace.trace_state) if call.trace[0] else ("", ""))
+        return Outbox(self._blobs, _span(call, context))
 
     def collect(self, outbox: Outbox, returned: Any, outs: Mapping[str, Out], names: Mapping[str, Any]) -> Any:
         """Put outputs into the outbox; returns the HTTP answer, if there is one. Raises TypeError."""
@@ -110,6 +109,12 @@ class Prepared:
         if returned is not None and "$return" not in self._outputs:
             raise TypeError(f"function {self.function.name} returned a value, and no output binding is named $return")
         return answer
+
+
+def _span(call: Call, context: Context) -> tuple[str, str]:
+    """The call's own span, if a trace came with it."""
+    trace = context.trace_context
+    return (trace.trace_parent, trace.trace_state) if call.trace[0] else ("", "")
 
 
 def _is_context(name: str, hints: Mapping[str, Any]) -> bool:
@@ -207,6 +212,10 @@ class Worker:
         try:
             for row, argument in enumerate(self._arguments(prepared, events)):
                 names = _names_of(events, row) if prepared.names_paths else {}
+                if row and (events.header_counts[row] or events.header_counts[row - 1]):
+                    call = msgspec.structs.replace(events.call, trace=trace_in(events.headers(row)))
+                    context = prepared.context(call)
+                    outbox.carry_on(_span(call, context))
                 keywords, outs = prepared.arguments(argument, context, names)
                 prepared.collect(outbox, self._call(prepared, keywords), outs, names)
                 done += 1

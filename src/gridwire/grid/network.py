@@ -48,8 +48,7 @@ class InvalidNetwork(GridwireError):
 
 
 class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too; `station` is where its weather is
-    measured, "" for the utility's first station.
+    """A distribution transformer. `rated_kva` 0 is unknown, `substation` "" too.
 
     Args:
         station: where its weather is measured, "" for the utility's first station.
@@ -68,7 +67,6 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     meter: str = ""
     indoors: bool = False
     upgraded_paper: bool = False
-    station: str = ""
 
 
 class Feeder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
