@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
@@ -115,12 +114,12 @@ def test_a_worker_that_is_killed_decodes_every_frame_once(start_hub: Callable[..
 
     for wave in range(4):
         until(lambda: worker() not in killed | {0})
-        if wave:  # the one before had come as far as to have processes
-            until(lambda: bool(psutil.Process(worker()).children()))
         send_frames(hub.kafka, 500)
-        killed.add(worker())
-        orphans += psutil.Process(worker()).children()
-        os.kill(worker(), signal.SIGKILL)
+        victim = psutil.Process(worker())
+        until(lambda victim=victim: bool(victim.children()))  # it has begun to decode, or is done
+        killed.add(victim.pid)
+        orphans += victim.children()
+        victim.send_signal(signal.SIGKILL)
         until(lambda wave=wave: decoded() == 1_000 * (wave + 1))
     assert hub.get("/v1/groups/grid.decode")["lag_events"] == 0
     assert orphans

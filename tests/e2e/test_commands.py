@@ -42,7 +42,7 @@ def plain(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 def test_a_range_is_copied_as_it_is(hub: Any) -> None:
     from confluent_kafka import Producer
 
-    hub.cli("hub", "create", "one", "--partitions", "2")
+    hub.cli("hub", "create", "one", "--partitions", "2", "--retention", "forever")  # these events are old
     producer = Producer({"bootstrap.servers": hub.kafka})
     values = [b'{"kw": 1.50, "big": 12345678901234567890123}', b"text", b"\xff\x00", None, b'{"kw": 9}']
     for number, value in enumerate(values * 20):
@@ -58,7 +58,7 @@ def test_a_range_is_copied_as_it_is(hub: Any) -> None:
     hub.cli("copy", "one", "four", "--from", "2023-11-14T22:13:20.050Z", "--to", "2023-11-14T22:13:20.060Z")
     found = [row for partition in (0, 1) for row in events(hub, "four", partition)]
     assert sorted(row["timestamp"] - 1_700_000_000_000 for row in found) == list(range(50, 60))
-    hub.cli("hub", "create", "wide", "--partitions", "5")
+    hub.cli("hub", "create", "wide", "--partitions", "5", "--retention", "forever")
     hub.cli("copy", "one", "wide")
     assert sum(len(events(hub, "wide", partition)) for partition in range(5)) == 100
     assert "cannot be copied to itself" in hub.cli("copy", "one", "one", check=False).stderr

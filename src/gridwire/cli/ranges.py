@@ -97,6 +97,9 @@ def replay(
     _Copy(hub, to_hub, events, common, to_url, to_connection_string).run(lambda found: _paced(found, speed))
 
 
+_NOT_COPIED: Final = frozenset({"capture", "capture_avro", "decode", "timestamp_type"})
+"""Settings of what happens to events: they have happened to these, and their times stay."""
+
 Placed = tuple[int, Event]
 """A partition and an event of it."""
 
@@ -159,10 +162,11 @@ class _Copy:
 
     def run(self, pace: _Pace) -> None:
         """Copy. Raises GridwireError, naming how much was copied before."""
-        partitions = self._source.get(hub_path(self._hub))["partitions"]
+        hub = self._source.get(hub_path(self._hub))
+        partitions = hub["partitions"]
         wanted = range(partitions) if self._events.partition is None else [self._events.partition]
         stretches = [self._stretch(partition) for partition in wanted]
-        same = self._ensure(partitions) == partitions
+        same = self._ensure(hub) == partitions
         total, sent = sum(stretch.end - stretch.first for stretch in stretches), 0
         with _progress(total) as advance:
             try:
@@ -186,11 +190,13 @@ class _Copy:
         page = self._source.get(f"{hub_path(self._hub)}/events", **query)
         return int(page["events"][0]["offset"] if page["events"] else page["next"])
 
-    def _ensure(self, partitions: int) -> int:
-        """Partitions of the other hub, which is made if it is not there."""
+    def _ensure(self, hub: dict[str, Any]) -> int:
+        """Partitions of the other hub, which is made alike if it is not there: old events must not be too old there."""
+        partitions = hub["partitions"]
         there = {hub["name"]: hub["partitions"] for hub in self._target.get("/v1/hubs")["hubs"]}
         if self._to_hub not in there:
-            self._target.post("/v1/hubs", {"name": self._to_hub, "partitions": partitions, "settings": {}})
+            settings = {name: value for name, value in hub["settings"].items() if name not in _NOT_COPIED}
+            self._target.post("/v1/hubs", {"name": self._to_hub, "partitions": partitions, "settings": settings})
         return int(there.get(self._to_hub, partitions))
 
     def _read(self, stretch: _Stretch, advance: Any) -> Iterator[Placed]:
