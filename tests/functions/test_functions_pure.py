@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import fastavro
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from gridwire.broker.port import ColumnBatch
 from gridwire.columnar.decode import decode
 from gridwire.core.batch import Event, encode
-from gridwire.functions import cron
+from gridwire.functions import avro, cron
 from gridwire.functions.batches import Buffer, Piece, pack
 from gridwire.functions.frames import read_events
 from gridwire.functions.keys import Keys
@@ -402,3 +404,18 @@ def test_a_piece_may_be_given_out_of_order_rows():
     assert [event.value for event in rest.events()] == [b"4"]
     assert first.next_offset == 4
     assert deque([first])[0].whole is False
+
+
+# -- Avro values of Kafka triggers ----------------------------------------------------------------------------------
+
+PAYMENT = """{"type": "record", "name": "Payment", "fields": [
+    {"name": "id", "type": "string"}, {"name": "amount", "type": "double"}]}"""
+
+
+def test_framed_avro_records_are_json():
+    data = io.BytesIO()
+    fastavro.schemaless_writer(data, json.loads(PAYMENT), {"id": "a", "amount": 1.5})
+    assert json.loads(avro.to_json(PAYMENT, b"\0\0\0\0\7" + data.getvalue())) == {"id": "a", "amount": 1.5}
+    for wrong in (b"", b"\0\0", data.getvalue(), b"\0\0\0\0\7", b"\0\0\0\0\7\xff\xff"):
+        with pytest.raises(ValueError, match=r"avro|Avro"):
+            avro.to_json(PAYMENT, wrong)

@@ -190,9 +190,13 @@ class KafkaView(_View, func.KafkaEvent):
         return [{"Key": name, "Value": _text(value)} for name, value in found]
 
     def get_body(self) -> bytes:
-        """The whole event as JSON, or the value alone where the trigger asks for binary data."""
-        value = self._rows.bodies[self._row]
-        return json.dumps(self._whole(_text(value))).encode() if self._rows.function.envelope else value
+        """The whole event as JSON; the value alone where the trigger asks for binary data, a record of an Avro one."""
+        value, function = self._rows.bodies[self._row], self._rows.function
+        if function.avro:
+            from gridwire.functions.avro import to_json
+
+            return to_json(function.avro, value)
+        return json.dumps(self._whole(_text(value))).encode() if function.envelope else value
 
     def _whole(self, value: str) -> dict[str, Any]:
         """The event as Azure's Kafka extension writes it; values of headers are base64 there."""

@@ -216,6 +216,7 @@ class _Index:
             "batching": settings.batching(kind == model.KAFKA, trigger),
             "takes": takes,
             "envelope": kind == model.KAFKA and not _is_binary(trigger.get("dataType")),
+            "avro": self._avro() if kind == model.KAFKA else "",
             "fields": self._fields(trigger.get("columns")),
             "parallel": parallel,
         }
@@ -228,6 +229,21 @@ class _Index:
             return _ARROW[name]
         inner = next(iter(typing.get_args(hint)), hint)
         return "text" if inner is str else "bytes" if inner is bytes else "event"
+
+    def _avro(self) -> str:
+        """Schema of a Kafka trigger's values. Raises Invalid."""
+        other = [name for name in ("keyAvroSchema", "schemaRegistryUrl") if self._trigger.get(name)]
+        if other:
+            raise Invalid(f"{other[0]} is not supported; avro_schema is")
+        schema = str(self._trigger.get("avroSchema") or "")
+        if schema:
+            from gridwire.functions.avro import parsed
+
+            try:
+                parsed(schema)
+            except Exception as error:  # the parser fails in its own ways on foreign text
+                raise Invalid(f"avro_schema: {error}") from None
+        return schema
 
     def _fields(self, columns: Any) -> tuple[tuple[str, str], ...]:
         """Declared columns. Raises Invalid."""

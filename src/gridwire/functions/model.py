@@ -73,6 +73,7 @@ class Function(msgspec.Struct, frozen=True):
     Args:
         hub: what a stream trigger reads. many: whether it gets a list. takes: how its argument looks, see `arguments`.
         envelope: a Kafka event's body is JSON of the whole event, as in Azure's host unless data_type is binary.
+        avro: schema of a Kafka event's value, which is handed out as JSON of the record then.
         schedule, run_on_startup, use_monitor: of a timer. route, methods, auth: of HTTP.
         start: `earliest` or `latest`, where the function has not read before.
     """
@@ -96,6 +97,7 @@ class Function(msgspec.Struct, frozen=True):
     http_type: str = "function"
     takes: str = "event"
     envelope: bool = False
+    avro: str = ""
     fields: tuple[tuple[str, str], ...] = ()
     parallel: int = 1
     outputs: tuple[Output, ...] = ()
