@@ -87,9 +87,9 @@ def test_scaling_is_what_keda_takes() -> None:
         environment = [row["name"] for row in target["spec"]["template"]["spec"]["containers"][0]["env"]]
         assert trigger["metadata"]["bootstrapServersFromEnv"] in environment
     groups = {each["spec"]["triggers"][0]["metadata"]["consumerGroup"] for each in scaled.values()}
-    from gridwire.app import CAPTURE_GROUP, GRID_GROUP
+    from gridwire.app import CAPTURE_GROUP, GRID_GROUP, VEE_GROUP
 
-    assert groups == {GRID_GROUP, CAPTURE_GROUP}
+    assert groups == {GRID_GROUP, VEE_GROUP, CAPTURE_GROUP}
     wrong = next(iter(scaled.values()))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**wrong, "spec": {**wrong["spec"], "maxReplicas": 3}}, schema)

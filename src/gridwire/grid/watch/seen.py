@@ -124,7 +124,8 @@ class Decoders:
         points = np.where(points >= 0, points, _ids(json, "meter", self._points))
         kinds = _ids(json, "kind", self._kinds)
         times = json.timestamp_us("ts_event")
-        believed = (times >= EARLIEST_US) & (times <= received_us + self._validator.rules.future_s * 1_000_000)
+        latest_us = received_us + self._validator.rules.future_s * 1_000_000
+        believed = (times >= EARLIEST_US) & ((times <= latest_us) | (received_us <= 0))
         rows = np.flatnonzero((json.status == 0) & (points >= 0) & believed)
         seen = SeenEvents(
             points=points[rows],
