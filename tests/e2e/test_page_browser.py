@@ -25,6 +25,7 @@ from confluent_kafka import Producer
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from gridwire.broker.local import report_app
+from gridwire.grid.findings import Finding, Severity
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
@@ -40,7 +41,7 @@ ARGUMENTS = [
 WAIT_S = 20.0
 STREAMS = "gridwire_http_streams "
 DAY = "2016-06-14"
-VIEWS = ("#/", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/functions", "#/quarantine", "#/nowhere")
+VIEWS = ("#/", "#/alerts", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/functions", "#/quarantine", "#/nowhere")
 AXE = Path(__file__).parents[2] / "src/gridwire/web/ui/node_modules/axe-core/axe.min.js"
 
 FUNCTION = {"name": "f", "trigger": "eventHubTrigger", "reads": "grid.feeders", "last_error": "ValueError: no"}
@@ -105,6 +106,16 @@ def fact(unit: str, clock: str, load_kw: float, *, kind: str = "transformer", **
     return event | ({"rated_kva": 160.0} if kind == "transformer" else {}) | more
 
 
+def finding(kind: str, subject: str, severity: Severity, subject_kind: str = "transformer") -> dict[str, Any]:
+    """A finding as detectors tell it."""
+    found = Finding(
+        kind=kind, subject_kind=subject_kind, subject=subject, started_us=1_465_862_400_000_000, severity=severity,
+        confidence=0.97, detector="outages", evidence={"customers": 13},
+    )  # fmt: skip
+    value: dict[str, Any] = json.loads(found.to_event(0).value or b"")
+    return value
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     running = RunningHub(tmp_path_factory.mktemp("page") / "data")
@@ -116,6 +127,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
         running.post("grid.transformers", [fact("T-solar", clock, -64.0) for clock in clocks])
         running.post("grid.feeders", [fact("F-1", c, 20.0, kind="feeder", transformer="T-calm") for c in clocks])
         running.post("grid.feeders", [fact("F-free", clocks[-1], 9.0, kind="feeder")])
+        running.post("grid.alerts", [finding("outage", "T-over", Severity.CRITICAL)])
+        running.post("grid.alerts", [finding("voltage.low", "F-1", Severity.WARNING, "feeder")])
         running.post("dlq.app.f", [{"n": 1}])
         running.quarantine(b"\x7e\xa0\x05\xff", reason="checksum is wrong", form="dlms", source="frame-7.bin")
         yield running
@@ -270,6 +283,73 @@ def test_a_quarantined_frame_opens_to_its_bytes(hub: RunningHub, browser: Watche
     hub.quarantine(b"/ISk5", reason="telegram has no end", form="dsmr", source="p1")
     expect(page.get_by_role("button", name="telegram has no end")).to_be_visible()
     expect(page.get_by_test_id("hex")).to_contain_text("7e a0 05 ff")
+
+
+# Alerts
+
+
+def test_findings_come_live_and_are_filtered_by_the_address(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(f"{hub.url}/#/alerts?kind=voltage.low"))
+    row = page.locator("tr[data-alert*='/F-1/']")
+    expect(row).to_contain_text("warning")
+    expect(page.locator("tr[data-alert*='/T-over/']")).to_have_count(0)
+    hub.post("grid.alerts", [finding("voltage.low", "T-live", Severity.INFO)])
+    expect(page.locator("tr[data-alert*='/T-live/']")).to_contain_text("info")
+    page.get_by_label("Severity").select_option("warning")
+    expect(page).to_have_url(f"{hub.url}/#/alerts?kind=voltage.low&severity=warning")
+    expect(page.locator("tr[data-alert*='/T-live/']")).to_have_count(0)
+    row.get_by_role("link", name="F-1 in the grid").click()
+    expect(page).to_have_url(f"{hub.url}/#/grid/F-1")
+    expect(page.get_by_role("img", name="Load of F-1")).to_be_visible()
+
+
+def test_an_outage_is_marked_in_overview_and_grid(hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(hub.url))
+    page.get_by_test_id("alert-line").get_by_role("link", name="critical").click()
+    expect(page.locator("tr[data-alert*='/T-over/']")).to_be_visible()
+    page.goto(f"{hub.url}/#/grid")
+    expect(page.locator("tr[data-unit='T-calm']")).to_be_visible()
+    expect(page.locator("tr[data-unit='T-calm'] .mark")).to_have_count(0)
+    page.get_by_role("link", name="Alert of T-over: outage, critical").click()
+    expect(page.get_by_test_id("alerts").locator("tbody tr")).to_have_count(1)
+
+
+def test_a_finding_is_acknowledged_and_silenced_with_the_keyboard(hub: RunningHub, browser: Watched) -> None:
+    hub.post("grid.alerts", [finding("outage", "T-keys", Severity.CRITICAL)])
+    page = live(browser.open(f"{hub.url}/#/alerts?q=T-keys"))
+    row = page.locator("tr[data-alert*='/T-keys/']")
+    expect(row).to_contain_text("critical")
+    tab_to(page, "outage")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("evidence")).to_contain_text("customers13")
+    tab_to_label(page, "Reason")
+    page.keyboard.type("crew is sent")
+    tab_to_label(page, "Your name")
+    page.keyboard.type("mia")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("said")).to_have_text("outage of transformer/T-keys is acknowledged.")
+    expect(row).to_contain_text("open, acknowledged")
+    expect(page.get_by_role("button", name="outage of transformer/T-keys")).to_be_focused()
+    expect(page.get_by_test_id("alerts")).to_contain_text("Acknowledged by mia")
+    tab_to_label(page, "Reason")
+    page.keyboard.type("works")
+    page.keyboard.press("Enter")
+    expect(row).to_contain_text("open, acknowledged, silenced")
+    silences = httpx.get(f"{hub.url}/v1/silences").json()["silences"]
+    assert [(one["subject"], one["why"]) for one in silences] == [("transformer/T-keys", "works")]
+
+
+def test_a_refused_silence_says_why(hub: RunningHub, browser: Watched) -> None:
+    browser.allowed = lambda text: "status of 4" in text  # the browser's own line about the refusal
+    hub.post("grid.alerts", [finding("outage", "T-past", Severity.WARNING)])
+    page = live(browser.open(f"{hub.url}/#/alerts?q=T-past"))
+    page.get_by_role("button", name="outage of transformer/T-past").click()
+    form = page.get_by_role("form", name="Silence outage of transformer/T-past")
+    form.get_by_label("Reason").fill("too late")
+    form.get_by_label("Until, UTC").fill("2016-01-01T00:00")
+    form.get_by_role("button", name="Silence").click()
+    expect(page.get_by_test_id("said")).to_contain_text("ends in the future")
+    expect(page.locator("tr[data-alert*='/T-past/']")).not_to_contain_text("silenced")
 
 
 # Functions
@@ -450,11 +530,20 @@ def tab_to(page: Page, text: str) -> None:
     raise AssertionError(f"no Tab reaches {text!r}")
 
 
+def tab_to_label(page: Page, label: str) -> None:
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.labels?.[0]?.textContent.trim()") == label:
+            return
+    raise AssertionError(f"no Tab reaches the field {label!r}")
+
+
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci in src/gridwire/web/ui)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(hub: RunningHub, browser: Watched, scheme: str) -> None:
     page = browser.open(hub.url, color_scheme=scheme, bypass_csp=True)
-    for view in (*VIEWS, "#/grid/T-calm", "#/quarantine?frame=0%3A0", "#/hubs/grid.feeders?offset=0&partition=0"):
+    alert = f"#/alerts?alert={quote(finding('outage', 'T-over', Severity.CRITICAL)['id'], safe='')}"
+    for view in (*VIEWS, alert, "#/grid/T-calm", "#/quarantine?frame=0%3A0", "#/hubs/grid.feeders?offset=0&partition=0"):
         report_app(hub.data, {"app": "app", "workers": 1, "functions": [FUNCTION]})
         page.goto(f"{hub.url}/{view}")
         live(page)

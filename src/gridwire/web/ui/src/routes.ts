@@ -1,6 +1,7 @@
 /** The views and their addresses: a view to come is one more row. */
 import type { Component } from "svelte";
 import type { Place } from "./lib/router.svelte";
+import Alerts from "./views/Alerts.svelte";
 import Functions from "./views/Functions.svelte";
 import Grid from "./views/Grid.svelte";
 import HubView from "./views/HubView.svelte";
@@ -23,6 +24,7 @@ interface Route {
 
 const ROUTES: readonly Route[] = [
   { section: "", segments: 0, view: Overview, title: () => "Overview" },
+  { section: "alerts", segments: 0, view: Alerts, title: () => "Alerts" },
   { section: "grid", segments: 0, view: Grid, title: () => "Grid" },
   { section: "grid", segments: 1, view: Grid, title: (place) => place.segments[1] ?? "Grid" },
   { section: "hubs", segments: 0, view: Hubs, title: () => "Hubs" },
@@ -36,6 +38,7 @@ const NOT_FOUND: Route = { section: "", segments: 0, view: NotFound, title: () =
 /** The sections of the navigation, in order. */
 export const SECTIONS: readonly { readonly section: string; readonly label: string }[] = [
   { section: "", label: "Overview" },
+  { section: "alerts", label: "Alerts" },
   { section: "grid", label: "Grid" },
   { section: "hubs", label: "Hubs" },
   { section: "functions", label: "Functions" },

@@ -107,6 +107,26 @@ export interface LogPage {
   readonly skipped: number;
 }
 
+/** A finding of the grid's detectors, with what people said of it. */
+export interface Alert {
+  readonly id: string;
+  readonly state: "opened" | "changed" | "closed";
+  readonly kind: string;
+  readonly subject_kind: string;
+  readonly subject: string;
+  readonly started: string;
+  readonly ended: string | null;
+  readonly severity: string;
+  /** 0 to 1. */
+  readonly confidence: number;
+  readonly detector: string;
+  readonly version: number;
+  readonly evidence: Readonly<Record<string, unknown>>;
+  readonly acknowledged: { readonly by: string; readonly why: string; readonly at: string } | null;
+  /** Name of the silence that covers it. */
+  readonly silenced: string | null;
+}
+
 export interface Rates {
   readonly in_events_s: number;
   readonly in_bytes_s: number;
@@ -210,6 +230,21 @@ export function replayLetters(app: string, name: string): Promise<{ readonly rep
 export function fetchLog(app: string, after: number | null, lines: number, signal?: AbortSignal): Promise<LogPage> {
   const from = after === null ? "" : `&after=${after}`;
   return get<LogPage>(`${appPath(app)}/logs?lines=${lines}${from}`, signal);
+}
+
+/** Ask for the newest findings. */
+export async function fetchAlerts(state: "open" | "all", limit: number): Promise<readonly Alert[]> {
+  return (await get<{ readonly alerts: readonly Alert[] }>(`v1/alerts?state=${state}&limit=${limit}`)).alerts;
+}
+
+/** Say that a finding is seen. `by` counts only where nobody signs in. */
+export function acknowledgeAlert(id: string, why: string, by: string): Promise<Alert> {
+  return post<Alert>(`v1/alerts/${encodeURIComponent(id)}/ack`, { why, by });
+}
+
+/** Mark findings of a kind and subject (patterns) as expected until a time with an offset. */
+export function silenceAlerts(kind: string, subject: string, why: string, by: string, until: string): Promise<unknown> {
+  return post("v1/silences", { kind, subject, why, by, until });
 }
 
 export const LIVE_PATH = "v1/live";
