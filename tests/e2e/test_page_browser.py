@@ -543,7 +543,13 @@ def tab_to_label(page: Page, label: str) -> None:
 def test_axe_finds_nothing_serious(hub: RunningHub, browser: Watched, scheme: str) -> None:
     page = browser.open(hub.url, color_scheme=scheme, bypass_csp=True)
     alert = f"#/alerts?alert={quote(finding('outage', 'T-over', Severity.CRITICAL)['id'], safe='')}"
-    for view in (*VIEWS, alert, "#/grid/T-calm", "#/quarantine?frame=0%3A0", "#/hubs/grid.feeders?offset=0&partition=0"):
+    for view in (
+        *VIEWS,
+        alert,
+        "#/grid/T-calm",
+        "#/quarantine?frame=0%3A0",
+        "#/hubs/grid.feeders?offset=0&partition=0",
+    ):
         report_app(hub.data, {"app": "app", "workers": 1, "functions": [FUNCTION]})
         page.goto(f"{hub.url}/{view}")
         live(page)
