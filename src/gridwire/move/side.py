@@ -306,6 +306,7 @@ def _translated(error: Any, what: str) -> GridwireError:
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has not heard of a new topic yet
         KafkaError._NOENT,
     )  # fmt: skip - the last is librdkafka's "no leaders found"
     if error.code() in moved:
