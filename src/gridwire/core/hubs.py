@@ -64,3 +64,8 @@ def dead_letters_of(app: str, function: str) -> str:
 def again_of(app: str, function: str) -> str:
     """The hub through which dead letters come back to the function that failed, and to nobody else."""
     return f"again.{app}.{function}"
+
+
+def timers_of(app: str) -> str:
+    """The hub without events whose only partition is the lease of an app's timers, and the group that has it."""
+    return f"timers.{app}"

@@ -28,6 +28,7 @@ import structlog
 
 from gridwire.broker.reports import AppReport, FunctionReport
 from gridwire.core.errors import FencedEpoch, GridwireError, InvalidSetting
+from gridwire.core.hubs import timers_of
 from gridwire.functions import model
 from gridwire.functions.account import Account
 from gridwire.functions.check import host_problems, told, zone_of
@@ -251,7 +252,7 @@ class Host:
         functions = [function for function in self.app.functions if function.trigger == model.TIMER]
         if not functions:
             return
-        lease = self._lease = Lease(model.timers_of(self.name), self._open_source)
+        lease = self._lease = Lease(timers_of(self.name), self._open_source)
         begun = True
         while True:
             if not (term := lease.term):

@@ -159,23 +159,3 @@ class Result(msgspec.Struct, frozen=True):
     answer: Any = None
     took_us: int = 0
     cpu_us: int = 0
-
-
-def group_of(app: str, function: str) -> str:
-    """The consumer group of a function: its position in the hub, which nobody else moves."""
-    return f"fn.{app}.{function}"
-
-
-def dead_letters_of(app: str, function: str) -> str:
-    """The hub of events that a function could not deal with."""
-    return f"dlq.{app}.{function}"
-
-
-def again_of(app: str, function: str) -> str:
-    """The hub through which dead letters come back to the function that failed, and to nobody else."""
-    return f"again.{app}.{function}"
-
-
-def timers_of(app: str) -> str:
-    """The hub without events whose only partition is the lease of an app's timers, and the group that has it."""
-    return f"timers.{app}"

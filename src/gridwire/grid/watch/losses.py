@@ -29,6 +29,7 @@ from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.meter_event import KINDS
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.reading_types import EXPORT_KWH, IMPORT_KWH
+from gridwire.grid.watch.arrays import arrays_of, take_over
 from gridwire.grid.watch.base import Detector, SeenEvents, SeenReadings
 from gridwire.grid.watch.frames import Groups
 from gridwire.grid.watch.pending import pack, unpack
@@ -304,12 +305,10 @@ class Losses(Detector):
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
-        arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in self._ARRAYS}
-        return arrays | {"at": np.array([self._day, self.passed]), "pending": pack(self.found)}
+        return arrays_of(self, self._ARRAYS) | {"at": np.array([self._day, self.passed]), "pending": pack(self.found)}
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state."""
-        for name in self._ARRAYS:
-            getattr(self, name)[:] = arrays[name]
+        take_over(self, self._ARRAYS, arrays)
         self._day, self.passed = arrays["at"].tolist()
         self.found = unpack(arrays["pending"])

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gridwire.grid.watch.arrays import arrays_of, take_over
+
 PEERS_MIN: Final = 8
 """Units from which on their median says what all have in common."""
 
@@ -64,14 +66,11 @@ class Peers:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
-        return {name: getattr(self, name) for name in _NAMES}
+        return arrays_of(self, _NAMES)
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state. Raises ValueError, KeyError: it does not fit."""
-        for name in _NAMES:
-            if arrays[name].shape != getattr(self, name).shape:
-                raise ValueError("snapshot of another network")
-            setattr(self, name, arrays[name].copy())
+        take_over(self, _NAMES, arrays)
 
 
 def _solar(profile: _Floats, score: _Floats) -> _Floats:

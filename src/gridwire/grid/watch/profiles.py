@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gridwire.grid.watch.arrays import arrays_of, take_over
 from gridwire.grid.watch.peers import without_common
 
 _FAST, _SLOW = 1 / 5, 1 / 45
@@ -72,14 +73,11 @@ class Profiles:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
-        return {name: getattr(self, name) for name in _NAMES}
+        return arrays_of(self, _NAMES)
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state. Raises ValueError, KeyError: it does not fit."""
-        for name in _NAMES:
-            if arrays[name].shape != getattr(self, name).shape:
-                raise ValueError("snapshot of another network")
-            setattr(self, name, arrays[name].copy())
+        take_over(self, _NAMES, arrays)
 
 
 def _smooth(profile: _Floats) -> _Floats:

@@ -17,6 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gridwire.grid.watch.arrays import arrays_of, take_over
+
 CLIP: Final = 3.0
 """Largest step, in standard deviations."""
 
@@ -161,11 +163,8 @@ class Cusum:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
-        return {name: getattr(self, name) for name in _NAMES}
+        return arrays_of(self, _NAMES)
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state. Raises ValueError, KeyError: it does not fit."""
-        for name in _NAMES:
-            if arrays[name].shape != getattr(self, name).shape:
-                raise ValueError("snapshot of another network")
-            setattr(self, name, arrays[name].copy())
+        take_over(self, _NAMES, arrays)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.areas import areas
+from gridwire.grid.watch.arrays import arrays_of, take_over
 from gridwire.grid.watch.base import SeenLoads, SeenReadings
 from gridwire.grid.watch.frames import Groups, VoltageFrames, pu_of
 
@@ -211,12 +212,10 @@ class Signatures:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state but for what was found."""
-        arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in self._ARRAYS}
-        return arrays | self._frames.to_arrays() | {"hour": np.array([self._hour])}
+        return arrays_of(self, self._ARRAYS) | self._frames.to_arrays() | {"hour": np.array([self._hour])}
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state."""
-        for name in self._ARRAYS:
-            getattr(self, name)[:] = arrays[name]
+        take_over(self, self._ARRAYS, arrays)
         self._frames.from_arrays(arrays)
         self._hour = int(arrays["hour"][0])

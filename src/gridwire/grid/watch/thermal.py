@@ -20,6 +20,7 @@ from gridwire.grid.network import NetworkIndex
 from gridwire.grid.watch.ageing import ThermalModel, ThermalSettings
 from gridwire.grid.watch.alarms import Alarms, OpenIntervals, Units
 from gridwire.grid.watch.ambient import Ambient
+from gridwire.grid.watch.arrays import arrays_of, take_over
 from gridwire.grid.watch.base import SeenLoads
 
 HOLD_H: Final = 168.0
@@ -176,8 +177,7 @@ class Loading:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state but for what was found."""
-        arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in self._ARRAYS}
-        arrays |= self.model.to_arrays() | self.ambient.to_arrays()
+        arrays = arrays_of(self, self._ARRAYS) | self.model.to_arrays() | self.ambient.to_arrays()
         arrays |= {"open_slots": self._open.slots, "open_values": self._open.values}
         arrays["late"] = np.array([self._open.late])
         for name, alarms in self._alarms.items():
@@ -187,8 +187,7 @@ class Loading:
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state."""
-        for name in self._ARRAYS:
-            getattr(self, name)[:] = arrays[name]
+        take_over(self, self._ARRAYS, arrays)
         self.model.from_arrays(arrays)
         self.ambient.from_arrays(arrays)
         self._open.slots[:], self._open.values[:] = arrays["open_slots"], arrays["open_values"]

@@ -25,6 +25,7 @@ from gridwire.columnar.units import OPENED, judge_voltages
 from gridwire.grid import reading_types
 from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.network import NetworkIndex
+from gridwire.grid.watch.arrays import arrays_of, take_over
 from gridwire.grid.watch.base import Detector, SeenReadings
 from gridwire.grid.watch.frames import UNIT, Groups, deviations
 from gridwire.grid.watch.pending import pack, unpack
@@ -225,14 +226,16 @@ class Voltage(Detector):
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
-        arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in self._ARRAYS}
         changes = np.concatenate(self._changes) if self._changes else np.empty((0, 4), np.int32)
-        return arrays | {"at": np.array([self._week, self.late]), "changes": changes, "pending": pack(self._weekly)}
+        return arrays_of(self, self._ARRAYS) | {
+            "at": np.array([self._week, self.late]),
+            "changes": changes,
+            "pending": pack(self._weekly),
+        }
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state."""
-        for name in self._ARRAYS:
-            getattr(self, name)[:] = arrays[name]
+        take_over(self, self._ARRAYS, arrays)
         self._week, self.late = arrays["at"].tolist()
         self._changes, self._weekly = [arrays["changes"]], unpack(arrays["pending"])
 
