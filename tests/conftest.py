@@ -31,6 +31,9 @@ T = TypeVar("T")
 # Hubs of tests run side by side: none may insist on a port.
 os.environ.update(GRIDWIRE_AMQP_PORT="0", GRIDWIRE_AMQPS_PORT="0")
 
+# As on most machines: what a process prints into a pipe is kept back until somebody flushes it.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # The same examples every time, so that a red test is red for everybody; GRIDWIRE_TEST_EXPLORE=1 looks for new ones.
 settings.register_profile("same", derandomize=True, database=None)
 settings.register_profile("explore")

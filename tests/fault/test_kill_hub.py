@@ -365,12 +365,14 @@ def test_control_without_idempotence_the_same_kills_leave_duplicates(tmp_path, t
 
 
 HASTY = """
+import asyncio
+from msgspec import structs
 from gridwire.heads.amqp.senders import Sender
 deliver = Sender.deliver
 def hasty(self, delivery):
-    deliver(self, delivery)
     self._link.session.settling.append(delivery.id)
     self._connection.flush_soon()
+    asyncio.get_running_loop().call_later(0.5, deliver, self, structs.replace(delivery, settled=True))
 Sender.deliver = hasty
 """
 

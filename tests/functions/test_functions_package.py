@@ -105,6 +105,13 @@ def test_bombs_and_nonsense_leave_nothing(tmp_path, monkeypatch):
         package.unpack(bytes(lying), tmp_path / "out")
 
 
+def test_a_member_without_a_name_is_refused(tmp_path):
+    nameless = zipped(("x", b"import os\n")).replace(b"x", b"\0")
+    with pytest.raises(InvalidApp):
+        package.unpack(nameless, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_open_member_must_be_a_directory_of_a_file(tmp_path):
     with pytest.raises(InvalidApp):
         package.unpack(zipped(("a", b"file"), ("a/b", b"below a file")), tmp_path / "out")

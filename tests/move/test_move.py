@@ -50,13 +50,18 @@ class Place:
             producer.produce(self.address.topic(hub), value, key, partition, timestamp=time_ms, headers=list(headers))
             producer.poll(0)
 
-    def transaction(self, hub: str, records: Sequence[Record], partition: int = 0, commit: bool = True) -> None:
+    def undecided(self, hub: str, records: Sequence[Record], partition: int = 0) -> Any:
+        """A producer whose transaction is open; the records lie in the log."""
         name = f"t-{uuid.uuid4().hex}"
         producer = ck.Producer(self.address.confluent() | {"log_level": 0, "transactional.id": name})
         producer.init_transactions(DEADLINE_S)
         producer.begin_transaction()
         self._produce(producer, hub, records, partition)
-        producer.flush(DEADLINE_S)
+        assert producer.flush(DEADLINE_S) == 0
+        return producer
+
+    def transaction(self, hub: str, records: Sequence[Record], partition: int = 0, commit: bool = True) -> None:
+        producer = self.undecided(hub, records, partition)
         producer.commit_transaction(DEADLINE_S) if commit else producer.abort_transaction(DEADLINE_S)
 
     def read(self, hub: str, partition: int = 0, offset: int = 0) -> list[tuple[int, Record]]:
@@ -329,3 +334,23 @@ def test_damage_at_the_destination_is_noticed(box: Place, cluster: Place, monkey
     box.make("whole")
     box.send("whole", records(150))
     assert Mover(box.side, cluster.side, ["whole"]).run().partitions[0].events == 150
+
+
+def test_a_commit_that_is_on_its_way_is_waited_for(cluster: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster answers a commit before its partitions know of it, and until then readers come to an early end."""
+    cluster.make("readings")
+    producer = cluster.undecided("readings", records(5))
+    place = ("readings", 0)
+    assert cluster.side.bounds([place])[place].end == 0
+    waits = []
+
+    def decide(_: float) -> None:
+        waits.append(cluster.side.bounds([place])[place].end)
+        if len(waits) == 2:
+            producer.commit_transaction(DEADLINE_S)
+
+    monkeypatch.setattr("gridwire.move.side.time.sleep", decide)
+    cluster.side.wait_decided({place: 5})
+    assert waits[:2] == [0, 0]
+    assert cluster.side.bounds([place])[place].end >= 5
+    cluster.side.wait_decided({place: 100})  # nobody wrote so far: the comparison says what is missing

@@ -145,7 +145,7 @@ def unpack(package: bytes, directory: Path) -> None:
 
 
 def _write(archive: zipfile.ZipFile, root: Path) -> None:
-    members = [member for member in archive.infolist() if not member.is_dir()]
+    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     if len(members) > FILES_MAX:
         raise MessageTooLarge(f"a package has at most {FILES_MAX:,} files, not {len(members):,}")
     for member in members:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import io
 import os
 import signal
 import socket
@@ -342,6 +343,8 @@ def main(arguments: list[str] | None = None) -> None:
     root = Path(directory).absolute()
     os.chdir(root)
     os.dup2(2, 1)  # what user code prints belongs to the log
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # at once: the log is a pipe, which Python would fill first
     configure_logging()
     try:
         os.environ.update(AppSettings(root).missing_from(os.environ))

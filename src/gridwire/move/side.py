@@ -178,25 +178,46 @@ class Side:
         ends = self._offsets(asked, self._api.OffsetSpec.latest())
         return {place: Bounds(starts[place], ends[place], ends[place]) for place in asked}
 
-    def _offsets(self, places: Collection[Place], spec: Any) -> dict[Place, int]:
+    def wait_decided(self, ends: Mapping[Place, int]) -> None:
+        """Return once readers of committed events can read up to these offsets, or there is nothing to wait for.
+
+        A cluster answers a commit before the partitions know of it: until then readers take them for ended.
+
+        Raises:
+            Unavailable: a transaction stays open before one of them.
+        """
+        latest = self._api.OffsetSpec.latest()
+        deadline_s = time.monotonic() + ANSWER_S
+        while True:
+            decided = self._offsets(ends, latest)
+            behind = [place for place, end in ends.items() if decided[place] < end]
+            written = self._offsets(behind, latest, committed=False)
+            waiting = [place for place in behind if written[place] >= ends[place]]
+            if not waiting:
+                return
+            if time.monotonic() > deadline_s:
+                hub, partition = waiting[0]
+                raise Unavailable(f"a transaction stays open in partition {partition} of hub {hub!r} at {self}")
+            time.sleep(0.05)
+
+    def _offsets(self, places: Collection[Place], spec: Any, *, committed: bool = True) -> dict[Place, int]:
         if not places:
             return {}
         deadline_s = time.monotonic() + ANSWER_S
         while True:
             try:
-                return self._offsets_now(places, spec)
+                return self._offsets_now(places, spec, committed)
             except LeaderMoved as moved:  # a new topic's leaders are elected and told to brokers one after the other
                 if time.monotonic() > deadline_s:
                     raise Unavailable(str(moved)) from None
             time.sleep(0.1)
 
-    def _offsets_now(self, places: Collection[Place], spec: Any) -> dict[Place, int]:
+    def _offsets_now(self, places: Collection[Place], spec: Any, committed: bool) -> dict[Place, int]:
         from confluent_kafka import IsolationLevel
 
         wanted = {self.partition(place): spec for place in places}
-        told = self._admin.list_offsets(
-            wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
-        )  # fmt: skip
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        told = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=ANSWER_S)
         return {self.place(each.topic, each.partition): self._answer(told[each]).offset for each in wanted}
 
     def partition(self, place: Place, offset: int = -1001) -> Any:

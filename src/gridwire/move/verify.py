@@ -40,6 +40,12 @@ class _Expected:
         self.events, self.sum = known.events, known.sum
         self._runs: Iterator[tuple[Step, int, int, bool]] | None = None
 
+    @property
+    def end(self) -> int:
+        """Where the last step ends at the destination."""
+        _, target, count = self.steps[-1].runs[-1]
+        return target + count
+
     def begin(self) -> None:
         """All steps are there."""
         self._runs = chain.from_iterable(
@@ -94,6 +100,7 @@ def verify(
 ) -> None:
     """Compare everything of some hubs that was copied and not compared yet. Raises ChecksumMismatch, Unavailable."""
     for window in _windows(journal, hubs):
+        target.wait_decided({each.place: each.end for each in window})
         _compare(target, window, report)
         found = {each.place: Checked(each.events, each.sum) for each in window}
         with writer.transaction() as producer:
