@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridwire.core.batch import read_header
+from gridwire.core.batch import read_header, varint_at
 from gridwire.wire.amqp import types
-from gridwire.wire.amqp.deliveries import event_sections, open_batch, varint_at
+from gridwire.wire.amqp.deliveries import event_sections, open_batch
 from gridwire.wire.amqp.errors import AmqpError
 from gridwire.wire.amqp.mapping import ENQUEUED_TIME, OURS
 from gridwire.wire.amqp.records import BATCH_FORMAT, Records, data_section, key_of

@@ -339,6 +339,19 @@ def varint(value: int) -> bytes:
 _SMALL: Final = [bytes([i]) for i in range(128)]
 
 
+def varint_at(data: bytes | memoryview, position: int) -> tuple[int, int]:
+    """(a record's number, position after it). Raises InvalidBatch: it runs past the end, or is longer than 64 bits."""
+    value = shift = 0
+    while shift <= 63 and position < len(data):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (value >> 1) ^ -(value & 1), position
+        shift += 7
+    raise InvalidBatch("record field runs past the end of its batch")
+
+
 def _field(data: bytes | None) -> bytes:
     return b"\x01" if data is None else varint(len(data)) + data
 
@@ -446,16 +459,8 @@ class _Cursor:
         self.end = len(data)
 
     def varint(self) -> int:
-        value = shift = 0
-        while True:
-            if self.position >= self.end or shift > 63:
-                raise InvalidBatch("record field runs past the end of its batch")
-            byte = self.data[self.position]
-            self.position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return (value >> 1) ^ -(value & 1)
-            shift += 7
+        value, self.position = varint_at(self.data, self.position)
+        return value
 
     def field(self) -> bytes | None:
         size = self.varint()

@@ -44,6 +44,7 @@ from gridwire.core.batch import (
     empty,
     read_header,
     rebuilt,
+    varint_at,
     whole_size,
 )
 from gridwire.core.errors import Corruption, GridwireError, InvalidBatch
@@ -412,36 +413,19 @@ def records(header: BatchHeader, section: bytes | memoryview) -> Iterator[Record
     try:
         for _ in range(header.record_count):
             start = position
-            size, position = _varint(data, position)
+            size, position = varint_at(data, position)
             end = position + size
-            timestamp_delta, position = _varint(data, position + 1)
-            offset_delta, position = _varint(data, position)
-            key_size, position = _varint(data, position)
+            timestamp_delta, position = varint_at(data, position + 1)
+            offset_delta, position = varint_at(data, position)
+            key_size, position = varint_at(data, position)
             key = None if key_size < 0 else data[position : position + key_size]
-            value_size, _ = _varint(data, position + max(key_size, 0))
+            value_size, _ = varint_at(data, position + max(key_size, 0))
             if end > len(data) or end <= start or key_size > end - position:
                 raise InvalidBatch("record runs past the end of its batch")
             yield Record(start, end, timestamp_delta, offset_delta, key, value_size < 0)
             position = end
     except IndexError:
         raise InvalidBatch("record runs past the end of its batch") from None
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    byte = data[position]
-    position += 1
-    if byte < 0x80:
-        return (byte >> 1) ^ -(byte & 1), position
-    value, shift = byte & 0x7F, 7
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), position
-        shift += 7
-        if shift > 63:
-            raise InvalidBatch("record field runs past the end of its batch")
 
 
 def keyless(header: BatchHeader, batch: bytes | bytearray | memoryview, position: int = 0) -> bool:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
+from gridwire.alerts import Alert
 from gridwire.broker.port import ColumnBatch
 from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.reading import timestamp_us
@@ -26,21 +26,11 @@ WITHDRAWN: Final = "withdrawn"
 """Name of the evidence of a finding that was closed because it was not found again."""
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _Told(Alert, frozen=True):
     """The value of an event of the hub, as `gridwire.grid.findings` writes it."""
 
-    id: str
     state: FindingState
-    kind: str
-    subject_kind: str
-    subject: str
-    started: datetime
     severity: Severity
-    confidence: float
-    evidence: dict[str, Any]
-    detector: str
-    version: int
-    ended: datetime | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Told)

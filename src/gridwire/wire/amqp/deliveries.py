@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gridwire.core import batch, compression
-from gridwire.core.batch import BatchHeader
+from gridwire.core.batch import BatchHeader, varint_at
 from gridwire.core.errors import InvalidBatch
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.connection import Connection
@@ -64,19 +64,6 @@ def open_batch(data: bytes | memoryview, position: int, header: BatchHeader) -> 
     """The records of the batch at `position`, decompressed. Raises InvalidBatch, MessageTooLarge."""
     view = memoryview(data)[position + batch.HEADER_BYTES : position + header.size]
     return RecordCursor(bytes(compression.decompress(header.codec, view)), header)
-
-
-def varint_at(data: bytes, position: int) -> tuple[int, int]:
-    """(number, position after it). Raises InvalidBatch."""
-    value = shift = 0
-    while shift <= 63 and position < len(data):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), position
-        shift += 7
-    raise InvalidBatch("record field runs past the end of its batch")
 
 
 class EventWriter:

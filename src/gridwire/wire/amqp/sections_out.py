@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from gridwire.core.batch import varint_at
+from gridwire.core.errors import InvalidBatch
 from gridwire.wire.amqp import types
 from gridwire.wire.amqp.errors import DECODE_ERROR, AmqpError
 from gridwire.wire.amqp.known import Known
@@ -56,18 +58,6 @@ def sections_of(headers: bytes) -> Sections:
     return _SECTIONS[headers]
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift <= 63 and position < len(data):
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), position
-        shift += 7
-    raise AmqpError(DECODE_ERROR, _MALFORMED)
-
-
 _MALFORMED: Final = "a stored event's headers are malformed"
 _PROPERTIES_SECTION: Final = b"\x00\x53\x73"
 _APPLICATION_SECTION: Final = b"\x00\x53\x74"
@@ -101,7 +91,7 @@ def _read_headers(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[_Place, b
     apart: dict[bytes, bytes] = {}
     rest: list[tuple[_Place, bytes | None]] = []
     try:
-        count, at = _read_varint(data, 0)
+        count, at = varint_at(data, 0)
         for _ in range(count):
             size = data[at]
             if size & 0x81:  # two bytes or more, or negative
@@ -127,7 +117,7 @@ def _read_headers(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[_Place, b
                 apart[place[2]] = value or b""
             else:
                 rest.append((place, value))
-    except IndexError:
+    except (IndexError, InvalidBatch):
         raise AmqpError(DECODE_ERROR, _MALFORMED) from None
     if at != len(data):
         raise AmqpError(DECODE_ERROR, _MALFORMED)
@@ -135,7 +125,7 @@ def _read_headers(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[_Place, b
 
 
 def _read_size(data: bytes, position: int) -> tuple[int, int]:
-    size, after = _read_varint(data, position)
+    size, after = varint_at(data, position)
     if size < 0:
         raise AmqpError(DECODE_ERROR, _MALFORMED)
     return size, after
