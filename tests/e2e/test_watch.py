@@ -71,6 +71,7 @@ def test_an_outage_from_the_first_message_to_the_indices(start_hub: Any) -> None
         until(lambda: len(alerts("closed")) == 1)
         told = json.loads(hub.cli("reliability", "-o", "json").stdout)
         assert told["customers"] == 40 and told["going_on"] == 1
+        assert "began outside of this time: 1," in hub.cli("reliability", "--to", "2000-01-01T00:00:00Z").stdout
         assert told["all"]["saidi_min"] == 30.0 and told["all"]["saifi"] == 0.5 and told["all"]["caidi_min"] == 60.0
 
         def of_lake() -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import getpass
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 from cyclopts import App, Parameter
 
-from gridwire.cli.durations import duration_ms
+from gridwire.cli.durations import duration_ms, moment
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import InvalidSetting
 
@@ -99,7 +98,7 @@ def silence(
     if for_ is not None:
         body["for_s"] = duration_ms(for_) // 1000
     else:
-        body["until"] = _time(until or "")
+        body["until"] = moment(until or "").isoformat()
     made = common.client().post("/v1/silences", body)
     if common.json:
         print_json(made)
@@ -131,16 +130,6 @@ def silences(*, common: Common = Common()) -> None:  # noqa: B008
 
 def _path(id: str) -> str:
     return f"/v1/alerts/{quote(id, safe='')}"
-
-
-def _time(text: str) -> str:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise InvalidSetting(f"{text!r} is no time with an offset: write 2026-01-01T00:00:00Z")
-    return at.isoformat()
 
 
 def _print(found: dict[str, Any], common: Common) -> None:

@@ -1,8 +1,9 @@
-"""Durations and sizes as people write them."""
+"""Durations, sizes and times as people write them."""
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Final
 
 from gridwire.core.errors import InvalidSetting
@@ -47,3 +48,18 @@ def duration_text(milliseconds: int) -> str:
         if milliseconds and milliseconds % size == 0:
             return f"{milliseconds // size}{unit}"
     return f"{milliseconds}ms"
+
+
+def moment(text: str) -> datetime:
+    """An instant in RFC 3339, `Z` or another offset and all.
+
+    Raises:
+        InvalidSetting.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise InvalidSetting(f"{text!r} is no time with an offset: write 2026-01-01T00:00:00Z")
+    return found

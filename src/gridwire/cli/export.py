@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal
 
-from gridwire.core.errors import InvalidSetting
+from gridwire.cli.durations import moment
 
 
 def export(
@@ -33,20 +32,10 @@ def export(
     from gridwire.grid import exports
 
     exporter = exports.EXPORTERS[format]
-    found = exports.read(data / "lake", exporter.types, _time(start), _time(end), usage_point or ())
+    found = exports.read(data / "lake", exporter.types, moment(start), moment(end), usage_point or ())
     with TemporaryFile(
         "w+", encoding="utf-8", newline=""
     ) as whole:  # what a format cannot tell must not leave half a file
         whole.writelines(exporter.write(found))
         whole.seek(0)
         shutil.copyfileobj(whole, sys.stdout)
-
-
-def _time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise InvalidSetting(f"{text!r} is no time with an offset, such as 2026-01-01T00:00:00Z")
-    return moment

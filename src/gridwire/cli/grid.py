@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from gridwire.cli.client import HubClient, hub_path
+from gridwire.cli.durations import moment
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import GridwireError
 from gridwire.core.hubs import METER_EVENTS, NETWORK, QUARANTINE, READINGS, WEATHER
@@ -156,17 +156,6 @@ def meters(file: Path, *, common: Common = Common()) -> None:  # noqa: B008
         say(f"published {len(rows)} installations of meters; readings of the window are judged again")
 
 
-def _instant_us(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return timestamp_us(datetime.fromisoformat(text))
-    except ValueError as error:
-        raise GridwireError(
-            f"--received-at must be a time such as 2026-11-23T12:00:00Z, not {text!r} ({error})"
-        ) from None
-
-
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Beyond:
@@ -190,7 +179,7 @@ class Beyond:
         told: dict[str, Any] = {
             "zone": self.zone,
             "meter": self.meter,
-            "received_at_us": _instant_us(self.received_at),
+            "received_at_us": None if self.received_at is None else timestamp_us(moment(self.received_at)),
             "keys": key_file.load(self.keys) if self.keys else None,
             "mapping": _read(self.mapping).decode("utf-8", "replace") if self.mapping else None,
         }

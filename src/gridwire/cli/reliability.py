@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from gridwire.cli.client import HubClient, hub_path
+from gridwire.cli.durations import moment
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import GridwireError, InvalidSetting
 from gridwire.core.hubs import ALERTS, NETWORK
@@ -35,9 +35,10 @@ def reliability(
         lake: read the table grid.alerts of this lake instead of the hub; then --customers is needed.
     """
     from gridwire.grid import reliability as indices
+    from gridwire.grid.reading import timestamp_us
 
-    to_us = _time_us(to) if to else time.time_ns() // 1000
-    from_us = _time_us(from_) if from_ else to_us - 365 * indices.DAY_US
+    to_us = timestamp_us(moment(to)) if to else time.time_ns() // 1000
+    from_us = timestamp_us(moment(from_)) if from_ else to_us - 365 * indices.DAY_US
     if lake is not None:
         if customers is None:
             raise InvalidSetting("a lake does not know how many customers there are: say --customers")
@@ -64,6 +65,9 @@ def reliability(
             "major event days": ", ".join(_day(each) for each in told.major_days) or "none",
         }
     )
+    if found and not told.all.interruptions + told.all.momentary:
+        newest = max(each.started_us for each in found)
+        say(f"outages that began outside of this time: {len(found)}, the last on {_day(newest)}; say --from and --to")
 
 
 def _parts(told: Any) -> list[tuple[str, Any]]:
@@ -97,15 +101,6 @@ def _usage_points(client: HubClient) -> int:
     if not count:
         raise GridwireError("there is no network model to count customers in: say --customers")
     return count
-
-
-def _time_us(text: str) -> int:
-    from gridwire.grid.reading import timestamp_us
-
-    try:
-        return timestamp_us(datetime.fromisoformat(text))
-    except ValueError:
-        raise InvalidSetting(f"{text!r} is no time with an offset: write 2026-01-01T00:00:00Z") from None
 
 
 def _day(us: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cyclopts import App
 
 from gridwire.cli.client import HubClient, hub_path
+from gridwire.cli.durations import moment
 from gridwire.cli.grid import publish
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import GridwireError
@@ -213,7 +214,7 @@ def history(
         reading_type: alias.
         data: the data directory whose lake is asked.
     """
-    rows = _versions(data, usage_point, _instant_us(ts_end), reading_type)
+    rows = _versions(data, usage_point, timestamp_us(moment(ts_end)), reading_type)
     names = ("version", "value", "quality", "source", "received_at", "partition", "offset")
     if common.json:
         print_json(rows)
@@ -269,7 +270,7 @@ def edit(
         raise GridwireError(f"no usage point {usage_point!r} in the network {model.name!r}")
     if reading_type not in BY_ALIAS:
         raise GridwireError(f"unknown reading type {reading_type!r}, see docs/reference/readings.md")
-    moment_us = _instant_us(ts_end)
+    moment_us = timestamp_us(moment(ts_end))
     known = _versions(data, usage_point, moment_us, reading_type)
     try:
         mantissa, scale = value_parts(value)
@@ -313,10 +314,3 @@ def _versions(data: Path, usage_point: str, ts_end_us: int, reading_type: str) -
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _instant_us(text: str) -> int:
-    try:
-        return timestamp_us(datetime.fromisoformat(text))
-    except ValueError as error:
-        raise GridwireError(f"{text!r} must be a time such as 2026-11-23T12:00:00Z ({error})") from None
