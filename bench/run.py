@@ -40,6 +40,7 @@ BENCHES: Final = (
     "start_and_memory",
     "recovery",
     "decoders",
+    "simulate",
 )
 
 COLUMNAR_GOAL: Final = 20e6
