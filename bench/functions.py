@@ -7,11 +7,13 @@
              in one process. Events a second of worker CPU.
     arrow    a function over pyarrow.RecordBatch with declared columns that sums by meter; events a second, two workers.
              Peer: confluent-kafka and orjson in a plain loop that does the same, with its positions committed.
+    quarters the same with sums by transformer and quarter hour, out of the log and committed with the position. Peers
+             do it from a file and commit nothing: Pathway, Bytewax, orjson in a loop, DuckDB as one batch query (see
+             stream_programs.py). All sums are compared.
     load     100,000 events a second through the Kafka endpoint, fsync before each acknowledgement, for M minutes; a
              function deals with every one. Milliseconds from before `produce` until the function's batch is done;
              counted, none missing, none twice. Published for the cloud original: 94 machines, p50 1.1 s, p99 11.9 s.
     cold     from an app without any worker process: milliseconds from sending an event until its output is there.
-    bytewax  (where installed) the arrow part's work in Bytewax, from memory: an upper bound, it reads no log.
 
 The hub is a process of its own; hosts are started as users start them. Events are JSON readings of about 110 bytes.
 """
@@ -25,8 +27,10 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,7 @@ import confluent_kafka as ck
 import orjson
 import psutil
 
+import stream_peers
 import support
 from gridwire.columnar.encode import encode_batch
 
@@ -42,6 +47,8 @@ METERS = 5000
 RATE = 100_000
 GOAL_RATE = 300_000
 GOAL_ARROW = 3_000_000
+WORKERS = min(2, os.cpu_count() or 1)
+QUARTERS_FROM_S = 1_767_571_200  # 2026-01-05T00:00Z
 WAIT_S = 600.0
 
 APP = '''
@@ -74,6 +81,23 @@ app = func.FunctionApp()
 @app.event_hub_output(arg_name="$return", event_hub_name="sums", connection="C")
 def arrow(batch: pa.RecordBatch) -> pa.Table:
     return pa.table(batch).group_by("meter").aggregate([("value", "sum"), ("value", "count")])
+"""
+
+QUARTERS = """
+import azure.functions as func
+import pyarrow as pa
+import pyarrow.compute as pc
+
+app = func.FunctionApp()
+
+@app.event_hub_message_trigger(
+    arg_name="batch", event_hub_name="quarters", connection="C", max_batch_size=200_000, max_batch_bytes=24_000_000,
+    columns={"transformer": "text", "at": "timestamp", "value": "float"})
+@app.event_hub_output(arg_name="$return", event_hub_name="OUT", connection="C")
+def quarters(batch: pa.RecordBatch) -> pa.Table:
+    begin = pc.floor_temporal(batch["at"], 15, unit="minute")
+    table = pa.table({"transformer": batch["transformer"], "begin": begin, "value": batch["value"]})
+    return table.group_by(["transformer", "begin"]).aggregate([("value", "sum"), ("value", "count")])
 """
 
 LOAD = """
@@ -125,8 +149,6 @@ class App(support.Server):
         self.http = self.process.stdout.readline().split()[1]
 
     def status(self) -> Any:
-        import urllib.request
-
         with urllib.request.urlopen(self.http + "/admin/host/status", timeout=60) as answer:
             return json.load(answer)
 
@@ -152,16 +174,19 @@ def values_of(count: int) -> list[bytes]:
 
 def fill(hub: support.Hub, name: str, count: int) -> None:
     """Put so many readings into a hub, spread over its partitions."""
-    import urllib.request
-
     hub.request("POST", "/v1/hubs", {"name": name, "partitions": PARTITIONS})
     values = values_of(50_000)
     keys = [value[10:17] for value in values]
     batch = bytes(encode_batch(values, keys, int(time.time() * 1000)))
     for number in range(max(1, count // len(values))):
-        url = f"{hub.http}/v1/hubs/{name}/events?partition={number % PARTITIONS}"
-        request = urllib.request.Request(url, batch, {"content-type": "application/vnd.gridwire.batch"})
-        urllib.request.urlopen(request, timeout=60).read()
+        send_batch(hub, name, number % PARTITIONS, batch)
+
+
+def send_batch(hub: support.Hub, name: str, partition: int, batch: bytes) -> None:
+    """A record batch as it is."""
+    url = f"{hub.http}/v1/hubs/{name}/events?partition={partition}"
+    request = urllib.request.Request(url, batch, {"content-type": "application/vnd.gridwire.batch"})
+    urllib.request.urlopen(request, timeout=60).read()
 
 
 def hub_events(hub: support.Hub, name: str) -> int:
@@ -180,13 +205,16 @@ def until(condition: Any, step_s: float = 0.05) -> None:
 
 
 def ours_rate(
-    hub: support.Hub, directory: Path, name: str, code: str, function: str, workers: int
+    hub: support.Hub, directory: Path, name: str, code: str, function: str, workers: int, source: str = "rate"
 ) -> Mapping[str, float]:
-    """Read the hub from its start: events a second, and a second of the workers' CPU."""
-    count = hub_events(hub, "rate")
+    """Read a hub from its start: events a second, and a second of the workers' CPU, once a quarter is done.
+
+    Before that workers are starting.
+    """
+    count = hub_events(hub, source)
     app = App(hub, directory, name, code, "--workers", str(workers), "--workers-min", str(workers), "--idle-s", "900")
     try:
-        until(lambda: app.events(function) > 0, 0.002)
+        until(lambda: app.events(function) >= count / 4, 0.002)
         first, cpu, begun = app.events(function), app.workers_cpu_s(), time.perf_counter()
         until(lambda: app.events(function) >= count, 0.01)
         took = time.perf_counter() - begun
@@ -264,45 +292,120 @@ def loop_rate(hub: support.Hub, count: int, group: str) -> float:
     return done / took
 
 
-def bytewax_rate(count: int) -> float:
-    """The same sums in Bytewax, from a list in memory."""
-    import bytewax.operators as op
-    from bytewax.dataflow import Dataflow
-    from bytewax.testing import TestingSink, TestingSource, run_main
-
-    values = values_of(50_000)
-    flow = Dataflow("sums")
-    stream = op.input("in", flow, TestingSource(values * max(1, count // 50_000), batch_size=1000))
-    parsed = op.map("parse", stream, orjson.loads)
-    keyed = op.map("key", parsed, lambda reading: (reading["meter"], reading["value"]))
-    summed = op.reduce_final("sum", keyed, lambda a, b: a + b)
-    out: list[Any] = []
-    op.output("out", summed, TestingSink(out))
-    begun = time.perf_counter()
-    run_main(flow)
-    return max(1, count // 50_000) * 50_000 / (time.perf_counter() - begun)
-
-
 def measure_arrow(hub: support.Hub, directory: Path, rounds: int, quick: bool) -> list[dict[str, Any]]:
     numbers = iter(range(1000))
-    workers = min(2, os.cpu_count() or 1)
 
     def ours() -> float:
-        return ours_rate(hub, directory, f"arrow{next(numbers)}", ARROW, "arrow", workers)["wall"]
+        return ours_rate(hub, directory, f"arrow{next(numbers)}", ARROW, "arrow", WORKERS)["wall"]
 
     contenders = {"ours": ours, "loop": lambda: loop_rate(hub, 200_000 if quick else 1_000_000, f"loop{next(numbers)}")}
-    bytewax = None
-    try:
-        import bytewax
-
-        contenders["bytewax"] = lambda: bytewax_rate(100_000)
-    except ImportError:
-        pass
     found = support.interleave(contenders, rounds)
     what = "Arrow function, JSON readings to sums by meter, events/s"
-    rows = [support.row(what, found["ours"], "client and orjson in a loop", found["loop"], goal_least=GOAL_ARROW)]
-    theirs = found["bytewax"] if bytewax is not None else "bytewax is not installed"
-    return [*rows, support.row(what, found["ours"], "Bytewax", theirs)]
+    return [support.row(what, found["ours"], "client and orjson in a loop", found["loop"], goal_least=GOAL_ARROW)]
+
+
+# -- quarters -----------------------------------------------------------------------------------------------------
+
+PEERS = {
+    "pathway": "Pathway, from a file",
+    "bytewax": "Bytewax, from a file",
+    "loop": "orjson in a loop, from a file",
+    "duckdb": "DuckDB, one batch query of a file",
+}
+
+Sums = dict[tuple[str, str], tuple[int, int]]
+"""(transformer, begin of the quarter hour) -> (sum in thousandths, count)."""
+
+
+def quarter_readings(count: int) -> list[bytes]:
+    """Readings of 2,500 meters at 50 transformers, each meter once a quarter hour, in the order of time."""
+    found = []
+    for n in range(count):
+        quarter, meter = divmod(n, 2500)
+        at_s = quarter * 900 + meter % 900
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(QUARTERS_FROM_S + at_s))
+        found.append(
+            b'{"meter":"m-%05d","transformer":"T-%03d","at":"%s","reading_type":"import_kwh","value":%d.%03d}'
+            % (meter, meter // 50, at.encode(), n % 3, n * 7919 % 1000)
+        )
+    return found
+
+
+def fill_quarters(hub: support.Hub, values: list[bytes], times: int) -> int:
+    """The readings so many times in a row, by transformer spread over the partitions; how many that are."""
+    hub.request("POST", "/v1/hubs", {"name": "quarters", "partitions": PARTITIONS})
+    for partition in range(PARTITIONS):
+        mine = [value for value in values if int(value[36:39]) % PARTITIONS == partition]
+        keys = [value[34:39] for value in mine]
+        pieces = [slice(at, at + 5_000) for at in range(0, len(mine), 5_000)]
+        batches = [bytes(encode_batch(mine[piece], keys[piece], int(time.time() * 1000))) for piece in pieces]
+        for _ in range(times):
+            for batch in batches:
+                send_batch(hub, "quarters", partition, batch)
+    return len(values) * times
+
+
+def handed_out(hub: support.Hub, name: str) -> Sums:
+    """What the function said in all, its batches' sums added up."""
+    consumer = ck.Consumer(
+        {"bootstrap.servers": hub.kafka, "group.id": f"check-{name}", "auto.offset.reset": "earliest",
+         "enable.auto.commit": False, "enable.partition.eof": True}
+    )  # fmt: skip
+    consumer.assign([ck.TopicPartition(name, number, 0) for number in range(PARTITIONS)])
+    found: dict[tuple[str, str], list[int]] = {}
+    ended = 0
+    while ended < PARTITIONS:
+        for message in consumer.consume(10_000, 1.0):
+            if message.error() is not None:
+                ended += 1
+                continue
+            row = orjson.loads(message.value())
+            sums = found.setdefault((row["transformer"], row["begin"][:16].replace(" ", "T")), [0, 0])
+            sums[0] += round(row["value_sum"] * 1000)
+            sums[1] += row["value_count"]
+    consumer.close()
+    return {key: (total, count) for key, (total, count) in found.items()}
+
+
+def measure_quarters(hub: support.Hub, directory: Path, rounds: int, quick: bool) -> list[dict[str, Any]]:
+    """Everybody's sums must be the same, ours as many times as the hub has the readings."""
+    values = quarter_readings(50_000 if quick else 500_000)
+    path = directory / "readings.jsonl"
+    path.write_bytes(b"\n".join(values) + b"\n")
+    times = 2 if quick else 20
+    fill_quarters(hub, values, times)
+    numbers = iter(range(1000))
+    sums: dict[str, Sums] = {}
+
+    def ours() -> float:
+        name = f"quarters{next(numbers)}"
+        hub.request("POST", "/v1/hubs", {"name": f"{name}.sums", "partitions": PARTITIONS})
+        code = QUARTERS.replace("OUT", f"{name}.sums")
+        rate = ours_rate(hub, directory, name, code, "quarters", WORKERS, "quarters")["wall"]
+        told = handed_out(hub, f"{name}.sums")
+        sums["ours"] = {key: (total // times, count // times) for key, (total, count) in told.items()}
+        return rate
+
+    def peer(engine: str) -> float:
+        took_s, sums[engine] = stream_peers.run(engine, path)
+        return len(values) / took_s
+
+    contenders = {"ours": ours}
+    missing = ""
+    try:
+        stream_peers.fetch()
+        contenders |= {engine: partial(peer, engine) for engine in PEERS}
+    except stream_peers.StreamsUnavailable as error:
+        missing = str(error)
+    found = support.interleave(contenders, rounds)
+    differing = [engine for engine in sums if sums[engine] != sums["ours"]]
+    if differing:
+        raise RuntimeError(f"the sums of {', '.join(differing)} are not ours")
+    what = "Arrow function, JSON readings to quarter-hour sums by transformer, events/s"
+    return [
+        support.row(what, found["ours"], name, missing or found[engine], goal_least=GOAL_ARROW)
+        for engine, name in PEERS.items()
+    ]
 
 
 # -- load ---------------------------------------------------------------------------------------------------------
@@ -406,7 +509,7 @@ def measure_cold(hub: support.Hub, directory: Path, starts: int) -> list[dict[st
     return [support.row(what, [median], "", "no peer that scales to zero on one machine", goal_most=300.0)]
 
 
-PARTS = ("rate", "arrow", "load", "cold")
+PARTS = ("rate", "arrow", "quarters", "load", "cold")
 
 
 def main() -> None:
@@ -429,11 +532,13 @@ def main() -> None:
         hub = support.Hub(directory)
         try:
             if "rate" in parts or "arrow" in parts:
-                fill(hub, "rate", 200_000 if options.quick else 4_000_000)
+                fill(hub, "rate", 200_000 if options.quick else 12_000_000)
             if "rate" in parts:
                 rows += measure_rate(hub, directory, rounds, options.quick)
             if "arrow" in parts:
                 rows += measure_arrow(hub, directory, rounds, options.quick)
+            if "quarters" in parts:
+                rows += measure_quarters(hub, directory, rounds, options.quick)
             if "load" in parts:
                 rows += measure_load(hub, directory, minutes)
             if "cold" in parts:

@@ -67,6 +67,8 @@ def test_host_json_with_comments_in_both_shapes(app_settings):
     assert old.batching(False, {}).events_max == 32
     assert old.batching(True, {}).events_max == 1000
     assert old.batching(False, {"maxBatchSize": 5}).events_max == 5
+    with pytest.raises(Invalid, match="268,435,456 bytes at most"):
+        old.batching(False, {"maxBatchBytes": 300_000_000})
     with pytest.raises(Invalid, match="above the largest"):
         old.batching(False, {"minBatchSize": 33})
     with pytest.raises(Invalid, match="largest batch must be"):
@@ -339,6 +341,17 @@ def test_a_lane_waits_for_small_batches_and_says_why_it_did_not():
     assert lane.next(13.0) is None, "one batch at a time"
     assert lane.done(group, []) == []
     assert (lane.position, lane.idle) == (3, True)
+
+
+def test_a_lane_reads_on_until_the_largest_batch_is_there():
+    events = [Event(b"x" * 1_000_000)] * 10
+    lane = lane_of(events, batching=Batching(events_min=100, wait_s=60.0, bytes_max=20_000_000))
+    assert not lane.full
+    assert lane.next(11.0) is None
+    lane.add(ColumnBatch("h", 0, columns_of(events)[0], 20), 11.0)
+    assert lane.full
+    assert len(lane.next(11.0)[1]) == 20
+    assert lane.flushed == {"bytes": 1}
 
 
 def test_pieces_taken_apart_come_in_order_and_move_the_position():

@@ -20,7 +20,7 @@ from gridwire.functions.batches import Buffer, Piece
 from gridwire.functions.model import Function, Published
 
 LANE_BYTES_MAX = 8 * 1024 * 1024
-"""What is read of one partition ahead of the function; above it the partition is not read on for the moment."""
+"""What is read of one partition ahead of the function, if its batches are not larger; above it nothing is read on."""
 
 
 @dataclass(slots=True)
@@ -51,9 +51,10 @@ class Lane:
     @property
     def full(self) -> bool:
         """Whether enough is read ahead."""
+        batching = self.function.batching
         return (
-            self.buffer.size_bytes >= LANE_BYTES_MAX
-            or self.buffer.events >= 4 * self.function.batching.events_max + 65536
+            self.buffer.size_bytes >= max(LANE_BYTES_MAX, batching.bytes_max)
+            or self.buffer.events >= 4 * batching.events_max + 65536
         )
 
     @property

@@ -26,6 +26,9 @@ BATCH_EVENTS_MAX: Final = 1000
 """Events of one call unless host.json or the decorator says otherwise. Azure's own default is 100, chosen for events
 that cross a process boundary as JSON; ours cross it as columns, so a call of 1,000 costs little more than of 100."""
 
+BATCH_BYTES_LIMIT: Final = 256 * 1024 * 1024
+"""What an app may ask for instead: half of a frame, and twice that in the host's memory for each partition."""
+
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of one call unless told otherwise: the host holds a few batches per partition in memory."""
 

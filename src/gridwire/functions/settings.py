@@ -13,7 +13,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from gridwire.functions.model import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CALL_S, RETRY_INFINITE, Batching, Retry
+from gridwire.functions.model import (
+    BATCH_BYTES_LIMIT,
+    BATCH_BYTES_MAX,
+    BATCH_EVENTS_MAX,
+    CALL_S,
+    RETRY_INFINITE,
+    Batching,
+    Retry,
+)
 
 SCRIPT_SETTING: Final = "PYTHON_SCRIPT_FILE_NAME"
 THREADS_SETTING: Final = "PYTHON_THREADPOOL_THREAD_COUNT"
@@ -115,6 +123,8 @@ class AppSettings:
             60.0 if wait is None else seconds(wait, "the longest wait"),
             _count(own.get("maxBatchBytes"), BATCH_BYTES_MAX, "the bytes of a batch"),
         )
+        if batching.bytes_max > BATCH_BYTES_LIMIT:
+            raise Invalid(f"a batch may have {BATCH_BYTES_LIMIT:,} bytes at most, not {batching.bytes_max:,}")
         if batching.events_min > batching.events_max:
             raise Invalid(f"the smallest batch ({batching.events_min}) is above the largest ({batching.events_max})")
         return batching
