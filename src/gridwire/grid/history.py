@@ -24,6 +24,7 @@ from gridwire.core.errors import GridwireError
 from gridwire.core.hubs import FEEDERS, HEALTH, READINGS, TRANSFORMERS
 from gridwire.core.limits import MIB
 from gridwire.grid.reading import rfc3339, timestamp_us
+from gridwire.grid.reading_types import BY_ALIAS
 
 TIMEOUT_S: Final = 15.0
 MEMORY_BYTES: Final = 512 * MIB
@@ -168,7 +169,7 @@ def quality_text(packed: int) -> str:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "quality": quality_text(row["quality"])}
+    return {**row, "unit": BY_ALIAS[row["reading_type"]].unit, "quality": quality_text(row["quality"])}
 
 
 def _plain(value: Any) -> Any:
