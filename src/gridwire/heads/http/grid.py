@@ -46,6 +46,8 @@ class _Transformer(msgspec.Struct, frozen=True):
     id: str
     rated_kva: float = 0.0
     substation: str = ""
+    lon: float | None = None
+    lat: float | None = None
 
 
 class _Feeder(msgspec.Struct, frozen=True):
@@ -229,7 +231,7 @@ class Grid:
             except UnknownHub:
                 pass
         if self._current is None:
-            raise HttpError(404, "there is no network model yet: `gridwire grid import` sends one")
+            raise HttpError(404, "there is no network model yet: `gridwire network import` sends one")
         return self._current
 
     async def _refresh(self) -> None:

@@ -137,6 +137,9 @@ export interface NetworkModel {
     readonly id: string;
     readonly rated_kva: number;
     readonly substation: string;
+    /** Degrees; null where nobody has said where it stands. */
+    readonly lon: number | null;
+    readonly lat: number | null;
     /** Feeders above it: those that feed several transformers. */
     readonly feeders: readonly string[];
     readonly customers: number;

@@ -95,6 +95,22 @@ function sorted(nodes: TreeNode[]): TreeNode[] {
   return nodes;
 }
 
+/** A transformer on the map. */
+export interface MapPlace {
+  readonly node: TreeNode;
+  /** East and north of wherever the earth is flat enough, in the same unit. */
+  readonly x: number;
+  readonly y: number;
+}
+
+/** Transformers whose coordinates are known. Degrees east shrink with the cosine of the latitude: enough for a utility. */
+export function placesOf(model: NetworkModel | null): MapPlace[] {
+  const known = (model?.transformers ?? []).filter((row) => row.lon !== null && row.lat !== null);
+  const middle = known.reduce((sum, row) => sum + (row.lat ?? 0), 0) / Math.max(1, known.length);
+  const shrink = Math.cos((middle * Math.PI) / 180);
+  return known.map((row) => ({ node: node("transformer", row.id, row.customers), x: (row.lon ?? 0) * shrink, y: row.lat ?? 0 }));
+}
+
 /** The rows to draw, from the top: children of what is open. */
 export function rowsToDraw(roots: readonly TreeNode[], isOpen: (node: TreeNode) => boolean): Drawn[] {
   const rows: Drawn[] = [];
