@@ -682,6 +682,9 @@ def grid_hub(tmp_path_factory: pytest.TempPathFactory, gridwire_cli: Any) -> Ite
         running.post("readings", [{**last, "ts_end": clock_of(INTERVALS.stop), **estimate}], key="k")
         over = {**finding("outage", "T-2", Severity.CRITICAL), "state": "closed", "version": 1}
         running.post("grid.alerts", [{**over, "started": clock_of(8), "ended": clock_of(10)}])
+        alone = {"customers": 1, "transformer": "T-3", "feeder": "LV"}
+        point = {**over, "id": "outage/usage_point/U3.1", "subject_kind": "usage_point", "subject": "U3.1"}
+        running.post("grid.alerts", [{**point, "started": clock_of(8), "ended": clock_of(12), "evidence": alone}])
         until(lambda: len(lake(running, gridwire_cli, "select * from readings")) == len(INTERVALS) * 9 + 2, "captured")
         sums = "select ts_end from \"grid.transformers\" where transformer = 'T-1' and import_kwh > 9"
         until(lambda: len(lake(running, gridwire_cli, sums)) == 1, "loads are in the lake")
@@ -738,6 +741,15 @@ def test_an_outage_of_the_past_is_shown_while_it_lasted(grid_hub: RunningHub, br
     page.get_by_role("button", name="Live").click()
     expect(page).to_have_url(f"{grid_hub.url}/#/grid")
     expect(page.get_by_test_id("offsets")).to_have_count(0)
+
+
+def test_a_usage_point_without_supply_leads_to_its_readings(grid_hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(f"{grid_hub.url}/#/grid?at={clock_of(11)}"))
+    expect(page.locator("[data-node='transformer/T-3']")).to_contain_text("1 outage below")
+    page.get_by_test_id("findings").get_by_role("link", name="U3.1").click()
+    expect(page).to_have_url(f"{grid_hub.url}/#/grid/T-3?at={quote(clock_of(11))}&point=U3.1")
+    expect(page.get_by_role("region", name="Readings of U3.1")).to_be_visible()
+    expect(page.get_by_test_id("usage-points").get_by_role("row", name="U3.1")).to_contain_text("outage")
 
 
 def test_time_and_diagram_move_with_the_keyboard(grid_hub: RunningHub, browser: Watched) -> None:

@@ -141,6 +141,8 @@ export class States {
   #outages = new Map<string, Alert>();
   #voltages = new Map<string, Alert>();
   #devices = new Map<string, Alert>();
+  /** Outages of single usage points, by the feeder they hang on. */
+  #single = new Map<string, number>();
 
   constructor(
     transformers: readonly Row[],
@@ -151,7 +153,10 @@ export class States {
     this.#rows = new Map([...transformers.map((row) => [`transformer/${row.name}`, row] as const), ...feeders.map((row) => [`feeder/${row.name}`, row] as const)]);
     for (const alert of alerts) {
       const subject = `${alert.subject_kind}/${alert.subject}`;
-      if (alert.kind === "outage" || alert.kind.startsWith("outage.")) this.#outages.set(subject, alert);
+      const feeder = alert.evidence["feeder"];
+      if (alert.subject_kind === "usage_point") {
+        if (alert.kind === "outage" && typeof feeder === "string") this.#single.set(`feeder/${feeder}`, (this.#single.get(`feeder/${feeder}`) ?? 0) + 1);
+      } else if (alert.kind === "outage" || alert.kind.startsWith("outage.")) this.#outages.set(subject, alert);
       else if (alert.kind.startsWith("voltage.")) this.#voltages.set(subject, alert);
       else if (alert.kind.startsWith("transformer.")) this.#devices.set(subject, alert);
     }
@@ -166,14 +171,15 @@ export class States {
       level: row?.level ?? levelOf(null),
       exporting: (loadKw ?? 0) < 0,
       outage: this.#outages.get(one.key) ?? null,
-      outagesBelow: this.#outages.size ? this.#below(one) : 0,
+      outagesBelow: this.#outages.size + this.#single.size ? this.#below(one) : 0,
       voltage: this.#voltages.get(one.key) ?? null,
       complaint: one.kind === "transformer" ? complaint(this.health.get(one.name)) || (this.#devices.get(one.key)?.kind ?? "") : "",
     };
   }
 
   #below(one: TreeNode): number {
-    return one.children.reduce((sum, child) => sum + (this.#outages.has(child.key) ? 1 : 0) + this.#below(child), 0);
+    const single = this.#single.get(one.key) ?? 0;
+    return one.children.reduce((sum, child) => sum + (this.#outages.has(child.key) ? 1 : 0) + this.#below(child), single);
   }
 
   /** The load of what hangs on a substation; null while nothing is known of it. */
