@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,10 @@ CLOSED_MAX: Final = 10_000
 
 SILENCED_HEADER: Final = "ce_silenced"
 """Header of a finding's event: the name of the silence that covers it."""
+
+
+Rows = list[dict[str, Any]]
+"""Findings as plain values for JSON."""
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -207,17 +212,25 @@ class AlertBook:
         row["silenced"] = self.notes.silenced_by(alert.kind, subject, now) or None
         return row
 
-    def list(self, state: str, kind: str, subject: str, limit: int, now: datetime) -> list[dict[str, Any]]:
+    def list(self, state: str, kind: str, subject: str, limit: int, now: datetime) -> Rows:
         """Findings, the newest first. `state`: `open`, `closed` or `all`; `kind`, `subject`: patterns."""
         parts: list[Iterable[Alert]] = []
         if state in ("open", "all"):
             parts.append(self._open.values())
         if state in ("closed", "all"):
             parts.append(self._closed.values())
+        return self._chosen(chain.from_iterable(parts), kind, subject, limit, now)
+
+    def held(self, at: datetime, kind: str, subject: str, limit: int, now: datetime) -> Rows:
+        """Findings that went on at a time of the grid, as far as is known now; one without an end was withdrawn."""
+        going_on = (alert for alert in self._open.values() if alert.started <= at)
+        over = (alert for alert in self._closed.values() if alert.ended and alert.started <= at < alert.ended)
+        return self._chosen(chain(going_on, over), kind, subject, limit, now)
+
+    def _chosen(self, alerts: Iterable[Alert], kind: str, subject: str, limit: int, now: datetime) -> Rows:
         found = [
             alert
-            for part in parts
-            for alert in part
+            for alert in alerts
             if fnmatchcase(alert.kind, kind) and fnmatchcase(f"{alert.subject_kind}/{alert.subject}", subject)
         ]
         found.sort(key=lambda alert: alert.started, reverse=True)

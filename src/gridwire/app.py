@@ -64,6 +64,7 @@ from gridwire.heads.http.server import HttpHead
 from gridwire.heads.http.upgrade import Upgrade
 from gridwire.heads.kafka import KafkaHead
 from gridwire.heads.tls import Certificates
+from gridwire.lake_reader import LakeReader
 from gridwire.log import disk
 from gridwire.supervisor import Command, Supervisor
 from gridwire.web import static_directory
@@ -122,6 +123,7 @@ class Hub:
         self.access: Identities | None = None
         self.certificates: Certificates | None = None
         self.apps: DeployedApps | None = None
+        self.lake = LakeReader([sys.executable, "-m", "gridwire.grid.history", str(self.directory / "lake")])
         self.root_key_file: Path | None = None
         """Where a first start with sign-in put the root policy's connection string."""
         self._started_ms = self.clock.now_ms()
@@ -276,6 +278,7 @@ class Hub:
             tls=self._tls,
             functions=self.apps,
             deploy_remote=self.settings.deploy_remote,
+            lake=self.lake,
             upgrades={} if self.amqp is None else {WEBSOCKET_PATH: Upgrade(SUBPROTOCOLS, self.amqp.websocket)},
         )
 
@@ -307,6 +310,7 @@ class Hub:
                 await self._reconciler
         await self.supervisor.stop()
         await self._stop_heads()
+        await self.lake.stop()
         if self.certificates is not None:
             await self.certificates.close()
         if self.access is not None:

@@ -219,11 +219,12 @@ def test_a_usage_point_without_equipment_is_named():
 
 
 def test_a_table_may_say_phases_voltages_and_meters() -> None:
-    text = "usage_point,transformer,phase,nominal_v,meter\nU1,T1,2,120,M\nU2,T1,,,\nM,S,0,,\n"
+    text = "usage_point,transformer,phase,nominal_v,meter,lon,lat\nU1,T1,2,120,M,11.5,-3\nU2,T1,,,,,\nM,S,0,,,,\n"
     network = table.read(text.encode())
     assert [point.phase for point in network.usage_points] == [2, 0, 0]
     assert (network.transformers[0].nominal_v, network.transformers[0].meter) == (120.0, "M")
     assert network.transformers[1].nominal_v == 230.0
-    for column, value in (("phase", "4"), ("nominal_v", "none"), ("nominal_v", "0")):
+    assert [(row.lon, row.lat) for row in network.transformers] == [(11.5, -3.0), (None, None)]
+    for column, value in (("phase", "4"), ("lon", "east"), ("lat", "91"), ("nominal_v", "none"), ("nominal_v", "0")):
         with pytest.raises(InvalidNetwork, match=column):
             table.read(f"usage_point,transformer,{column}\nU1,T1,{value}\n".encode())

@@ -33,6 +33,8 @@ TABLES = {
         "id;node;profile;pLoad;subnet", "Load 10;A2;H0;0.002;LV1.101", "Load 2;BB;H0;0.004;LV1.101",
         "Load 3;A3;H0;0.004;LV1.101",
     ],
+    "Node": ["id;coordID;subnet", "B0;c2;LV1.101", "A;c1;LV1.101"],
+    "Coordinates": ["id;x;y", "c1;11.4;53.6", "c2;11.5;53.7"],
     "RES": ["id;node;profile;pRES;subnet", "SGen 1;C;PV1;0.01;LV1.101"],
 }  # fmt: skip
 
@@ -53,6 +55,7 @@ def test_feeders_are_what_is_left_without_the_busbar(folder):
     assert [unit.expects for unit in network.usage_points][-1] == ("export_kwh",)
     (transformer,) = network.transformers
     assert (transformer.rated_kva, transformer.substation) == (160.0, "MV9")
+    assert (transformer.lon, transformer.lat) == (11.5, 53.7)
 
 
 def test_a_unit_behind_an_open_switch_is_told(folder):
@@ -122,6 +125,7 @@ def test_the_demo_grids():
     assert (len(network.usage_points), len(exports)) == (530, 44)
     assert (len(network.transformers), len(network.feeders)) == (6, 33)
     assert [row.rated_kva for row in network.transformers] == [160, 250, 400, 400, 630, 630]
+    assert all(11 < row.lon < 12 and 53 < row.lat < 54 for row in network.transformers)
     assert len(grids.sources) == 530
     profiles = load_profiles(grids)
     assert profiles.energy_wh(14_592).sum() > 0

@@ -146,6 +146,9 @@ def test_a_lone_last_gasp_waits_for_a_second_sign() -> None:
     grid.ask(940)
     assert grid.ask(1100) == [("opened", "U1.0", "outage")]
     assert grid.last().started_us == (T0 + 10) * US
+    assert grid.last().evidence["transformer"] == "T1"
+    unit = next(each for each in model().usage_points if each.id == "U1.0")
+    assert grid.last().evidence["feeder"] == unit.feeder
 
 
 def test_a_false_last_gasp_opens_nothing() -> None:

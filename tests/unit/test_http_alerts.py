@@ -139,7 +139,25 @@ def test_silences_that_make_no_sense(client: httpx.Client, body: Any) -> None:
     assert client.get("/v1/silences").json() == {"silences": []}
 
 
-@pytest.mark.parametrize("query", ["state=asleep", "limit=0", "limit=x", "limit=10001"])
+def test_findings_of_a_time_are_those_that_went_on_then(hub: Any, client: httpx.Client) -> None:
+    tell(hub, found("over", 0, state=FindingState.CLOSED, ended_us=T0_US + 600_000_000), found("open", 5))
+    tell(hub, found("withdrawn", 0, state=FindingState.CLOSED))
+
+    def at(minute: int) -> list[str]:
+        rows = client.get(f"/v1/alerts?at=2026-01-01T00:{minute:02}:00Z").json()["alerts"]
+        return [row["subject"] for row in rows]
+
+    assert [at(minute) for minute in (0, 4, 5, 9, 10)] == [
+        ["over"],
+        ["over"],
+        ["open", "over"],
+        ["open", "over"],
+        ["open"],
+    ]
+    assert client.get("/v1/alerts?at=2025-12-31T23:59:59Z").json() == {"alerts": []}
+
+
+@pytest.mark.parametrize("query", ["state=asleep", "limit=0", "limit=x", "limit=10001", "at=noon"])
 def test_questions_that_make_no_sense(client: httpx.Client, query: str) -> None:
     assert client.get(f"/v1/alerts?{query}").status_code == 400
 

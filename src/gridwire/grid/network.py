@@ -57,6 +57,7 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             substation's), or its energy would be summed twice.
         indoors: in a kiosk or building, where its surroundings are warmer than the weather.
         upgraded_paper: thermally upgraded insulation.
+        lon, lat: where it stands, degrees of WGS 84; None: unknown. The page's map shows what has both.
     """
 
     id: str
@@ -67,6 +68,8 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     meter: str = ""
     indoors: bool = False
     upgraded_paper: bool = False
+    lon: float | None = None
+    lat: float | None = None
 
 
 class Feeder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -256,6 +259,8 @@ def check_devices(network: Network) -> tuple[set[str], set[str]]:
             raise InvalidNetwork(f"transformer {row.id!r} is rated {row.rated_kva} kVA")
         if not 0 < row.nominal_v < float("inf"):
             raise InvalidNetwork(f"transformer {row.id!r} has a nominal voltage of {row.nominal_v} V")
+        if not (-180 <= (row.lon or 0) <= 180 and -90 <= (row.lat or 0) <= 90):
+            raise InvalidNetwork(f"transformer {row.id!r} has lon {row.lon} and lat {row.lat}: nowhere on earth")
     for feeder in network.feeders:
         if feeder.transformer and feeder.transformer not in transformers:
             raise InvalidNetwork(f"feeder {feeder.id!r} names unknown transformer {feeder.transformer!r}")

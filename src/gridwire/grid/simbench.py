@@ -141,6 +141,7 @@ class _Tables:
         "Switch": ("id", "nodeA", "nodeB", "cond", "subnet"),
         "Load": ("id", "node", "profile", "pLoad", "subnet"),
         "RES": ("id", "node", "profile", "pRES", "subnet"),
+        "Node": ("id", "coordID", "subnet"),
     }
 
     def __init__(self, folder: Path, subnets: Sequence[str]) -> None:
@@ -151,7 +152,14 @@ class _Tables:
             for row in kept.to_pylist():
                 self._rows.setdefault((table, row["subnet"]), []).append(row)
         types = read_csv(folder / "TransformerType.csv", ("id", "sR"))
+        places = read_csv(folder / "Coordinates.csv", ("id", "x", "y")).to_pylist()
+        self._coordinates = {row["id"]: (float(row["x"]), float(row["y"])) for row in places}
         self.rated_kva = {row["id"]: float(row["sR"]) * 1000 for row in types.to_pylist()}
+
+    def coordinates(self, node: str, subnet: str) -> tuple[float | None, float | None]:
+        """Longitude and latitude of a node."""
+        of_node = {row["id"]: row["coordID"] for row in self.rows("Node", subnet)}
+        return self._coordinates.get(of_node.get(node, ""), (None, None))
 
     def rows(self, table: str, subnet: str) -> list[dict[str, Any]]:
         return self._rows.get((table, subnet), [])
@@ -186,8 +194,13 @@ def _grid(subnet: str, tables: _Tables) -> _Grid:
     if len(transformers) != 1:
         raise SimbenchUnavailable(f"subnet {subnet} has {len(transformers)} transformers, one is supported")
     row = transformers[0]
+    lon, lat = tables.coordinates(row["nodeLV"], subnet)
     transformer = Transformer(
-        id=row["id"], rated_kva=tables.rated_kva[row["type"]], substation=str(row["nodeHV"]).split(" ")[0]
+        id=row["id"],
+        rated_kva=tables.rated_kva[row["type"]],
+        substation=str(row["nodeHV"]).split(" ")[0],
+        lon=lon,
+        lat=lat,
     )
     feeder_of_node = _feeders(subnet, transformer.id, row["nodeLV"], tables)
     grid = _Grid([transformer], [], [], [])

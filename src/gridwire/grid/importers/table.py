@@ -4,16 +4,17 @@
     U1,T1,F1,S1,160,import_kwh
     U2,T1,F1,S1,160,import_kwh export_kwh
 
-Needed are `usage_point` and `transformer`. Without `feeder` the transformer's own is meant. `phase` is 1 to 3, and 0 or
-empty for several or an unknown one; `meter` names the usage point that measures all that the transformer delivers. What
-is said of a transformer may stand on any of its lines and must not differ between them. Separators are commas,
-semicolons or tabs.
+Needed are `usage_point` and `transformer`. Without `feeder` the transformer's own is meant. `phase` is 1 to 3, and 0
+or empty for several or an unknown one; `meter` names the usage point that measures all that the transformer delivers;
+`lon` and `lat` are degrees, where the transformer stands. What is said of a transformer may stand on any of its lines
+and must not differ between them. Separators are commas, semicolons or tabs.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from typing import Final
 
 from gridwire.grid import reading_types
@@ -21,7 +22,7 @@ from gridwire.grid.importers.wiring import listed
 from gridwire.grid.network import NOMINAL_V, Feeder, InvalidNetwork, Network, Transformer, UsagePoint, check
 
 NEEDED: Final = ("usage_point", "transformer")
-COLUMNS: Final = (*NEEDED, "feeder", "substation", "rated_kva", "nominal_v", "meter", "expects", "phase")
+COLUMNS: Final = (*NEEDED, "feeder", "substation", "rated_kva", "nominal_v", "meter", "expects", "phase", "lon", "lat")
 
 
 def read(data: bytes, name: str = "", interval_s: int = 900) -> Network:
@@ -72,7 +73,7 @@ class _Table:
             return "usage_point or transformer is empty"
         if id in self._points:
             return f"usage point {id!r} comes twice"
-        for column in ("substation", "rated_kva", "nominal_v", "meter"):
+        for column in ("substation", "rated_kva", "nominal_v", "meter", "lon", "lat"):
             said = row.get(column, "")
             if said and self._said.setdefault((transformer, column), said) != said:
                 return f"{column} of transformer {transformer!r} differs from {self._said[transformer, column]!r}"
@@ -84,6 +85,9 @@ class _Table:
             return f"rated_kva {row['rated_kva']!r} is no number of kVA"
         if not _number(row.get("nominal_v", ""), NOMINAL_V) > 0:
             return f"nominal_v {row['nominal_v']!r} is no voltage"
+        for column in ("lon", "lat"):
+            if math.isnan(_number(row.get(column, ""), 0.0)):
+                return f"{column} {row[column]!r} is no number of degrees"
         phase = row.get("phase", "") or "0"
         if phase not in ("0", "1", "2", "3"):
             return f"phase {phase!r} is not 0 to 3"
@@ -91,6 +95,10 @@ class _Table:
         self._under.setdefault(feeder, set()).add(transformer)
         self._points[id] = UsagePoint(id=id, transformer=transformer, feeder=feeder, expects=expects, phase=int(phase))
         return ""
+
+    def _degrees(self, transformer: str, column: str) -> float | None:
+        said = self._said.get((transformer, column))
+        return None if said is None else _number(said, 0.0)
 
     def network(self, name: str, interval_s: int) -> Network:
         if self._problems:
@@ -109,6 +117,8 @@ class _Table:
                     nominal_v=_number(self._said.get((id, "nominal_v"), ""), NOMINAL_V),
                     meter=self._said.get((id, "meter"), ""),
                     substation=self._said.get((id, "substation"), ""),
+                    lon=self._degrees(id, "lon"),
+                    lat=self._degrees(id, "lat"),
                 )
                 for id in transformers
             ),

@@ -1,4 +1,4 @@
-"""Which transformers are neighbours."""
+"""Which transformers are neighbours, and what a usage point hangs on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gridwire.grid.network import NetworkIndex
+
+
+def place_of(index: NetworkIndex, unit: int) -> dict[str, str]:
+    """Evidence that says where a usage point is, for readers who do not have the network model."""
+    return {
+        "transformer": index.transformer_ids[index.transformer_of_unit[unit]],
+        "feeder": index.feeder_ids[index.feeder_of_unit[unit]],
+    }
 
 
 def areas(index: NetworkIndex) -> tuple[NDArray[np.int32], int]:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.meter_event import KINDS
 from gridwire.grid.network import NetworkIndex
+from gridwire.grid.watch.areas import place_of
 from gridwire.grid.watch.base import Detector, SeenEvents, SeenReadings, SeenWeather
 from gridwire.grid.watch.presence import Presence, PresenceSettings
 from gridwire.grid.watch.told import from_json, to_json
@@ -525,6 +526,8 @@ class Outages(Detector):
             "customers_under_device": self._tree.count(outage.node), "by_silence": outage.by_silence,
             "confirmed": signs * 2 >= max(1, customers), **storm, **more,
         }  # fmt: skip
+        if self._tree.level[outage.node] == UNIT:
+            evidence |= place_of(self.index, outage.node)
         if outage.nested_in:
             evidence["nested_in"] = outage.nested_in
         return Finding(

@@ -25,6 +25,7 @@ from gridwire.columnar.units import OPENED, judge_voltages
 from gridwire.grid import reading_types
 from gridwire.grid.findings import Finding, FindingState, Severity
 from gridwire.grid.network import NetworkIndex
+from gridwire.grid.watch.areas import place_of
 from gridwire.grid.watch.arrays import arrays_of, take_over
 from gridwire.grid.watch.base import Detector, SeenReadings
 from gridwire.grid.watch.frames import UNIT, Groups, deviations
@@ -194,7 +195,7 @@ class Voltage(Detector):
         nominal = float(self.index.nominal_v[self.index.transformer_of_unit[unit]])
         evidence = {
             "worst_v": round(nominal * (1.0 + extreme_pu), 1), "worst_pu": round(1.0 + extreme_pu, 4),
-            "nominal_v": nominal, "standard": self.index.voltage_standard,
+            "nominal_v": nominal, "standard": self.index.voltage_standard, **place_of(self.index, unit),
             **{f"week_{name}": int(count) for name, count in zip(BANDS, self.bands[:, unit], strict=True)},
         }  # fmt: skip
         beyond = extreme_pu > self._edges[3] * UNIT if side == 0 else extreme_pu < self._edges[0] * UNIT

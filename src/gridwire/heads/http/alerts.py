@@ -16,6 +16,7 @@ from gridwire.core.errors import HubExists, UnknownHub
 from gridwire.core.hubs import ALERT_NOTES, ALERTS
 from gridwire.heads.http import reading
 from gridwire.heads.http.request import parse_json, whole_number
+from gridwire.wire.http.cloudevents import time_ms
 from gridwire.wire.http.problems import HttpError
 
 LOOK_BACK_EVENTS: Final = 50_000
@@ -58,11 +59,17 @@ class Alerts:
         state = query.get("state", "open")
         if state not in ("open", "closed", "all"):
             raise HttpError(400, f"state is open, closed or all, not {state[:40]!r}")
+        at = query.get("at")
+        if at is not None and time_ms(at) is None:
+            raise HttpError(400, f"at is an RFC 3339 time such as 2016-06-14T07:45:00Z, not {at[:40]!r}")
         limit = whole_number(query.get("limit", "1000"), "limit")
         if not 1 <= limit <= LIMIT_MAX:
             raise HttpError(400, f"limit is 1 to {LIMIT_MAX}")
         await self._refresh()
         kind, subject = query.get("kind", "*"), query.get("subject", "*")
+        if at is not None:
+            then = datetime.fromisoformat(at.upper())
+            return {"alerts": self._book.held(then, kind, subject, limit, self._now())}
         return {"alerts": self._book.list(state, kind, subject, limit, self._now())}
 
     async def show(self, id: str) -> dict[str, Any]:

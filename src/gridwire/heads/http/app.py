@@ -12,12 +12,13 @@ from starlette.types import Message, Receive, Scope, Send
 from gridwire.auth.model import Action
 from gridwire.broker.port import Broker
 from gridwire.core.errors import GridwireError, RemoteProtocolError
-from gridwire.core.hubs import ALERT_NOTES, ALERTS
+from gridwire.core.hubs import ALERT_NOTES, ALERTS, FEEDERS, HEALTH, NETWORK, READINGS, TRANSFORMERS
 from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
 from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.functions import Functions
+from gridwire.heads.http.grid import Grid
 from gridwire.heads.http.guard import Guard
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -68,6 +69,7 @@ class App:
         registry: Schemas,
         event_hubs: EventHubsSend,
         alerts: Alerts,
+        grid: Grid,
         functions: Functions | None = None,
         doorman: Doorman | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class App:
         self._registry = registry
         self._event_hubs = event_hubs
         self._alerts = alerts
+        self._grid = grid
         self._functions = functions
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
@@ -124,6 +127,12 @@ class App:
             Route("ack", "/v1/alerts/{id}/ack", {"POST": self._acknowledge}),
             Route("silences", "/v1/silences", {"GET": self._list_silences, "POST": self._silence}),
             Route("silence", "/v1/silences/{name}", {"DELETE": self._unsilence}),
+            Route("grid", "/v1/grid/network", {"GET": self._network}),
+            Route("grid", "/v1/grid/usage-points", {"GET": self._usage_points}),
+            Route("grid", "/v1/grid/usage-points/{usage_point}/readings", {"GET": self._readings}),
+            Route("grid", "/v1/grid/loads", {"GET": self._loads}),
+            Route("grid", "/v1/grid/times", {"GET": self._times}),
+            Route("grid", "/v1/grid/at", {"GET": self._at}),
             Route("live", "/v1/live", {"GET": self._live_stream}),
             Route("status", "/v1/status", {"GET": self._status}),
             Route("metrics", "/metrics", {"GET": self._metrics}),
@@ -429,6 +438,32 @@ class App:
     async def _unsilence(self, call: Call) -> Answer:
         await self._alerts.unsilence(call.name, self._speaks(call))
         return Answer(204, b"", [])
+
+    async def _network(self, call: Call) -> Answer:
+        self._reads(call, NETWORK)
+        return json_answer(await self._grid.network())
+
+    async def _usage_points(self, call: Call) -> Answer:
+        self._reads(call, NETWORK)
+        return json_answer(await self._grid.usage_points(call.query()))
+
+    async def _readings(self, call: Call) -> Answer:
+        self._reads(call, READINGS)
+        return json_answer(await self._grid.readings(call.name, call.query()))
+
+    async def _loads(self, call: Call) -> Answer:
+        self._reads(call, TRANSFORMERS)
+        self._reads(call, FEEDERS)
+        return json_answer(await self._grid.loads(call.query()))
+
+    async def _times(self, call: Call) -> Answer:
+        self._reads(call, TRANSFORMERS)
+        return json_answer(await self._grid.times())
+
+    async def _at(self, call: Call) -> Answer:
+        for hub in (TRANSFORMERS, FEEDERS, HEALTH, ALERTS):
+            self._reads(call, hub)
+        return json_answer(await self._grid.at(call.query()))
 
     async def _deploy(self, call: Call) -> Answer:
         """A package is as large as a request may be, so whether it may come is asked before it does."""

@@ -26,6 +26,7 @@ from gridwire.heads.http.app import App
 from gridwire.heads.http.connection import HubConnection, connection_class
 from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.functions import Apps, Functions
+from gridwire.heads.http.grid import Grid, Reader
 from gridwire.heads.http.guard import Guard, is_loopback
 from gridwire.heads.http.ingest import Ingest
 from gridwire.heads.http.live import Live
@@ -61,6 +62,7 @@ class HttpHead:
         tls: how connections are encrypted; None for not at all.
         upgrades: paths whose connections go on as WebSockets.
         functions: apps of functions that this hub runs; None where there are none. deploy_remote: from other machines.
+        lake: who answers questions about the lake; None where there is none.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class HttpHead:
         upgrades: Upgrades | None = None,
         functions: Apps | None = None,
         deploy_remote: bool = False,
+        lake: Reader | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -100,6 +103,7 @@ class HttpHead:
         memory = BodyMemory(self._limits.body_bytes_in_flight_max)
         create = loopback if auto_create is None else auto_create
         ingest = Ingest(broker, clock, self._limits, self.counters, memory, auto_create=create)
+        alerts = Alerts(broker, clock)
         self._app = App(
             broker=broker,
             guard=self._guard,
@@ -116,7 +120,8 @@ class HttpHead:
             processors=Processors(broker, groups, clock),
             registry=Schemas(SchemaRegistry(broker, clock)),
             event_hubs=EventHubsSend(broker, ingest, clock, self._limits, memory),
-            alerts=Alerts(broker, clock),
+            alerts=alerts,
+            grid=Grid(broker, alerts, lake),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls

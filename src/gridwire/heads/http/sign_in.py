@@ -59,6 +59,7 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("silences", "GET"): Action.LIST,
     ("silences", "POST"): Action.LIST,
     ("silence", "DELETE"): Action.LIST,
+    ("grid", "GET"): Action.LIST,  # and reading the hubs that an address shows
     ("live", "GET"): Action.OBSERVE,
     ("metrics", "GET"): Action.OBSERVE,
     ("functions", "GET"): Action.OBSERVE,

@@ -32,21 +32,24 @@ function marked(alert: Alert): boolean {
   return alert.severity === "critical" || alert.kind === "outage" || alert.kind.startsWith("outage.");
 }
 
+/** The most urgent marked finding by subject. */
+export function marksOf(alerts: readonly Alert[]): ReadonlyMap<string, Alert> {
+  const marks = new Map<string, Alert>();
+  for (const alert of alerts) {
+    if (!marked(alert)) continue;
+    const known = marks.get(subjectOf(alert));
+    if (!known || rank(alert.severity) < rank(known.severity)) marks.set(subjectOf(alert), alert);
+  }
+  return marks;
+}
+
 class AlertList {
   /** The newest first. */
   alerts = $state.raw<readonly Alert[]>([]);
   /** Why the list could not be read; empty when it could. */
   trouble = $state("");
   /** The most urgent marked finding by subject. */
-  readonly marks = $derived.by(() => {
-    const marks = new Map<string, Alert>();
-    for (const alert of this.alerts) {
-      if (!marked(alert) || alert.state === "closed") continue;
-      const known = marks.get(subjectOf(alert));
-      if (!known || rank(alert.severity) < rank(known.severity)) marks.set(subjectOf(alert), alert);
-    }
-    return marks;
-  });
+  readonly marks = $derived(marksOf(this.alerts.filter((alert) => alert.state !== "closed")));
   #watchers = 0;
   #stop: (() => void) | undefined;
   #seen = "";

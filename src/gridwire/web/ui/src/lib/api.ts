@@ -107,6 +107,8 @@ export interface LogPage {
   readonly skipped: number;
 }
 
+export type UnitKind = "transformer" | "feeder";
+
 /** A finding of the grid's detectors, with what people said of it. */
 export interface Alert {
   readonly id: string;
@@ -125,6 +127,89 @@ export interface Alert {
   readonly acknowledged: { readonly by: string; readonly why: string; readonly at: string } | null;
   /** Name of the silence that covers it. */
   readonly silenced: string | null;
+}
+
+/** The network model: devices, and how many usage points each feeds. */
+export interface NetworkModel {
+  readonly name: string;
+  readonly interval_s: number;
+  readonly transformers: readonly {
+    readonly id: string;
+    readonly rated_kva: number;
+    readonly substation: string;
+    /** Degrees; null where nobody has said where it stands. */
+    readonly lon: number | null;
+    readonly lat: number | null;
+    /** Feeders above it: those that feed several transformers. */
+    readonly feeders: readonly string[];
+    readonly customers: number;
+  }[];
+  readonly feeders: readonly { readonly id: string; readonly transformer: string; readonly customers: number }[];
+}
+
+export interface UsagePoint {
+  readonly id: string;
+  readonly transformer: string;
+  readonly feeder: string;
+  readonly expects: readonly string[];
+  /** 0 is several or unknown. */
+  readonly phase: number;
+  readonly category: string;
+  readonly active: boolean;
+}
+
+export interface Reading {
+  readonly reading_type: string;
+  readonly ts_end: string;
+  /** 0: the value of an instant. */
+  readonly interval_s: number;
+  readonly value: number;
+  readonly unit: string;
+  /** CIM `system.category.sub`; empty is good. */
+  readonly quality: string;
+  readonly source: string | null;
+  readonly version: number;
+  readonly received_at: string | null;
+  readonly partition: number;
+  readonly offset: number;
+  /** No later or better version of its interval is known. */
+  readonly holds: boolean;
+}
+
+/** How a transformer is, as of an hour. */
+export interface Health {
+  readonly transformer: string;
+  readonly ts_end: string;
+  readonly load_factor: number;
+  readonly hot_spot_c: number;
+  readonly ageing_factor: number;
+  readonly loss_of_life_h: number;
+  readonly signature: string;
+  readonly risk: number;
+}
+
+export interface HubOffset {
+  readonly hub: string;
+  readonly partition: number;
+  readonly offset: number;
+}
+
+/** The grid at a time. Facts are as their hubs hold them. */
+export interface GridMoment {
+  readonly time: string;
+  readonly transformers: readonly unknown[];
+  readonly feeders: readonly unknown[];
+  readonly health: readonly Health[];
+  readonly alerts: readonly Alert[];
+  readonly offsets: readonly HubOffset[];
+  /** When the grid had come that far, by the hub's clock; null: it is no further yet. */
+  readonly reached_ms: number | null;
+}
+
+export interface GridTimes {
+  readonly first: string | null;
+  readonly last: string | null;
+  readonly interval_s: number;
 }
 
 export interface Rates {
@@ -248,6 +333,48 @@ export function silenceAlerts(kind: string, subject: string, why: string, by: st
 }
 
 export const LIVE_PATH = "v1/live";
+
+/** Ask for the network model in effect. */
+export function fetchNetwork(): Promise<NetworkModel> {
+  return get<NetworkModel>("v1/grid/network");
+}
+
+/** Ask for the usage points of a transformer or feeder. */
+export function fetchUsagePoints(
+  kind: UnitKind,
+  unit: string,
+  signal?: AbortSignal,
+): Promise<{ readonly usage_points: readonly UsagePoint[]; readonly truncated: boolean }> {
+  return get(`v1/grid/usage-points?${new URLSearchParams({ [kind]: unit })}`, signal);
+}
+
+/** Ask for a usage point's readings of a span of time. */
+export function fetchReadings(
+  usagePoint: string,
+  from: string,
+  to: string,
+  versions: "current" | "all",
+  signal?: AbortSignal,
+): Promise<{ readonly readings: readonly Reading[]; readonly truncated: boolean }> {
+  const span = new URLSearchParams({ from, to, versions });
+  return get(`v1/grid/usage-points/${encodeURIComponent(usagePoint)}/readings?${span}`, signal);
+}
+
+/** Ask which times of the grid are in the lake. */
+export function fetchGridTimes(): Promise<GridTimes> {
+  return get<GridTimes>("v1/grid/times");
+}
+
+/** Ask for the grid at a time. */
+export function fetchGridAt(time: string): Promise<GridMoment> {
+  return get<GridMoment>(`v1/grid/at?${new URLSearchParams({ time })}`);
+}
+
+/** Ask for a unit's intervals up to a time, oldest first. */
+export async function fetchLoads(kind: UnitKind, unit: string, until: string, signal?: AbortSignal): Promise<readonly unknown[]> {
+  const wanted = new URLSearchParams({ [kind]: unit, until });
+  return (await get<{ readonly facts: readonly unknown[] }>(`v1/grid/loads?${wanted}`, signal)).facts;
+}
 
 /** Ask for the hub's own state. */
 export function fetchStatus(): Promise<Status> {

@@ -7,6 +7,9 @@ export interface Paints {
   readonly accent: string;
   readonly accentFill: string;
   readonly second: string;
+  readonly normal: string;
+  readonly exporting: string;
+  readonly panel: string;
   readonly high: string;
   readonly over: string;
   readonly font: string;
@@ -29,6 +32,9 @@ export function paints(at: HTMLElement): Paints {
     accent,
     accentFill: accent.replace(/^rgb\((.*)\)$/, "rgba($1, 0.12)"),
     second: resolved(probe, "--second"),
+    normal: resolved(probe, "--normal"),
+    exporting: resolved(probe, "--export"),
+    panel: resolved(probe, "--panel"),
     high: resolved(probe, "--high"),
     over: resolved(probe, "--over"),
     font: `11px ${getComputedStyle(at).fontFamily}`,
