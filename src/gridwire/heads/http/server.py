@@ -34,6 +34,7 @@ from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.overview import Overview, Status
 from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.processors import Processors
+from gridwire.heads.http.ranges import Ranges
 from gridwire.heads.http.request import BodyMemory
 from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import Doorman
@@ -117,6 +118,7 @@ class HttpHead:
             registry=Schemas(SchemaRegistry(broker, clock)),
             event_hubs=EventHubsSend(broker, ingest, clock, self._limits, memory),
             alerts=Alerts(broker, clock),
+            ranges=Ranges(broker, ingest, clock),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls

@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from gridwire.auth import plain, sas
-from gridwire.auth.model import Action, Identity, allowed, require
+from gridwire.auth.model import TABLE, Action, Identity, Over, allowed, require
 from gridwire.broker.identities import Identities
 from gridwire.core.errors import NotAllowed, NotAuthenticated
 from gridwire.heads.http.request import header
@@ -35,6 +35,8 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("publisher", "POST"): Action.SEND,
     ("events", "GET"): Action.READ,
     ("tail", "GET"): Action.READ,
+    ("copy", "POST"): Action.READ,  # and sending to the hub named in the body, and creating it if it is not there
+    ("rights", "GET"): Action.LIST,
     ("hub", "GET"): Action.DESCRIBE_HUB,
     ("hub", "PATCH"): Action.ALTER_HUB,
     ("hub", "DELETE"): Action.DELETE_HUB,
@@ -134,6 +136,14 @@ class Doorman:
         identity = scope[IDENTITY]
         host = _host(scope)
         return [row for row in rows if allowed(identity, action, row[key], host)]
+
+    def may(self, scope: Scope, hub: str | None, group: str | None) -> list[str]:
+        """Names of the actions whoever asks may do to a hub, a group and the namespace."""
+        identity, host = scope[IDENTITY], _host(scope)
+        named = {Over.HUB: hub, Over.GROUP: group}
+        return sorted(
+            action.value for action, rule in TABLE.items() if allowed(identity, action, named.get(rule.over), host)
+        )
 
     def done(self, scope: Scope, label: str, name: str, status: int) -> None:
         """Write down what was changed."""
