@@ -61,7 +61,7 @@ export interface GroupMember {
   readonly id: string;
   readonly client_id?: string | null;
   readonly host?: string | null;
-  readonly partitions?: readonly unknown[];
+  readonly partitions?: readonly { readonly hub: string; readonly partitions: readonly number[] }[];
 }
 
 export interface GroupDetail extends Omit<Group, "members"> {
@@ -201,15 +201,25 @@ async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   return (await response.json()) as T;
 }
 
-async function post<T>(path: string, body: unknown): Promise<T> {
+async function ask(method: string, path: string, body?: string, contentType = "application/json", signal?: AbortSignal): Promise<Response> {
+  const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
   const response = await fetch(path, {
-    method: "POST",
-    headers: { accept: "application/json", "content-type": "application/json" },
-    body: JSON.stringify(body),
-    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+    method,
+    headers: { accept: "application/json", "content-type": contentType },
+    body: body ?? null,
+    signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
   });
   if (!response.ok) throw await failure(response);
-  return (await response.json()) as T;
+  return response;
+}
+
+async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
+  return (await ask("POST", path, JSON.stringify(body), "application/json", signal)).json() as Promise<T>;
+}
+
+/** An error as a person reads it. */
+export function textOf(error: unknown): string {
+  return error instanceof ApiError ? error.message : "The hub does not answer.";
 }
 
 function appPath(app: string): string {
@@ -264,18 +274,126 @@ export function fetchGroup(group: string, signal?: AbortSignal): Promise<GroupDe
   return get<GroupDetail>(`v1/groups/${encodeURIComponent(group)}`, signal);
 }
 
-/** The path of one page of events; also what the page shows as the command to read the same. */
-export function eventsPath(hub: string, partition: number, offset: number | string, limit: number): string {
-  return `v1/hubs/${encodeURIComponent(hub)}/events?partition=${partition}&offset=${offset}&limit=${limit}`;
+/** The path of one page of events of one partition; also what the page shows as the command to read the same. */
+export function eventsPath(hub: string, partition: number, offset: number | string, limit: number, where = ""): string {
+  const query = new URLSearchParams({ partition: String(partition), offset: String(offset), limit: String(limit) });
+  if (where) query.set("where", where);
+  return `v1/hubs/${encodeURIComponent(hub)}/events?${query}`;
 }
 
-/** Read one page of events of one partition. */
+/** Read one page of events of one partition; with a filter, search a bounded stretch for them. */
 export function fetchEvents(
   hub: string,
   partition: number,
-  offset: number,
+  offset: number | string,
   limit: number,
   signal?: AbortSignal,
+  where = "",
 ): Promise<EventPage> {
-  return get<EventPage>(eventsPath(hub, partition, offset, limit), signal);
+  return get<EventPage>(eventsPath(hub, partition, offset, limit, where), signal);
+}
+
+/** What one request sent, and where its first event lies. */
+export interface Sent {
+  readonly partition: number;
+  readonly offset: number;
+  readonly durable: boolean;
+  readonly count?: number;
+}
+
+/** Send what a person wrote: its content type decides what counts as an event. */
+export async function sendEvents(
+  hub: string,
+  body: string,
+  contentType: string,
+  query: Readonly<Record<string, string>>,
+): Promise<Sent> {
+  const path = `v1/hubs/${encodeURIComponent(hub)}/events?${new URLSearchParams(query)}`;
+  return (await ask("POST", path, body, contentType)).json() as Promise<Sent>;
+}
+
+/** A range of a hub's events, as the API's query has it; empty parts are left out. */
+export interface Range {
+  readonly partition: string;
+  readonly from: string;
+  readonly to: string;
+  readonly where: string;
+}
+
+export type FileFormat = "ndjson" | "csv" | "parquet";
+
+/** Where a range can be had as a file. */
+export function exportPath(hub: string, range: Range, format: FileFormat, fields: string): string {
+  const { partition, from, to, where } = range;
+  const filled = Object.entries({ format, partition, offset: from, to, where, fields }).filter(([, value]) => value);
+  return `v1/hubs/${encodeURIComponent(hub)}/events?${new URLSearchParams(filled)}`;
+}
+
+/** Raises ApiError unless the file can be had: a link that fails says nothing. */
+export async function checkExport(path: string): Promise<void> {
+  const leaving = new AbortController();
+  const response = await fetch(path, { cache: "no-store", signal: leaving.signal });
+  if (!response.ok) throw await failure(response);
+  leaving.abort();
+}
+
+/** One step of a copy, see docs/reference/http.md. */
+export interface CopyStep {
+  readonly to_hub: string;
+  readonly partition: number;
+  readonly from: number | string;
+  readonly to: number | string;
+  readonly where?: string;
+  readonly before?: string;
+  readonly stamp?: "kept" | "now";
+}
+
+export interface Copied {
+  readonly copied: number;
+  readonly next: number;
+  readonly end: number;
+  readonly next_ms: number | null;
+}
+
+/** Copy some events of one partition to another hub; `next` says where to go on. */
+export function copyStep(hub: string, step: CopyStep, signal: AbortSignal): Promise<Copied> {
+  return post<Copied>(`v1/hubs/${encodeURIComponent(hub)}/copy`, step, signal);
+}
+
+/** Who asks, and the actions he may do to a hub and group. */
+export interface Rights {
+  readonly name: string;
+  readonly sign_in: boolean;
+  readonly may: readonly string[];
+}
+
+/** Ask what may be done here. */
+export function fetchRights(hub: string, group: string, signal?: AbortSignal): Promise<Rights> {
+  return get<Rights>(`v1/rights?${new URLSearchParams({ hub, group })}`, signal);
+}
+
+/** What a group's new position would change, partition by partition. */
+export interface ResetPlan {
+  readonly changes: readonly { readonly partition: number; readonly from: number | null; readonly to: number }[];
+}
+
+function resetPath(group: string): string {
+  return `v1/groups/${encodeURIComponent(group)}/reset`;
+}
+
+/** Where a group is to read a hub from. */
+export interface Reset {
+  readonly hub: string;
+  readonly to: number | string;
+  readonly partition?: number;
+}
+
+/** Ask what a reset would change. */
+export function planReset(group: string, reset: Reset): Promise<ResetPlan> {
+  return post<ResetPlan>(resetPath(group), { ...reset, dry_run: true });
+}
+
+/** Make a group without members read a hub from somewhere else. */
+export function resetGroup(group: string, reset: Reset): Promise<GroupDetail> {
+  return post<GroupDetail>(resetPath(group), reset);
 }
