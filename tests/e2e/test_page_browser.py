@@ -25,7 +25,8 @@ from gridwire.grid.findings import Finding, Severity
 from page import AXE, CHROMIUM, WAIT_S, RunningHub, Watched, live, number, streams, tab_to, tab_to_label, until
 
 DAY = "2016-06-14"
-VIEWS = ("#/", "#/alerts", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/functions", "#/quarantine", "#/nowhere")
+VIEWS = ("#/", "#/alerts", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/functions", "#/quarantine",
+         "#/schemas", "#/access", "#/nowhere")  # fmt: skip
 
 FUNCTION = {"name": "f", "trigger": "eventHubTrigger", "reads": "grid.feeders", "last_error": "ValueError: no"}
 

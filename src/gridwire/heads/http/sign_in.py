@@ -24,7 +24,12 @@ KNOWN_MAX: Final = 1024
 """Credentials remembered with whom they stand for: a signature is checked once, not with every request."""
 
 CREDENTIALS_CHARS_MAX: Final = 32 * 1024
-CHALLENGE: Final = 'Basic realm="gridwire", charset="UTF-8", Bearer realm="gridwire", SharedAccessSignature'
+CHALLENGES: Final = tuple(
+    ("www-authenticate", way)
+    for way in ('Basic realm="gridwire", charset="UTF-8"', 'Bearer realm="gridwire"', "SharedAccessSignature")
+)
+"""A header each: Chromium takes a header for one challenge, and asks nobody for a password where it cannot read it."""
+
 
 OPEN: Final = frozenset({"healthz", "readyz"})
 """Asked by load balancers, which have no key; they tell nothing but up or down."""
@@ -180,7 +185,7 @@ class Doorman:
         except NotAuthenticated as error:
             if text:
                 self.access.audit.failed("?", "sign-in", _peer(scope), f"http: {error}")
-            raise HttpError(401, str(error), (("www-authenticate", CHALLENGE),)) from None
+            raise HttpError(401, str(error), CHALLENGES) from None
 
     def _by_header(self, text: str, publisher: str | None) -> Identity:
         if len(text) > CREDENTIALS_CHARS_MAX:

@@ -217,9 +217,12 @@ async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promi
   return (await ask("POST", path, JSON.stringify(body), "application/json", signal)).json() as Promise<T>;
 }
 
+/** What the page itself does not take, as a sentence. */
+export class Refused extends Error {}
+
 /** An error as a person reads it. */
 export function textOf(error: unknown): string {
-  return error instanceof ApiError ? error.message : "The hub does not answer.";
+  return error instanceof ApiError || error instanceof Refused ? error.message : "The hub does not answer.";
 }
 
 function appPath(app: string): string {
@@ -396,4 +399,128 @@ export function planReset(group: string, reset: Reset): Promise<ResetPlan> {
 /** Make a group without members read a hub from somewhere else. */
 export function resetGroup(group: string, reset: Reset): Promise<GroupDetail> {
   return post<GroupDetail>(resetPath(group), reset);
+}
+
+/** A schema group: its schemas have one format and keep one promise. */
+export interface SchemaGroup {
+  readonly name: string;
+  readonly format: string;
+  readonly compatibility: string;
+  readonly created_ms: number;
+  readonly schemas: number;
+}
+
+/** One version of a schema. */
+export interface Schema {
+  readonly group: string;
+  readonly name: string;
+  readonly version: number;
+  readonly id: string;
+  readonly format: string;
+  readonly definition: string;
+  readonly created_ms: number;
+}
+
+function schemasPath(group: string, schema?: string): string {
+  return `v1/schemagroups/${encodeURIComponent(group)}/schemas${schema === undefined ? "" : `/${encodeURIComponent(schema)}`}`;
+}
+
+/** Ask for all schema groups. */
+export async function fetchSchemaGroups(): Promise<readonly SchemaGroup[]> {
+  return (await get<{ readonly groups: readonly SchemaGroup[] }>("v1/schemagroups")).groups;
+}
+
+/** Ask for the newest version of every schema of a group. */
+export async function fetchSchemas(group: string): Promise<readonly Schema[]> {
+  return (await get<{ readonly schemas: readonly Schema[] }>(schemasPath(group))).schemas;
+}
+
+/** Ask for every version of a schema, oldest first. */
+export async function fetchVersions(group: string, schema: string): Promise<readonly Schema[]> {
+  return (await get<{ readonly versions: readonly Schema[] }>(schemasPath(group, schema))).versions;
+}
+
+/** Make a schema group. */
+export function createSchemaGroup(name: string, format: string, compatibility: string): Promise<SchemaGroup> {
+  return post<SchemaGroup>("v1/schemagroups", { name, format, compatibility: format === "Custom" ? "None" : compatibility });
+}
+
+/** Register a schema or a version of one; the hub refuses what breaks the group's promise. */
+export function addSchema(group: string, name: string, format: string, definition: string): Promise<Schema> {
+  return post<Schema>(schemasPath(group), { name, format, definition });
+}
+
+/** Delete a schema with all its versions. */
+export async function deleteSchema(group: string, schema: string): Promise<void> {
+  await ask("DELETE", schemasPath(group, schema));
+}
+
+/** Delete a schema group that has no schemas. */
+export async function deleteSchemaGroup(group: string): Promise<void> {
+  await ask("DELETE", `v1/schemagroups/${encodeURIComponent(group)}`);
+}
+
+/** Rights under a name, for a hub and a group or for all. */
+export interface Policy {
+  readonly name: string;
+  readonly rights: readonly string[];
+  readonly hub: string | null;
+  readonly group: string | null;
+}
+
+export interface PolicyKeys extends Policy {
+  readonly primary_key: string;
+  readonly secondary_key: string;
+}
+
+export interface User {
+  readonly user: string;
+  readonly policies: readonly string[];
+}
+
+export interface Certificate {
+  readonly subject: string;
+  readonly policies: readonly string[];
+}
+
+/** Who may come in, without secrets. */
+export interface Access {
+  readonly policies: readonly Policy[];
+  readonly users: readonly User[];
+  readonly certificates: readonly Certificate[];
+}
+
+/** Ask who may come in. */
+export function fetchAccess(): Promise<Access> {
+  return get<Access>("v1/policies");
+}
+
+/** Make a policy; the only answer with both keys but that of a rotation. */
+export function createPolicy(name: string, rights: readonly string[], hub: string, group: string): Promise<PolicyKeys> {
+  return post<PolicyKeys>("v1/policies", { name, rights, hub: hub || null, group: group || null });
+}
+
+/** Make one of a policy's keys anew. */
+export function rotateKey(policy: string, key: "primary" | "secondary"): Promise<PolicyKeys> {
+  return post<PolicyKeys>(`v1/policies/${encodeURIComponent(policy)}/rotate`, { key });
+}
+
+/** Forget a policy. */
+export async function deletePolicy(policy: string): Promise<void> {
+  await ask("DELETE", `v1/policies/${encodeURIComponent(policy)}`);
+}
+
+/** Make or change a user. */
+export function setUser(name: string, password: string, policies: readonly string[]): Promise<unknown> {
+  return post("v1/users", { name, password, policies });
+}
+
+/** Forget a user. */
+export async function deleteUser(user: string): Promise<void> {
+  await ask("DELETE", `v1/users/${encodeURIComponent(user)}`);
+}
+
+/** Say which policies a certificate carries; none forget it. */
+export function setCertificate(subject: string, policies: readonly string[]): Promise<unknown> {
+  return post("v1/certificates", { subject, policies });
 }

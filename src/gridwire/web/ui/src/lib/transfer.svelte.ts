@@ -16,7 +16,7 @@ interface Part {
 }
 
 const TICK_MS = 200;
-const EPOCH = "0001-01-01T00:00:00Z";
+const EPOCH = "1970-01-01T00:00:00Z";
 
 export type TransferState = "running" | "done" | "stopped" | "failed";
 
@@ -58,10 +58,12 @@ export class Transfer {
   }
 
   async #open(partition: number): Promise<void> {
-    const step = { to_hub: this.toHub, partition, from: this.range.from || "earliest", to: this.range.to || "latest" };
+    const where = this.range.where ? { where: this.range.where } : {};
+    const step = { to_hub: this.toHub, partition, from: this.range.from || "earliest", to: this.range.to || "latest", ...where };
     const found = await copyStep(this.hub, { ...step, before: EPOCH }, this.#leaving.signal);
     this.#parts.push({ partition, start: found.next, next: found.next, end: found.end, nextMs: found.next_ms });
     this.total += Math.max(0, found.end - found.next);
+    this.copied += found.copied;
   }
 
   async #copy(): Promise<void> {
