@@ -357,6 +357,41 @@ def test_no_panel_is_wider_than_a_phone(hub: RunningHub, browser: Watched, width
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
 
 
+def test_many_partitions_come_in_the_order_of_their_times(hub: RunningHub, browser: Watched) -> None:
+    make(hub, "many", 50)
+    for partition in range(50):
+        put(hub, "many", partition, rows(partition, 40))
+    page = open_hub(browser, hub, "many?offset=earliest")
+    seen: list[str] = []
+    while len(seen) < 300:
+        expect(page.get_by_role("button", name="Newer")).to_be_enabled()
+        times = [text.split("\t")[1] for text in lines(page).all_inner_texts()]
+        assert times == sorted(times)
+        seen += times
+        first = places(page)[0]
+        page.get_by_role("button", name="Newer").click()
+        expect(lines(page).first).not_to_contain_text(first)
+    assert seen == sorted(seen)
+
+
+def test_nothing_of_an_event_an_address_or_a_saved_view_runs(hub: RunningHub, browser: Watched) -> None:
+    bad = '<img src=x onerror="window.ran=1">'
+    make(hub, "bad")
+    put(hub, "bad", 0, [Event(json.dumps({bad: bad}).encode(), bad.encode(), ((bad, bad.encode()),))])
+    page = open_hub(browser, hub, f"bad?offset=0&columns={quote(bad)}&open=views")
+    page.get_by_label("Name").fill(bad)
+    page.get_by_role("button", name="Save this view").click()
+    expect(page.get_by_test_id("views")).to_contain_text(bad)
+    lines(page).first.get_by_role("button").click()
+    expect(page.get_by_test_id("value")).to_contain_text("window.ran")
+    harmful = [{"name": "x", "hub": "bad", "address": "javascript:window.ran=1"}, 7, None, {"name": {}}]
+    page.evaluate("(views) => localStorage.setItem('gridwire.views', JSON.stringify(views))", harmful)
+    page.reload()
+    expect(page.get_by_test_id("views")).to_contain_text("No view of this hub")
+    assert page.evaluate("window.ran") is None
+    assert page.locator("img").count() == 0
+
+
 def test_a_page_of_events_comes_when_the_hub_is_back(own_hub: RunningHub, browser: Watched) -> None:
     browser.allowed = lambda text: "ERR_CONNECTION" in text or "ERR_INCOMPLETE_CHUNKED" in text
     own_hub.post("back", [{"n": n} for n in range(3)], key="k")

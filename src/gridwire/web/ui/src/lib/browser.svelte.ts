@@ -12,6 +12,9 @@ export const CATCH_UP = 200;
 export const SEARCH = 100_000;
 /** Events of one page. */
 export const PAGE = 100;
+/** Events asked of all partitions together, and of each one at least: a page of a hub with many stays small. */
+const PAGES_TOGETHER = 4 * PAGE;
+const SHARE_LEAST = 10;
 /** Partitions read at once: a browser has six connections to a hub, over all tabs. */
 const AT_ONCE = 3;
 
@@ -152,6 +155,8 @@ export class Search {
   /** The hub did not answer: the same may succeed later. */
   away = false;
   #parts = new Map<number, Searched>();
+  /** Events asked of one partition. */
+  readonly #share: number;
   #leaving = new AbortController();
 
   constructor(
@@ -159,6 +164,7 @@ export class Search {
     private readonly places: Places,
     private readonly where: string,
   ) {
+    this.#share = Math.min(PAGE, Math.max(SHARE_LEAST, Math.ceil(PAGES_TOGETHER / Math.max(1, places.size))));
     void this.#run();
   }
 
@@ -189,7 +195,7 @@ export class Search {
     let from = this.where ? await this.#offsetOf(partition, place) : place;
     let one: Searched | undefined;
     do {
-      const left = PAGE - (one?.found.length ?? 0);
+      const left = this.#share - (one?.found.length ?? 0);
       const page = await fetchEvents(this.hub, partition, from, left, this.#leaving.signal, this.where);
       const begun = typeof from === "number" ? Math.max(from, page.start) : (page.events[0]?.offset ?? page.next);
       one ??= { start: begun, end: page.end, next: page.next, found: [] };
@@ -200,7 +206,7 @@ export class Search {
       // The hub stays where it is at the end, and before a transaction that is not decided.
       if (from === page.next) break;
       from = page.next;
-    } while (one.found.length < PAGE && one.next < one.end);
+    } while (one.found.length < this.#share && one.next < one.end);
   }
 
   async #offsetOf(partition: number, place: number | string): Promise<number> {
@@ -213,21 +219,28 @@ export class Search {
   #settle(): void {
     const found = [...this.#parts.values()].flatMap((one) => one.found);
     found.sort((a, b) => eventTime(a) - eventTime(b) || a.partition - b.partition || a.offset - b.offset);
-    const shown = found.slice(0, PAGE);
+    const known = Math.min(...[...this.#parts.values()].map(knownUntil));
+    const shown = new Set(found.filter((event) => eventTime(event) <= known).slice(0, PAGE));
     const next = new Map(this.places);
     let more = this.#parts.size < this.places.size;
     this.searched = 0;
     this.total = 0;
     for (const [partition, one] of this.#parts) {
-      const left = one.found.filter((event) => !shown.includes(event)).map((event) => event.offset);
+      const left = one.found.filter((event) => !shown.has(event)).map((event) => event.offset);
       const goesOn = left.length ? Math.min(...left) : one.next;
       next.set(partition, goesOn);
       more ||= goesOn < one.end;
       this.searched += Math.max(0, one.next - one.start);
       this.total += Math.max(0, one.end - one.start);
     }
-    this.events = shown;
+    this.events = [...shown];
     this.next = next;
     this.more = more;
   }
+}
+
+/** Up to which time a partition's events are all here: later ones of others have to wait for its own. */
+function knownUntil(part: Searched): number {
+  const last = part.found.at(-1);
+  return last && part.next < part.end ? eventTime(last) : Infinity;
 }
