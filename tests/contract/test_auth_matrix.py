@@ -18,7 +18,7 @@ import pytest
 
 from gridwire.auth import sas
 from gridwire.auth.acl import Binding, Operation, Pattern, Permission, ResourceType
-from gridwire.auth.model import Action, Identity, Policy, allowed, parse_rights
+from gridwire.auth.model import TABLE, Action, Identity, Over, Policy, allowed, parse_rights
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.identities import Identities
 from gridwire.broker.membership import Membership
@@ -348,6 +348,10 @@ def _verb(name: str, method: str, path: str, body: Any, *needs: tuple[Action, st
 
 _verb("send", "POST", _HUB_PATH + "/events", {"a": 1}, (Action.SEND, HUB))
 _verb("read", "GET", _HUB_PATH + "/events", None, (Action.READ, HUB))
+_verb("export", "GET", _HUB_PATH + "/events?format=csv&fields=a", None, (Action.READ, HUB))
+_verb("copy", "POST", _HUB_PATH + "/copy", {"to_hub": OTHER, "partition": 0, "to": "earliest"},
+      (Action.READ, HUB), (Action.SEND, OTHER))  # fmt: skip
+_verb("rights", "GET", f"/v1/rights?hub={HUB}", None, (Action.LIST, None))
 _verb("show", "GET", _HUB_PATH, None, (Action.DESCRIBE_HUB, HUB))
 _verb("alter", "PATCH", _HUB_PATH, {}, (Action.ALTER_HUB, HUB))
 _verb("grow", "PATCH", _HUB_PATH, {"partitions": 1}, (Action.ALTER_HUB, HUB), (Action.GROW_HUB, HUB))
@@ -432,6 +436,15 @@ def test_http(hub: Hub, holder: str, way: str) -> None:
                 assert answer.status_code < 500
         for path in ("/healthz", "/readyz"):
             assert client.get(path, headers={"authorization": ""}).status_code == 200
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_rights_are_told_as_they_are(hub: Hub, holder: str) -> None:
+    query = {"hub": HUB, "group": GROUP}
+    answer = httpx.get(f"{hub.http}/v1/rights", params=query, headers=_credentials(hub, holder, "basic"))
+    named = {Over.HUB: HUB, Over.GROUP: GROUP}
+    may = [action.value for action in Action if expected(holder, action, named.get(TABLE[action].over))]
+    assert answer.json() == {"name": holder, "sign_in": True, "may": sorted(may)}
 
 
 def test_http_token_for_one_hub(hub: Hub) -> None:

@@ -8,94 +8,31 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
-from confluent_kafka import Producer
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from gridwire.broker.local import report_app
 from gridwire.grid import network
 from gridwire.grid.findings import Finding, Severity
 from gridwire.grid.network_parts import to_events
+from page import AXE, CHROMIUM, WAIT_S, RunningHub, Watched, live, number, streams, tab_to, tab_to_label, until
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-WAIT_S = 20.0
-STREAMS = "gridwire_http_streams "
 DAY = "2016-06-14"
-VIEWS = ("#/", "#/alerts", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/functions", "#/quarantine", "#/nowhere")
-AXE = Path(__file__).parents[2] / "src/gridwire/web/ui/node_modules/axe-core/axe.min.js"
+VIEWS = ("#/", "#/alerts", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/functions", "#/quarantine",
+         "#/schemas", "#/access", "#/nowhere")  # fmt: skip
 
 FUNCTION = {"name": "f", "trigger": "eventHubTrigger", "reads": "grid.feeders", "last_error": "ValueError: no"}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-@dataclass
-class RunningHub:
-    """One hub process on free ports; it can be killed and started again at the same address."""
-
-    data: Path
-    http_port: int = 0
-    kafka_port: int = 0
-    process: subprocess.Popen[str] | None = None
-    flags: tuple[str, ...] = ("--no-workers",)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "gridwire", "up", "--data", str(self.data), *self.flags]
-        command += ["--http-port", str(self.http_port), "--kafka-port", str(self.kafka_port), "--amqp-port", "off"]
-        with (self.data.parent / "hub.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n", (self.data.parent / "hub.log").read_text()[-2000:]
-        for _ in range(2):
-            name, address = self.process.stdout.readline().split()
-            setattr(self, f"{name}_port", urlsplit(address if "//" in address else f"//{address}").port)
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process is None:
-            return
-        self.process.send_signal(how)
-        self.process.wait(30)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.process = None
-
-    def post(self, hub: str, events: list[Any], key: str | None = None) -> None:
-        params = {} if key is None else {"key": key}
-        answer = httpx.post(f"{self.url}/v1/hubs/{hub}/events", json=events, params=params, timeout=30)
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["durable"] is True
-
-    def quarantine(self, raw: bytes, *, reason: str, form: str, source: str) -> None:
-        producer = Producer({"bootstrap.servers": f"127.0.0.1:{self.kafka_port}"})
-        headers = [("reason", reason.encode()), ("format", form.encode()), ("source", source.encode())]
-        producer.produce("quarantine", value=raw, headers=headers)
-        assert producer.flush(30) == 0
 
 
 def fact(unit: str, clock: str, load_kw: float, *, kind: str = "transformer", **more: Any) -> dict[str, Any]:
@@ -136,78 +73,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
         yield running
     finally:
         running.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Watched:
-    """Opens pages and remembers what went wrong in them."""
-
-    browser: Browser
-    wrong: list[str] = field(default_factory=list)
-    allowed: Callable[[str], bool] = lambda text: False
-    contexts: list[BrowserContext] = field(default_factory=list)
-
-    def context(self, **options: Any) -> BrowserContext:
-        context = self.browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-        self.contexts.append(context)
-        context.on("request", self._request)
-        context.on("console", lambda message: self._note(message.type in ("error", "warning"), message.text))
-        context.on("weberror", lambda error: self._note(True, str(error.error)))
-        context.on("dialog", lambda dialog: (self._note(True, f"dialog {dialog.message}"), dialog.dismiss()))
-        return context
-
-    def open(self, url: str, **options: Any) -> Page:
-        page = self.context(**options).new_page()
-        page.goto(url)
-        return page
-
-    def _request(self, request: Any) -> None:
-        host = urlsplit(request.url).hostname
-        self._note(host != "127.0.0.1", f"request to {request.url}")
-
-    def _note(self, is_wrong: bool, text: str) -> None:
-        if is_wrong and not self.allowed(text):
-            self.wrong.append(text)
-
-
-@pytest.fixture
-def browser(chromium: Browser) -> Iterator[Watched]:
-    watched = Watched(chromium)
-    yield watched
-    for context in watched.contexts:
-        context.close()
-    assert watched.wrong == []
-
-
-def until(said: Callable[[], bool], what: str) -> None:
-    """Ask until it is so; the page moves by itself."""
-    deadline = time.monotonic() + WAIT_S
-    while not said():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.1)
-
-
-def number(locator: Locator) -> int:
-    digits = "".join(c for c in locator.inner_text() if c.isdigit())
-    return int(digits) if digits else -1
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patience() -> None:
-    expect.set_options(timeout=WAIT_S * 1000)
-
-
-def live(page: Page) -> Page:
-    expect(page.get_by_test_id("link")).to_have_text("ready")
-    return page
 
 
 # What a visitor sees
@@ -458,8 +323,9 @@ def test_reading_from_an_offset_pages_and_gives_a_command_that_works(hub: Runnin
     events = [{"n": n} for n in range(250)]
     httpx.post(f"{hub.url}/v1/hubs/browser.pages/events?partition=1", json=events).raise_for_status()
     page = live(browser.open(f"{hub.url}/#/hubs/browser.pages?partition=1"))
-    page.get_by_label("From offset").fill("20")
-    page.get_by_role("button", name="Read").click()
+    page.get_by_role("combobox", name="From").select_option("offset")
+    page.get_by_role("textbox", name="Offset").fill("20")
+    page.get_by_role("button", name="Show", exact=True).click()
     first = page.get_by_test_id("events").locator("tbody tr").first
     expect(first).to_contain_text('{"n":20}')
     command = page.get_by_role("group", name="curl command").inner_text()
@@ -522,22 +388,6 @@ def test_everything_is_reached_with_the_keyboard(hub: RunningHub, browser: Watch
     expect(page.get_by_test_id("value")).to_contain_text('"pressed": "Enter"')
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
-
-
-def tab_to(page: Page, text: str) -> None:
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent.trim()").endswith(text):
-            return
-    raise AssertionError(f"no Tab reaches {text!r}")
-
-
-def tab_to_label(page: Page, label: str) -> None:
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.labels?.[0]?.textContent.trim()") == label:
-            return
-    raise AssertionError(f"no Tab reaches the field {label!r}")
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci in src/gridwire/web/ui)")
@@ -624,12 +474,6 @@ def test_a_hidden_tab_lets_go_of_its_connection(hub: RunningHub, browser: Watche
     page.evaluate(f"{hide % 'false'}; {changed}")
     live(page)
     assert streams(hub) == 1
-
-
-def streams(hub: RunningHub) -> int:
-    metrics = httpx.get(f"{hub.url}/metrics").text
-    lines = [line for line in metrics.splitlines() if line.startswith(STREAMS)]
-    return int(float(lines[0].rsplit(" ", 1)[1]))
 
 
 # The grid now and in the past
@@ -847,14 +691,6 @@ def test_thousands_of_transformers_draw_what_is_in_sight(own_hub: RunningHub, br
 
 
 # The hub dies and comes back
-
-
-@pytest.fixture
-def own_hub(tmp_path: Path) -> Iterator[RunningHub]:
-    running = RunningHub(tmp_path / "data")
-    running.start()
-    yield running
-    running.stop()
 
 
 def test_the_page_recovers_when_a_killed_hub_is_back(own_hub: RunningHub, browser: Watched) -> None:

@@ -97,6 +97,16 @@ def test_a_key_chooses_the_partition(hub, client, how):
     assert event.key == key.encode()
 
 
+def test_headers_come_in_the_query(hub, client):
+    answer = client.post("/v1/hubs/r/events", params={"header.unit": "kW", "header.ß": "x"}, json=[1, 2])
+    assert answer.status_code == 200
+    path = f"/v1/hubs/r/events?partition={answer.json()['partition']}"
+    assert [event["headers"] for event in client.get(path).json()["events"]] == [{"unit": "kW", "ß": "x"}] * 2
+    for bad in ("header.", "header.%FF", "header.%00"):
+        refused = client.post(f"/v1/hubs/r/events?{bad}=1", json=1)
+        assert (refused.status_code, "printable" in refused.json()["detail"]) == (400, True)
+
+
 def test_without_a_key_requests_take_turns(client):
     places = [client.post("/v1/hubs/r/events", content=b"[1,2]", headers=JSON).json() for _ in range(8)]
     assert [len(place["results"]) for place in places] == [1] * 8

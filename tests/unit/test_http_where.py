@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gridwire.core.batch import Event
 from gridwire.wire.http.problems import HttpError
-from gridwire.wire.http.where import TEXT_MAX, parse
+from gridwire.wire.http.where import TEXT_MAX, Fields, parse
 
 EVENT = Event(
     b'{"transformer":"T1","load_kw":120.5,"ok":true,"nothing":null,"data":{"items":[{"kw":3}]},"key":"inner","n":"12"}',
@@ -73,3 +73,31 @@ def test_any_text_is_a_filter_or_refused(text, value):
     except HttpError:
         return
     assert found.matches(0, Event(value)) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("value > 5", b'{"value":6}'), ("value = 6", b'{"value":6.0}'), ("value ~ b", b'{"value":"abc","c":1}'),
+        ("value ~ other", b'{"other":6}'), ("value = 6", b"6"), ("value ~ plain", b"plain text"),
+        ("value ~ 6", b"[5,6]"), ("value.value = 6", b'{"value":6}'),
+    ],
+)  # fmt: skip
+def test_value_is_the_field_of_an_object_that_has_it_and_else_all_of_it(text, value):
+    assert parse(text).matches(0, Event(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("value > 5", b'{"value":4}'), ("value ~ other", b'{"value":1,"other":2}')]
+)
+def test_value_of_an_object_is_not_its_text(text, value):
+    assert not parse(text).matches(0, Event(value))
+
+
+def test_fields_are_named_as_in_a_filter():
+    chosen = Fields.parse(" load_kw, data.items.0.kw,key,header.reason,missing,offset,key")
+    assert chosen.names == ["load_kw", "data.items.0.kw", "key", "header.reason", "missing", "offset"]
+    assert list(chosen.of(2, EVENT)) == [120.5, 3, "meter-7", "CRC-16 differs", None, 42]
+    for text in ("", " , ", ",".join(f"f{n}" for n in range(51))):
+        with pytest.raises(HttpError, match="fields are"):
+            Fields.parse(text)

@@ -22,6 +22,7 @@ from gridwire.cli.client import HubClient, hub_path
 from gridwire.cli.output import Common, print_json, say
 from gridwire.core.batch import Event, encode
 from gridwire.core.errors import GridwireError
+from gridwire.core.hubs import NOT_COPIED
 
 PAGE_EVENTS: Final = 5_000
 SENT_BYTES: Final = 4 * 1024 * 1024
@@ -96,9 +97,6 @@ def replay(
         raise GridwireError("--speed must be more than 0")
     _Copy(hub, to_hub, events, common, to_url, to_connection_string).run(lambda found: _paced(found, speed))
 
-
-_NOT_COPIED: Final = frozenset({"capture", "capture_avro", "decode", "timestamp_type"})
-"""Settings of what happens to events: they have happened to these, and their times stay."""
 
 Placed = tuple[int, Event]
 """A partition and an event of it."""
@@ -195,7 +193,7 @@ class _Copy:
         partitions = hub["partitions"]
         there = {hub["name"]: hub["partitions"] for hub in self._target.get("/v1/hubs")["hubs"]}
         if self._to_hub not in there:
-            settings = {name: value for name, value in hub["settings"].items() if name not in _NOT_COPIED}
+            settings = {name: value for name, value in hub["settings"].items() if name not in NOT_COPIED}
             self._target.post("/v1/hubs", {"name": self._to_hub, "partitions": partitions, "settings": settings})
         return int(there.get(self._to_hub, partitions))
 

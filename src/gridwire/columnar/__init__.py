@@ -9,5 +9,6 @@ Only workers and commands import this package; the hub process does without nump
     encode.encode_values       values, keys, timestamps -> records section; encode_batch makes the whole batch
     json_columns.JsonDecoder   values of flat JSON objects -> JsonColumns; rescale brings decimals to one scale
     text_index.TextIndex       spans of text -> small numbers
+    parquet                    a process that turns rows into a Parquet file
     machine.kernel             the decorator of every kernel; kernel, gather, json_values, json_kernel, cells hold them
 """

@@ -23,6 +23,9 @@ WEATHER: Final = "weather"
 VEE: Final = "grid.vee"
 READING_EDITS: Final = "reading.edits"
 
+NOT_COPIED: Final = frozenset({"capture", "capture_avro", "decode", "timestamp_type"})
+"""Settings of what happens to events: a copy's events have had it happen to them, and their times stay."""
+
 _DAY_MS: Final = 24 * 3600 * 1000
 
 TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {

@@ -17,6 +17,7 @@ from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
 from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.eventhubs import EventHubsSend
+from gridwire.heads.http.files import PARQUET, through
 from gridwire.heads.http.functions import Functions
 from gridwire.heads.http.grid import Grid
 from gridwire.heads.http.guard import Guard
@@ -27,6 +28,7 @@ from gridwire.heads.http.overview import Overview
 from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.policies import Policies
 from gridwire.heads.http.processors import ClaimPartitions, CommitPositions, Processors
+from gridwire.heads.http.ranges import Ranges
 from gridwire.heads.http.request import (
     BodyMemory,
     ClientGone,
@@ -42,6 +44,7 @@ from gridwire.heads.http.sign_in import IDENTITY, Doorman
 from gridwire.heads.http.streams import Streams
 from gridwire.wire.http import eventhubs, problems, schemas
 from gridwire.wire.http.problems import HttpError, problem_of
+from gridwire.wire.http.tables import TYPES
 
 API_PREFIX: Final = "/v1"
 
@@ -70,6 +73,7 @@ class App:
         event_hubs: EventHubsSend,
         alerts: Alerts,
         grid: Grid,
+        ranges: Ranges,
         functions: Functions | None = None,
         doorman: Doorman | None = None,
     ) -> None:
@@ -89,6 +93,7 @@ class App:
         self._event_hubs = event_hubs
         self._alerts = alerts
         self._grid = grid
+        self._ranges = ranges
         self._functions = functions
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
@@ -99,6 +104,7 @@ class App:
         return [
             Route("events", "/v1/hubs/{hub}/events", {"POST": self._post_events, "GET": self._browse}),
             Route("tail", "/v1/hubs/{hub}/tail", {"GET": self._tail}),
+            Route("copy", "/v1/hubs/{hub}/copy", {"POST": self._copy}),
             Route("hub", "/v1/hubs/{hub}", {"GET": self._hub, "PATCH": self._alter_hub, "DELETE": self._delete_hub}),
             Route("hubs", "/v1/hubs", {"GET": self._hubs, "POST": self._create_hub}),
             Route("groups", "/v1/groups", {"GET": self._groups}),
@@ -113,6 +119,7 @@ class App:
                   {"GET": self._registry.list_schemas, "POST": self._with(self._registry.add)}),
             Route("schemas", "/v1/schemagroups/{group}/schemas/{schema}",
                   {"GET": self._registry.show, "DELETE": self._registry.delete}),
+            Route("rights", "/v1/rights", {"GET": self._rights}),
             Route("policies", "/v1/policies", {"GET": self._list_policies, "POST": self._create_policy}),
             Route("policy", "/v1/policies/{policy}", {"DELETE": self._delete_policy}),
             Route("rotate", "/v1/policies/{policy}/rotate", {"POST": self._rotate_policy}),
@@ -268,9 +275,45 @@ class App:
     async def _post_events(self, call: Call) -> None:
         await self._ingest(call.scope, call.receive, call.send, call.name)
 
-    async def _browse(self, call: Call) -> Answer:
+    async def _browse(self, call: Call) -> Answer | None:
+        if "format" in call.query():
+            return await self._export(call)
         page = await self._admin.browse(call.name, call.query())
         return Answer(200, page, json_answer(None).headers)
+
+    async def _export(self, call: Call) -> Answer | None:
+        """A range as a file. HEAD only asks whether it can be had."""
+        wanted = await self._ranges.export(call.name, call.query())
+        form = wanted.rows.form
+        name = f'attachment; filename="{call.name}.{form}"'.encode()
+        headers = [(b"content-type", TYPES[form].encode()), (b"content-disposition", name)]
+        headers += [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+        if call.scope["method"] == "HEAD":
+            return Answer(200, b"", headers)
+        parts = self._ranges.lines(wanted)
+        if form == "parquet":
+            parts = through(PARQUET, parts)
+        if self._doorman is not None:
+            parts = self._doorman.while_allowed(call.scope, Action.READ, call.name, parts)
+        await self._streams.download(call.receive, call.send, headers, parts)
+        return None
+
+    async def _copy(self, call: Call) -> Answer:
+        wanted = self._ranges.wanted(call.name, await self._body(call))
+        there = self._ranges.exists(wanted.to_hub)
+        if self._doorman is not None:
+            self._doorman.require(call.scope, Action.SEND, wanted.to_hub)
+            if not there:
+                self._doorman.require(call.scope, Action.CREATE_HUB, wanted.to_hub)
+        return json_answer(await self._ranges.copy(call.name, wanted))
+
+    async def _rights(self, call: Call) -> Answer:
+        """Who asks, and what he may do to the hub and group he names: what a page need not offer."""
+        if self._doorman is None:
+            return json_answer({"name": "", "sign_in": False, "may": sorted(action.value for action in Action)})
+        query = call.query()
+        may = self._doorman.may(call.scope, query.get("hub") or None, query.get("group") or None)
+        return json_answer({"name": call.scope[IDENTITY].name, "sign_in": True, "may": may})
 
     async def _tail(self, call: Call) -> None:
         _no_head(call)

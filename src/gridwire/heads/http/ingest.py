@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from gridwire.broker.port import Appended, Broker, HubInfo
 from gridwire.core import batch
-from gridwire.core.batch import Event
+from gridwire.core.batch import Event, Headers
 from gridwire.core.clock import Clock
 from gridwire.core.errors import HubExists, UnknownHub, UnknownPartition
 from gridwire.core.limits import MIB, check_name
@@ -25,7 +25,7 @@ from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.request import BodyMemory, header, query, read_body, respond, whole_number
 from gridwire.wire.http import bodies
 from gridwire.wire.http.partitioner import partition_of
-from gridwire.wire.http.problems import Forbidden
+from gridwire.wire.http.problems import BadBody, Forbidden
 
 BATCH_EVENTS_MAX: Final = 2000
 """Events encoded without letting other requests run: some 4 ms."""
@@ -38,6 +38,8 @@ RECORD_OVERHEAD_BYTES: Final = 40
 
 HEADER_OVERHEAD_BYTES: Final = 10
 """Most a record header adds to its name and value."""
+
+_HEADER: Final = "header."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,9 @@ class Ingest:
             events.extend(block)
             if len(block) == bodies.BLOCK_EVENTS:
                 await asyncio.sleep(0)
+        extra = _request_headers(params)
+        if extra:
+            events = [Event(each.value, each.key, (*each.headers, *extra), each.timestamp) for each in events]
         wanted = whole_number(params["partition"], "partition") if "partition" in params else None
         runs = await self.store(await self._hub(hub), events, wanted, len(body))
         return self._answer(hub, runs, parsed.several)
@@ -181,6 +186,14 @@ def _request_key(scope: Scope, params: Mapping[str, str]) -> bytes | None:
     if params.get("key"):
         return params["key"].encode("utf-8", "surrogateescape")
     return header(scope, b"x-gridwire-key") or None
+
+
+def _request_headers(params: Mapping[str, str]) -> Headers:
+    """Headers for every event of a request: `header.NAME=VALUE` in the query. Raises BadBody."""
+    found = [(name.removeprefix(_HEADER), value) for name, value in params.items() if name.startswith(_HEADER)]
+    if not all(name and name.isprintable() for name, _ in found):
+        raise BadBody("the name of a header is printable text: write header.unit=kW")
+    return tuple((name, value.encode("utf-8", "surrogateescape")) for name, value in found)
 
 
 def record_bytes(event: Event) -> int:

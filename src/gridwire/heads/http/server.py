@@ -35,6 +35,7 @@ from gridwire.heads.http.options import HttpCounters, HttpLimits
 from gridwire.heads.http.overview import Overview, Status
 from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.processors import Processors
+from gridwire.heads.http.ranges import Ranges
 from gridwire.heads.http.request import BodyMemory
 from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import Doorman
@@ -122,6 +123,7 @@ class HttpHead:
             event_hubs=EventHubsSend(broker, ingest, clock, self._limits, memory),
             alerts=alerts,
             grid=Grid(broker, alerts, lake),
+            ranges=Ranges(broker, ingest, clock),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls

@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from gridwire.auth import plain, sas
-from gridwire.auth.model import Action, Identity, allowed, require
+from gridwire.auth.model import TABLE, Action, Identity, Over, allowed, require
 from gridwire.broker.identities import Identities
 from gridwire.core.errors import NotAllowed, NotAuthenticated
 from gridwire.heads.http.request import header
@@ -24,7 +24,12 @@ KNOWN_MAX: Final = 1024
 """Credentials remembered with whom they stand for: a signature is checked once, not with every request."""
 
 CREDENTIALS_CHARS_MAX: Final = 32 * 1024
-CHALLENGE: Final = 'Basic realm="gridwire", charset="UTF-8", Bearer realm="gridwire", SharedAccessSignature'
+CHALLENGES: Final = tuple(
+    ("www-authenticate", way)
+    for way in ('Basic realm="gridwire", charset="UTF-8"', 'Bearer realm="gridwire"', "SharedAccessSignature")
+)
+"""A header each: Chromium takes a header for one challenge, and asks nobody for a password where it cannot read it."""
+
 
 OPEN: Final = frozenset({"healthz", "readyz"})
 """Asked by load balancers, which have no key; they tell nothing but up or down."""
@@ -35,6 +40,8 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("publisher", "POST"): Action.SEND,
     ("events", "GET"): Action.READ,
     ("tail", "GET"): Action.READ,
+    ("copy", "POST"): Action.READ,  # and sending to the hub named in the body, and creating it if it is not there
+    ("rights", "GET"): Action.LIST,
     ("hub", "GET"): Action.DESCRIBE_HUB,
     ("hub", "PATCH"): Action.ALTER_HUB,
     ("hub", "DELETE"): Action.DELETE_HUB,
@@ -136,6 +143,14 @@ class Doorman:
         host = _host(scope)
         return [row for row in rows if allowed(identity, action, row[key], host)]
 
+    def may(self, scope: Scope, hub: str | None, group: str | None) -> list[str]:
+        """Names of the actions whoever asks may do to a hub, a group and the namespace."""
+        identity, host = scope[IDENTITY], _host(scope)
+        named = {Over.HUB: hub, Over.GROUP: group}
+        return sorted(
+            action.value for action, rule in TABLE.items() if allowed(identity, action, named.get(rule.over), host)
+        )
+
     def done(self, scope: Scope, label: str, name: str, status: int) -> None:
         """Write down what was changed."""
         identity = scope.get(IDENTITY)
@@ -171,7 +186,7 @@ class Doorman:
         except NotAuthenticated as error:
             if text:
                 self.access.audit.failed("?", "sign-in", _peer(scope), f"http: {error}")
-            raise HttpError(401, str(error), (("www-authenticate", CHALLENGE),)) from None
+            raise HttpError(401, str(error), CHALLENGES) from None
 
     def _by_header(self, text: str, publisher: str | None) -> Identity:
         if len(text) > CREDENTIALS_CHARS_MAX:

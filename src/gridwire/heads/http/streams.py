@@ -17,11 +17,15 @@ from starlette.types import Receive, Send
 
 from gridwire.core.errors import GridwireError, Unavailable
 from gridwire.heads.http.options import HttpCounters, HttpLimits
+from gridwire.heads.http.request import Headers
 from gridwire.wire.http import sse
 from gridwire.wire.http.problems import problem_of
 
 RETRY_MS: Final = 2000
 """How long a browser waits before it comes back."""
+
+DOWNLOADS_MAX: Final = 4
+"""Files made at once; each takes a share of the processor, and Parquet a process."""
 
 _HEADERS: Final = [
     (b"content-type", sse.CONTENT_TYPE.encode()),
@@ -40,6 +44,7 @@ class Streams:
         self._limits = limits
         self._counters = counters
         self._stopping = asyncio.Event()
+        self._downloads = 0
 
     def stop(self) -> None:
         """End every stream, and each that is opened from now on."""
@@ -53,18 +58,36 @@ class Streams:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send({"type": "http.response.body", "body": sse.opening(RETRY_MS), "more_body": True})
-            if await self._until_over(receive, send, frames):
+            if await self._until_over(receive, asyncio.create_task(_pump(send, frames))):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._counters.streams -= 1
 
-    async def _until_over(self, receive: Receive, send: Send, frames: AsyncGenerator[bytes, None]) -> bool:
-        """Whether there is still a client to say goodbye to."""
-        pump = asyncio.create_task(_pump(send, frames))
+    async def download(
+        self, receive: Receive, send: Send, headers: Headers, parts: AsyncGenerator[bytes, None]
+    ) -> None:
+        """Send a file as it is made. Raises Unavailable, and what making it raises: the connection is then cut."""
+        if self._downloads >= DOWNLOADS_MAX:
+            raise Unavailable(f"{DOWNLOADS_MAX} exports are under way, which is the limit: try again when one is done")
+        self._downloads += 1
+        try:
+            async with contextlib.aclosing(parts):
+                first = await anext(parts, b"")  # what cannot begin is answered with its reason
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": first, "more_body": True})
+                if await self._until_over(receive, asyncio.create_task(_copy(send, parts))):
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._downloads -= 1
+
+    async def _until_over(self, receive: Receive, pump: asyncio.Task[None]) -> bool:
+        """Whether there is still a client to say goodbye to. Raises what the pump raised."""
         gone = asyncio.create_task(_until_gone(receive))
         stop = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait((pump, gone, stop), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
             return not gone.done()
         finally:
             for task in (pump, gone, stop):
@@ -75,6 +98,11 @@ class Streams:
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _copy(send: Send, parts: AsyncGenerator[bytes, None]) -> None:
+    async for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
 async def _pump(send: Send, frames: AsyncGenerator[bytes, None]) -> None:

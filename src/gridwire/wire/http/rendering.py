@@ -56,17 +56,13 @@ def _headers(headers: Headers) -> dict[str, Any]:
     return out
 
 
+def parts_of(event: Event) -> dict[str, Any]:
+    """What an event says, apart from where and when."""
+    value, form = _value(event.value)
+    return {"key": text_of(event.key), "value": value, "format": form, "headers": _headers(event.headers)}
+
+
 def event_json(partition: int, event: Event) -> bytes:
     """The event as one line of JSON."""
-    value, form = _value(event.value)
-    return msgspec.json.encode(
-        {
-            "partition": partition,
-            "offset": event.offset,
-            "timestamp": event.timestamp,
-            "key": text_of(event.key),
-            "value": value,
-            "format": form,
-            "headers": _headers(event.headers),
-        }
-    )
+    place = {"partition": partition, "offset": event.offset, "timestamp": event.timestamp}
+    return msgspec.json.encode(place | parts_of(event))

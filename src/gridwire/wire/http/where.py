@@ -5,8 +5,9 @@
     key = 'meter-7' and timestamp >= 2026-01-01T00:00:00Z
 
 A condition is a field, one of `= != < <= > >= ~` (`==` is `=`) and a value; all joined by `and` must hold. Fields:
-`key`, `partition`, `offset`, `timestamp`, `header.NAME`, `value` (the whole as text); anything else is a path into a
-JSON value (`data.items.0.kw`; `value.key` for a field that is called like one of these). `~` is: contains, in any case.
+`key`, `partition`, `offset`, `timestamp`, `header.NAME`, `value` (a JSON object's own field of that name, else the
+whole as text); anything else is a path into a JSON value (`data.items.0.kw`; `value.key` for a field that is called
+like one of these). `~` is: contains, in any case.
 Comparing with a number compares numbers, with anything else texts. A field that is not there fulfils `!=` only.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -28,6 +29,7 @@ TEXT_MAX: Final = 1_000
 """Longest filter."""
 
 CONDITIONS_MAX: Final = 20
+FIELDS_MAX: Final = 50
 
 _CONDITION: Final = re.compile(
     r"\s*(?P<field>[^\s=!<>~'\"]+)\s*(?P<op>!=|<=|>=|==?|<|>|~)\s*"
@@ -67,12 +69,35 @@ class Where:
 
     def __init__(self, conditions: Sequence[_Condition]) -> None:
         self._conditions = conditions
-        self._reads_value = any(_is_path(each.field) for each in conditions)
+        self._reads_value = any(_reads_value(each.field) for each in conditions)
 
     def matches(self, partition: int, event: Event) -> bool:
         """Whether all conditions hold."""
         document = _document(event.value) if self._reads_value else _MISSING
         return all(each.holds(_field(each.field, partition, event, document)) for each in self._conditions)
+
+
+class Fields:
+    """Chosen fields of events, named as in a filter: the columns of a table."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._reads_value = any(_reads_value(name) for name in names)
+
+    @classmethod
+    def parse(cls, text: str) -> Fields:
+        """Names between commas. Raises HttpError 400."""
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if len(text) > TEXT_MAX or not 1 <= len(names) <= FIELDS_MAX:
+            raise HttpError(400, f"fields are 1 to {FIELDS_MAX} names between commas, such as usage_point,value")
+        return cls(list(dict.fromkeys(names)))
+
+    def of(self, partition: int, event: Event) -> Iterator[Any]:
+        """The values in order; None for a field that is not there."""
+        document = _document(event.value) if self._reads_value else _MISSING
+        for name in self.names:
+            found = _field(name, partition, event, document)
+            yield None if found is _MISSING else found
 
 
 def parse(text: str) -> Where:
@@ -129,8 +154,8 @@ def _text(found: Any) -> str:
     return orjson.dumps(found, default=str).decode()
 
 
-def _is_path(field: str) -> bool:
-    return field not in ("key", "partition", "offset", "timestamp", "value") and not field.startswith("header.")
+def _reads_value(field: str) -> bool:
+    return field not in ("key", "partition", "offset", "timestamp") and not field.startswith("header.")
 
 
 def _document(value: bytes | None) -> Any:
@@ -148,7 +173,7 @@ def _field(field: str, partition: int, event: Event, document: Any) -> Any:
         return partition
     if field in ("offset", "timestamp"):
         return getattr(event, field)
-    if field in ("key", "value"):
+    if field == "key" or (field == "value" and not (isinstance(document, dict) and "value" in document)):
         found = getattr(event, field)
         return _MISSING if found is None else _text(found)
     return _at(document, field.removeprefix("value.").split("."))

@@ -1,6 +1,7 @@
 /** The views and their addresses: a view to come is one more row. */
 import type { Component } from "svelte";
 import type { Place } from "./lib/router.svelte";
+import Access from "./views/Access.svelte";
 import Alerts from "./views/Alerts.svelte";
 import Functions from "./views/Functions.svelte";
 import Grid from "./views/Grid.svelte";
@@ -9,6 +10,7 @@ import Hubs from "./views/Hubs.svelte";
 import NotFound from "./views/NotFound.svelte";
 import Overview from "./views/Overview.svelte";
 import QuarantineView from "./views/QuarantineView.svelte";
+import Schemas from "./views/Schemas.svelte";
 
 export interface ViewProps {
   readonly place: Place;
@@ -30,6 +32,8 @@ const ROUTES: readonly Route[] = [
   { section: "hubs", segments: 0, view: Hubs, title: () => "Hubs" },
   { section: "hubs", segments: 1, view: HubView, title: (place) => place.segments[1] ?? "Hub" },
   { section: "functions", segments: 0, view: Functions, title: () => "Functions" },
+  { section: "schemas", segments: 0, view: Schemas, title: () => "Schemas" },
+  { section: "access", segments: 0, view: Access, title: () => "Access" },
   { section: "quarantine", segments: 0, view: QuarantineView, title: () => "Quarantine" },
 ];
 
@@ -43,6 +47,8 @@ export const SECTIONS: readonly { readonly section: string; readonly label: stri
   { section: "hubs", label: "Hubs" },
   { section: "functions", label: "Functions" },
   { section: "quarantine", label: "Quarantine" },
+  { section: "schemas", label: "Schemas" },
+  { section: "access", label: "Access" },
 ];
 
 /** The route of a place. */

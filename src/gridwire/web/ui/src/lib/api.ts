@@ -61,7 +61,7 @@ export interface GroupMember {
   readonly id: string;
   readonly client_id?: string | null;
   readonly host?: string | null;
-  readonly partitions?: readonly unknown[];
+  readonly partitions?: readonly { readonly hub: string; readonly partitions: readonly number[] }[];
 }
 
 export interface GroupDetail extends Omit<Group, "members"> {
@@ -286,15 +286,28 @@ async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   return (await response.json()) as T;
 }
 
-async function post<T>(path: string, body: unknown): Promise<T> {
+async function ask(method: string, path: string, body?: string, contentType = "application/json", signal?: AbortSignal): Promise<Response> {
+  const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
   const response = await fetch(path, {
-    method: "POST",
-    headers: { accept: "application/json", "content-type": "application/json" },
-    body: JSON.stringify(body),
-    signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+    method,
+    headers: { accept: "application/json", "content-type": contentType },
+    body: body ?? null,
+    signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
   });
   if (!response.ok) throw await failure(response);
-  return (await response.json()) as T;
+  return response;
+}
+
+async function post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
+  return (await ask("POST", path, JSON.stringify(body), "application/json", signal)).json() as Promise<T>;
+}
+
+/** What the page itself does not take, as a sentence. */
+export class Refused extends Error {}
+
+/** An error as a person reads it. */
+export function textOf(error: unknown): string {
+  return error instanceof ApiError || error instanceof Refused ? error.message : "The hub does not answer.";
 }
 
 function appPath(app: string): string {
@@ -391,18 +404,250 @@ export function fetchGroup(group: string, signal?: AbortSignal): Promise<GroupDe
   return get<GroupDetail>(`v1/groups/${encodeURIComponent(group)}`, signal);
 }
 
-/** The path of one page of events; also what the page shows as the command to read the same. */
-export function eventsPath(hub: string, partition: number, offset: number | string, limit: number): string {
-  return `v1/hubs/${encodeURIComponent(hub)}/events?partition=${partition}&offset=${offset}&limit=${limit}`;
+/** The path of one page of events of one partition; also what the page shows as the command to read the same. */
+export function eventsPath(hub: string, partition: number, offset: number | string, limit: number, where = ""): string {
+  const query = new URLSearchParams({ partition: String(partition), offset: String(offset), limit: String(limit) });
+  if (where) query.set("where", where);
+  return `v1/hubs/${encodeURIComponent(hub)}/events?${query}`;
 }
 
-/** Read one page of events of one partition. */
+/** Read one page of events of one partition; with a filter, search a bounded stretch for them. */
 export function fetchEvents(
   hub: string,
   partition: number,
-  offset: number,
+  offset: number | string,
   limit: number,
   signal?: AbortSignal,
+  where = "",
 ): Promise<EventPage> {
-  return get<EventPage>(eventsPath(hub, partition, offset, limit), signal);
+  return get<EventPage>(eventsPath(hub, partition, offset, limit, where), signal);
+}
+
+/** What one request sent, and where its first event lies. */
+export interface Sent {
+  readonly partition: number;
+  readonly offset: number;
+  readonly durable: boolean;
+  readonly count?: number;
+}
+
+/** Send what a person wrote: its content type decides what counts as an event. */
+export async function sendEvents(
+  hub: string,
+  body: string,
+  contentType: string,
+  query: Readonly<Record<string, string>>,
+): Promise<Sent> {
+  const path = `v1/hubs/${encodeURIComponent(hub)}/events?${new URLSearchParams(query)}`;
+  return (await ask("POST", path, body, contentType)).json() as Promise<Sent>;
+}
+
+/** A range of a hub's events, as the API's query has it; empty parts are left out. */
+export interface Range {
+  readonly partition: string;
+  readonly from: string;
+  readonly to: string;
+  readonly where: string;
+}
+
+export type FileFormat = "ndjson" | "csv" | "parquet";
+
+/** Where a range can be had as a file. */
+export function exportPath(hub: string, range: Range, format: FileFormat, fields: string): string {
+  const { partition, from, to, where } = range;
+  const filled = Object.entries({ format, partition, offset: from, to, where, fields }).filter(([, value]) => value);
+  return `v1/hubs/${encodeURIComponent(hub)}/events?${new URLSearchParams(filled)}`;
+}
+
+/** Raises ApiError unless the file can be had: a link that fails says nothing. */
+export async function checkExport(path: string): Promise<void> {
+  const leaving = new AbortController();
+  const response = await fetch(path, { cache: "no-store", signal: leaving.signal });
+  if (!response.ok) throw await failure(response);
+  leaving.abort();
+}
+
+/** One step of a copy, see docs/reference/http.md. */
+export interface CopyStep {
+  readonly to_hub: string;
+  readonly partition: number;
+  readonly from: number | string;
+  readonly to: number | string;
+  readonly where?: string;
+  readonly before?: string;
+  readonly stamp?: "kept" | "now";
+}
+
+export interface Copied {
+  readonly copied: number;
+  readonly next: number;
+  readonly end: number;
+  readonly next_ms: number | null;
+}
+
+/** Copy some events of one partition to another hub; `next` says where to go on. */
+export function copyStep(hub: string, step: CopyStep, signal: AbortSignal): Promise<Copied> {
+  return post<Copied>(`v1/hubs/${encodeURIComponent(hub)}/copy`, step, signal);
+}
+
+/** Who asks, and the actions he may do to a hub and group. */
+export interface Rights {
+  readonly name: string;
+  readonly sign_in: boolean;
+  readonly may: readonly string[];
+}
+
+/** Ask what may be done here. */
+export function fetchRights(hub: string, group: string, signal?: AbortSignal): Promise<Rights> {
+  return get<Rights>(`v1/rights?${new URLSearchParams({ hub, group })}`, signal);
+}
+
+/** What a group's new position would change, partition by partition. */
+export interface ResetPlan {
+  readonly changes: readonly { readonly partition: number; readonly from: number | null; readonly to: number }[];
+}
+
+function resetPath(group: string): string {
+  return `v1/groups/${encodeURIComponent(group)}/reset`;
+}
+
+/** Where a group is to read a hub from. */
+export interface Reset {
+  readonly hub: string;
+  readonly to: number | string;
+  readonly partition?: number;
+}
+
+/** Ask what a reset would change. */
+export function planReset(group: string, reset: Reset): Promise<ResetPlan> {
+  return post<ResetPlan>(resetPath(group), { ...reset, dry_run: true });
+}
+
+/** Make a group without members read a hub from somewhere else. */
+export function resetGroup(group: string, reset: Reset): Promise<GroupDetail> {
+  return post<GroupDetail>(resetPath(group), reset);
+}
+
+/** A schema group: its schemas have one format and keep one promise. */
+export interface SchemaGroup {
+  readonly name: string;
+  readonly format: string;
+  readonly compatibility: string;
+  readonly created_ms: number;
+  readonly schemas: number;
+}
+
+/** One version of a schema. */
+export interface Schema {
+  readonly group: string;
+  readonly name: string;
+  readonly version: number;
+  readonly id: string;
+  readonly format: string;
+  readonly definition: string;
+  readonly created_ms: number;
+}
+
+function schemasPath(group: string, schema?: string): string {
+  return `v1/schemagroups/${encodeURIComponent(group)}/schemas${schema === undefined ? "" : `/${encodeURIComponent(schema)}`}`;
+}
+
+/** Ask for all schema groups. */
+export async function fetchSchemaGroups(): Promise<readonly SchemaGroup[]> {
+  return (await get<{ readonly groups: readonly SchemaGroup[] }>("v1/schemagroups")).groups;
+}
+
+/** Ask for the newest version of every schema of a group. */
+export async function fetchSchemas(group: string): Promise<readonly Schema[]> {
+  return (await get<{ readonly schemas: readonly Schema[] }>(schemasPath(group))).schemas;
+}
+
+/** Ask for every version of a schema, oldest first. */
+export async function fetchVersions(group: string, schema: string): Promise<readonly Schema[]> {
+  return (await get<{ readonly versions: readonly Schema[] }>(schemasPath(group, schema))).versions;
+}
+
+/** Make a schema group. */
+export function createSchemaGroup(name: string, format: string, compatibility: string): Promise<SchemaGroup> {
+  return post<SchemaGroup>("v1/schemagroups", { name, format, compatibility: format === "Custom" ? "None" : compatibility });
+}
+
+/** Register a schema or a version of one; the hub refuses what breaks the group's promise. */
+export function addSchema(group: string, name: string, format: string, definition: string): Promise<Schema> {
+  return post<Schema>(schemasPath(group), { name, format, definition });
+}
+
+/** Delete a schema with all its versions. */
+export async function deleteSchema(group: string, schema: string): Promise<void> {
+  await ask("DELETE", schemasPath(group, schema));
+}
+
+/** Delete a schema group that has no schemas. */
+export async function deleteSchemaGroup(group: string): Promise<void> {
+  await ask("DELETE", `v1/schemagroups/${encodeURIComponent(group)}`);
+}
+
+/** Rights under a name, for a hub and a group or for all. */
+export interface Policy {
+  readonly name: string;
+  readonly rights: readonly string[];
+  readonly hub: string | null;
+  readonly group: string | null;
+}
+
+export interface PolicyKeys extends Policy {
+  readonly primary_key: string;
+  readonly secondary_key: string;
+}
+
+export interface User {
+  readonly user: string;
+  readonly policies: readonly string[];
+}
+
+export interface Certificate {
+  readonly subject: string;
+  readonly policies: readonly string[];
+}
+
+/** Who may come in, without secrets. */
+export interface Access {
+  readonly policies: readonly Policy[];
+  readonly users: readonly User[];
+  readonly certificates: readonly Certificate[];
+}
+
+/** Ask who may come in. */
+export function fetchAccess(): Promise<Access> {
+  return get<Access>("v1/policies");
+}
+
+/** Make a policy; the only answer with both keys but that of a rotation. */
+export function createPolicy(name: string, rights: readonly string[], hub: string, group: string): Promise<PolicyKeys> {
+  return post<PolicyKeys>("v1/policies", { name, rights, hub: hub || null, group: group || null });
+}
+
+/** Make one of a policy's keys anew. */
+export function rotateKey(policy: string, key: "primary" | "secondary"): Promise<PolicyKeys> {
+  return post<PolicyKeys>(`v1/policies/${encodeURIComponent(policy)}/rotate`, { key });
+}
+
+/** Forget a policy. */
+export async function deletePolicy(policy: string): Promise<void> {
+  await ask("DELETE", `v1/policies/${encodeURIComponent(policy)}`);
+}
+
+/** Make or change a user. */
+export function setUser(name: string, password: string, policies: readonly string[]): Promise<unknown> {
+  return post("v1/users", { name, password, policies });
+}
+
+/** Forget a user. */
+export async function deleteUser(user: string): Promise<void> {
+  await ask("DELETE", `v1/users/${encodeURIComponent(user)}`);
+}
+
+/** Say which policies a certificate carries; none forget it. */
+export function setCertificate(subject: string, policies: readonly string[]): Promise<unknown> {
+  return post("v1/certificates", { subject, policies });
 }

@@ -1,5 +1,4 @@
 /** The command lines that read what a view shows. */
-import { eventsPath } from "./api";
 
 const SAFE = /^[A-Za-z0-9_./:=@%+,-]+$/;
 
@@ -13,15 +12,15 @@ export function absolute(path: string): string {
   return new URL(path, location.href.split("#")[0]).href;
 }
 
-/** Read a page of events with curl. */
-export function curlPage(hub: string, partition: number, offset: number | string, limit: number): string {
-  return `curl -s ${quoted(absolute(eventsPath(hub, partition, offset, limit)))}`;
+/** Read with curl what an address of the API has. */
+export function curl(path: string): string {
+  return `curl -s ${quoted(absolute(path))}`;
 }
 
 /** Follow a hub with curl. */
-export function curlTail(hub: string, partition: number | undefined): string {
-  const where = partition === undefined ? "" : `&partition=${partition}`;
-  return `curl -sN ${quoted(absolute(`v1/hubs/${encodeURIComponent(hub)}/tail?from=-10${where}`))}`;
+export function curlTail(hub: string, partition: string, where: string): string {
+  const query = new URLSearchParams(Object.entries({ from: "-10", partition, where }).filter(([, value]) => value));
+  return `curl -sN ${quoted(absolute(`v1/hubs/${encodeURIComponent(hub)}/tail?${query}`))}`;
 }
 
 /** Read with kcat: `offset` as kcat takes it (a number, or a negative one from the end). */

@@ -4,15 +4,19 @@
  * Pulling is what bounds the work: a hub that takes half a million events a second moves its end once a tick, the
  * follower reads the newest `last` of them and reports how many it skipped. A pushed stream would drown the page.
  */
-import { fetchEvents, type Bounds, type HubEvent, type Tick } from "./api";
+import { ApiError, fetchEvents, type Bounds, type HubEvent, type Tick } from "./api";
 
 export interface FollowerOptions {
   /** How many of the newest events to read at first, and at most per catch-up, over all partitions. */
   readonly last: number;
   /** Only this partition. */
   readonly partition?: number | undefined;
+  /** Only events for which this holds, as the hub filters them. */
+  readonly where?: string;
   /** New events of one partition in order, and how many before them were left out. */
   readonly onEvents: (events: readonly HubEvent[], skipped: number) => void;
+  /** The hub refused to answer, with its reason; "" when it answers again. */
+  readonly onTrouble?: (text: string) => void;
   /** The hub was deleted, or replaced by one that is shorter. */
   readonly onReset?: () => void;
 }
@@ -40,8 +44,10 @@ export class Follower {
     this.#running = true;
     try {
       await this.#catchUp(tick);
-    } catch {
+      this.options.onTrouble?.("");
+    } catch (error) {
       // The hub is away or the page is late: positions stand, the next tick reads on from them.
+      if (error instanceof ApiError) this.options.onTrouble?.(error.message);
     } finally {
       this.#running = false;
     }
@@ -75,7 +81,7 @@ export class Follower {
     this.#positions.set(bounds.partition, position);
     while (position < bounds.end) {
       const limit = Math.min(PAGE_LIMIT, bounds.end - position);
-      const page = await fetchEvents(this.hub, bounds.partition, position, limit, this.#stopped.signal);
+      const page = await fetchEvents(this.hub, bounds.partition, position, limit, this.#stopped.signal, this.options.where);
       if (this.#stopped.signal.aborted) return;
       if (page.events.length === 0 && page.next <= position) return;
       position = page.next;

@@ -124,3 +124,8 @@ export function ago(ms: number | null | undefined, nowMs: number): string {
   if (seconds < 172_800) return `${Math.floor(seconds / 3600)}\u00a0h ago`;
   return `${Math.floor(seconds / 86_400)}\u00a0d ago`;
 }
+
+/** What a field for date and time holds, as UTC in RFC 3339: such a field leaves seconds out where they are 0. */
+export function utcOf(local: string): string {
+  return `${local.length === "2026-01-01T00:00".length ? `${local}:00` : local}Z`;
+}
