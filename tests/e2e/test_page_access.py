@@ -10,10 +10,13 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from page import AXE, CHROMIUM, RunningHub, Watched, live, tab_to
+from gridwire.broker.local import report_app
+from gridwire.grid.findings import Finding, Severity
+from page import AXE, CHROMIUM, RunningHub, Watched, live, tab_to, until
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
+START_US = 1_767_225_600_000_000
 AVRO = {"type": "record", "name": "Reading", "fields": [{"name": "kw", "type": "double"}]}
 WIDER = {**AVRO, "fields": [*AVRO["fields"], {"name": "unit", "type": "string", "default": "kW"}]}
 NARROWER = {**AVRO, "fields": [{"name": "needed", "type": "string"}]}
@@ -47,6 +50,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignedHub]:
     try:
         running.ask("POST", "/v1/hubs", {"name": "plant", "partitions": 1})
         running.ask("POST", "/v1/hubs/plant/events", [{"n": 1}, {"n": 2}])
+        running.ask("POST", "/v1/schemagroups", {"name": "shown", "format": "Avro"})
+        definition = {"name": "Reading", "format": "Avro", "definition": json.dumps(AVRO)}
+        running.ask("POST", "/v1/schemagroups/shown/schemas", definition)
         yield running
     finally:
         running.stop()
@@ -63,7 +69,7 @@ def opened(browser: Watched, hub: SignedHub, address: str, who: tuple[str, str] 
 def test_schemas_are_registered_compared_and_deleted(hub: SignedHub, browser: Watched) -> None:
     browser.allowed = lambda text: "400" in text
     page = opened(browser, hub, "schemas")
-    page.get_by_label("Name").fill("grid")
+    page.get_by_role("form", name="New schema group").get_by_label("Name").fill("grid")
     page.get_by_role("combobox", name="Compatibility").select_option("Backward")
     page.get_by_role("button", name="Make group").click()
     group = page.get_by_role("region", name="grid")
@@ -178,6 +184,32 @@ def test_a_reader_is_offered_what_a_reader_may_do(hub: SignedHub, browser: Watch
     expect(page.get_by_role("button", name="Make group")).to_be_disabled()
 
 
+def test_a_reader_is_offered_no_change_of_functions_and_alerts(hub: SignedHub, browser: Watched) -> None:
+    found = Finding(
+        kind="outage", subject_kind="transformer", subject="T-1", started_us=START_US, severity=Severity.CRITICAL,
+        confidence=0.9, detector="outages", evidence={},
+    )  # fmt: skip
+    hub.ask("POST", "/v1/hubs", {"name": "grid.alerts", "partitions": 1})
+    hub.ask("POST", "/v1/hubs/grid.alerts/events", json.loads(found.to_event(0).value or b""))
+    hub.ask("POST", "/v1/hubs", {"name": "dlq.app.f", "partitions": 1})
+    hub.ask("POST", "/v1/hubs/dlq.app.f/events", {"n": 1})
+    page = opened(browser, hub, "alerts", hub.policy("looker", "Listen"))
+    page.get_by_role("button", name="outage of").click()
+    for name in ("Acknowledge", "Silence"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
+    expect(page.get_by_text("This takes Send on the hub grid.alert-notes.").first).to_be_visible()
+    page.goto(f"{hub.url}/#/functions")
+    again = page.get_by_role("button", name="dead letters to f again")
+    until(lambda: reported(hub) and again.count() > 0, "the app is shown")
+    expect(again).to_be_disabled()
+
+
+def reported(hub: SignedHub) -> bool:
+    """A host that was not deployed says that it lives, as it does every second."""
+    report_app(hub.data, {"app": "app", "workers": 1, "functions": [{"name": "f", "trigger": "eventHubTrigger"}]})
+    return True
+
+
 def test_without_sign_in_the_page_says_so(own_hub: RunningHub, browser: Watched) -> None:
     page = live(browser.open(f"{own_hub.url}/#/access"))
     expect(page.get_by_text("Nobody signs in here")).to_be_visible()
@@ -186,10 +218,6 @@ def test_without_sign_in_the_page_says_so(own_hub: RunningHub, browser: Watched)
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci in src/gridwire/web/ui)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_and_phones_are_wide_enough(hub: SignedHub, browser: Watched, scheme: str) -> None:
-    if scheme == "light":
-        hub.ask("POST", "/v1/schemagroups", {"name": "shown", "format": "Avro"})
-        definition = {"name": "Reading", "format": "Avro", "definition": json.dumps(AVRO)}
-        hub.ask("POST", "/v1/schemagroups/shown/schemas", definition)
     phone = {"width": 320, "height": 800}
     page = opened(browser, hub, "access", color_scheme=scheme, bypass_csp=True, viewport=phone)
     for view, there in (("access", "policies"), ("schemas?schema=shown%2FReading", "version")):

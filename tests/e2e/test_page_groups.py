@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer
 from playwright.sync_api import Locator, Page, expect
 
-from page import CHROMIUM, RunningHub, Watched, live, tab_to
+from page import AXE, CHROMIUM, RunningHub, Watched, live, tab_to
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
@@ -104,6 +104,21 @@ def test_an_offset_that_is_not_there_is_refused_in_a_sentence(hub: RunningHub, b
     form.get_by_role("textbox", name="Offset").fill("999")
     form.get_by_role("button", name="Show what changes").click()
     expect(page.get_by_test_id("reset")).to_contain_text("has offsets 0 to 20, not 999")
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci in src/gridwire/web/ui)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_and_a_phone_is_wide_enough(hub: RunningHub, browser: Watched, scheme: str) -> None:
+    commit(hub, "small", 5)
+    phone = {"width": 320, "height": 800}
+    page = live(browser.open(f"{hub.url}/#/hubs", color_scheme=scheme, bypass_csp=True, viewport=phone))
+    page.get_by_role("button", name="small", exact=True).click()
+    page.get_by_role("button", name="Show what changes").click()
+    expect(page.get_by_test_id("plan")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"]
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
 
 
 def test_a_group_with_members_shows_them_and_is_not_reset(hub: RunningHub, browser: Watched) -> None:

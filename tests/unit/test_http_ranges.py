@@ -75,11 +75,18 @@ def test_csv_of_chosen_fields_of_a_filtered_range_of_all_partitions(client, read
 
 def test_csv_keeps_what_has_commas_quotes_and_bytes(hub, client):
     client.post("/v1/hubs", json={"name": "r", "partitions": 1})
-    append(hub, "r", 0, [Event(b'{"a":"1,\\"2"}', timestamp=2**62), Event(b"\xff\x00"), Event(None), Event(b"a\nb")])
+    append(hub, "r", 0, [Event(b'{"a":"1,\\"2"}', timestamp=START_MS), Event(b"\xff\x00"), Event(None), Event(b"a\nb")])
     rows = list(csv.DictReader(io.StringIO(export(client, format="csv").text)))
     assert [row["value"] for row in rows] == ['{"a":"1,\\"2"}', "/wA=", "", "a\nb"]
     assert [row["format"] for row in rows] == ["json", "base64", "null", "text"]
-    assert rows[0]["timestamp"] == str(2**62)
+    assert rows[0]["timestamp"] == "2026-01-01T00:00:00.000Z"
+
+
+def test_a_time_that_no_calendar_has_stays_a_number(hub, client):
+    client.post("/v1/hubs", json={"name": "r", "partitions": 1})
+    append(hub, "r", 0, [Event(b"x", timestamp=2**62)])
+    [row] = csv.DictReader(io.StringIO(export(client, format="csv").text))
+    assert row["timestamp"] == str(2**62)
 
 
 def test_parquet_has_types(hub, client, readings):

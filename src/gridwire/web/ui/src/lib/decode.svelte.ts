@@ -33,17 +33,28 @@ export function schemaId(event: HubEvent): string | null {
   return AVRO.exec(header(event, "content-type"))?.[1] ?? null;
 }
 
+/** What was read before: a table asks for the same event again with every tick. */
+const read = new WeakMap<HubEvent, AvroRead>();
+
+type AvroRead = { readonly value: unknown } | { readonly wrong: string };
+
 /** Avro as a value, or why it is not shown as one; null for what is no Avro. */
-export function avroOf(event: HubEvent): { readonly value: unknown } | { readonly wrong: string } | null {
+export function avroOf(event: HubEvent): AvroRead | null {
   const id = schemaId(event);
   if (id === null || event.value === null) return null;
   const found = schema(id);
   if (!found) return { wrong: "its schema is on its way" };
   if ("wrong" in found) return found;
+  const known = read.get(event) ?? readAvro(event, found.text);
+  read.set(event, known);
+  return known;
+}
+
+function readAvro(event: HubEvent, definition: string): AvroRead {
   const { bytes, exact } = valueBytes(event);
   if (!exact) return { wrong: "its bytes read as JSON by chance" };
   try {
-    return { value: decodeAvro(found.text, bytes) };
+    return { value: decodeAvro(definition, bytes) };
   } catch (error) {
     return { wrong: error instanceof Error ? error.message : String(error) };
   }
