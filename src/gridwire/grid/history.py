@@ -28,8 +28,8 @@ from gridwire.grid.reading_types import BY_ALIAS
 
 TIMEOUT_S: Final = 15.0
 MEMORY_BYTES: Final = 512 * MIB
-UNITS_MAX: Final = 100_000
-"""Transformers or feeders of one moment: 50 MB of JSON. Utilities with more ask the lake itself."""
+UNITS_MAX: Final = 50_000
+"""Transformers, and feeders, of one moment: 20 MB of JSON each. Utilities with more ask the lake itself."""
 
 READINGS_MAX: Final = 10_000
 """Readings of one answer: three months of quarter hours, or a month with every version."""
