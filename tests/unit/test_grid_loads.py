@@ -267,6 +267,15 @@ def test_a_backlog_is_applied_day_by_day_over_all_partitions() -> None:
     assert one_by_one.counters()["rejected_too_old"] == 8, "without the merge most of the second partition is lost"
 
 
+@pytest.mark.parametrize("day", [1, 2])
+def test_facts_of_two_days_come_in_the_order_of_time(day: int) -> None:
+    """The days lie in a ring: for every other midnight the newer one lies before the older one."""
+    times = [f"2016-01-{day:02d}T23:45:00Z", f"2016-01-{day + 1:02d}T00:00:00Z", f"2016-01-{day + 1:02d}T00:15:00Z"]
+    pipeline = LoadsPipeline(NETWORK)
+    pipeline.take(columns([reading("C", ts_end=time) for time in times]))
+    assert [fact["ts_end"] for fact in facts(outputs(pipeline))] == times
+
+
 def test_a_partition_waits_for_one_with_more_backlog() -> None:
     pipeline = LoadsPipeline(NETWORK)
     slow = ("readings", 1)

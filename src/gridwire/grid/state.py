@@ -194,6 +194,8 @@ class LoadState:
         self._feeders.clear_day(place, rows)
 
     def _collect(self, rows: NDArray[np.int64]) -> list[Facts]:
+        """Facts in the order of time, whichever way the ring of days lies."""
+        rows = rows[np.argsort(self.slot_of_row(rows))]
         found = [self._facts(groups, rows) for groups in (self._transformers, self._feeders)]
         return [facts for facts in found if len(facts)]
 
