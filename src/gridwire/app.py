@@ -816,7 +816,7 @@ def _functions(data: Path, stop: threading.Event, options: Mapping[str, Any]) ->
     end_log = logs.capture(home / "log")
     try:
         log.info("version starts", app=app, version=options["version"])
-        given = {"port": options["port"], "state": home, "python": options["python"], "keep": (lock,)}
+        given = {"port": options["port"], "state": home, "keys": True, "python": options["python"], "keep": (lock,)}
         opener = _sources(data, options["broker"], whole_hubs=False)
         tell = partial(report_app, data)
         run.run_host(app, Path(options["path"]), opener, given, tell=tell, version=options["version"])

@@ -25,11 +25,12 @@ import structlog
 import gridwire
 from gridwire.broker.deployments import DeploymentRecord, Deployments, check_app_name
 from gridwire.broker.reports import AppReport
-from gridwire.core.errors import GridwireError, InvalidApp, InvalidSetting, Unsupported
+from gridwire.core.errors import GridwireError, InvalidApp, InvalidSetting, Unavailable, Unsupported
 from gridwire.core.hubs import group_of
 from gridwire.core.limits import MIB
 from gridwire.functions import logs, package
 from gridwire.functions.check import REQUIREMENTS, Checked
+from gridwire.functions.keys import KEYS_FILE
 from gridwire.functions.trial import Outcome, Trial
 from gridwire.supervisor import Command, Supervisor
 
@@ -103,11 +104,11 @@ class DeployedApps:
         found = next((row for row in self.apps() if row["app"] == name), None)
         return found if found is not None else self._row(name, self._deployments.get(name), None)
 
-    async def set_running(self, app: str, running: bool) -> dict[str, Any]:
-        """Stop an app at the next batch's end, or run it again. Raises UnknownApp."""
+    async def set_running(self, app: str, running: bool, version: int | None = None) -> dict[str, Any]:
+        """Stop an app at the next batch's end, or run it again, or another version of it. Raises UnknownApp."""
         if running and self._unable:
             raise Unsupported(self._unable)
-        await self._deployments.set_running(app, running)
+        await self._deployments.set_running(app, running, version)
         return self.app(app)
 
     async def remove(self, app: str) -> None:
@@ -118,6 +119,24 @@ class DeployedApps:
         """The last lines of its log, or those after a position. Raises UnknownApp."""
         self._deployments.get(app)
         return logs.read(self._home / app / "log", after, lines)
+
+    def address(self, app: str) -> str:
+        """Where the HTTP functions of a deployed app answer on this machine. Raises UnknownApp, Unavailable."""
+        report = self._reports().get(app)
+        if report is not None and report.version and report.url:
+            return report.url
+        self._deployments.get(app)
+        state = self.app(app)["state"]
+        raise Unavailable(f"app {app!r} is {state}: `gridwire fn list` shows it, `gridwire fn start {app}` runs it")
+
+    def keys(self, app: str) -> dict[str, Any]:
+        """Keys of its HTTP functions, see `gridwire.functions.keys`. Raises UnknownApp, Unavailable."""
+        self._deployments.get(app)
+        try:
+            found: dict[str, Any] = msgspec.json.decode((self._home / app / KEYS_FILE).read_bytes())
+        except FileNotFoundError:
+            raise Unavailable(f"app {app!r} has not run here yet, and so has no keys") from None
+        return found
 
     async def try_out(self, app: str, function: str, events: list[bytes], key: bytes | None) -> Outcome:
         """Give events to a function of the deployed version, apart from what runs.
@@ -196,6 +215,7 @@ class DeployedApps:
             "app": app,
             "deployed": record is not None,
             "version": 0 if record is None else record.version,
+            "versions": [] if record is None else [_shown(each) for each in record.versions],
             "state": state,
             "reason": reason,
             "deployed_ms": 0 if record is None else record.deployed_ms,
@@ -269,6 +289,12 @@ class DeployedApps:
             last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2][:500]
             raise InvalidApp(_silent(venv, last))
         return out
+
+
+def _shown(version: DeploymentRecord) -> dict[str, Any]:
+    """One version in the row of its app."""
+    names = ("version", "deployed_ms", "deployed_by", "bytes", "venv")
+    return {name: getattr(version, name) for name in names}
 
 
 async def _talk(process: asyncio.subprocess.Process, given: bytes) -> tuple[bytes, bytes]:

@@ -115,6 +115,16 @@ def test_an_app_from_its_first_version_to_its_end(hub, write_app, until):
     assert ask(hub.http, "POST", path, data=b'{"offset":0}') == (200, '{"replayed":1}')
     assert ask(hub.http, "POST", path, data=b'{"offset":9}')[0] == 404
 
+    assert hub.cli("fn", "start", "app", "--version", "1").stdout == "app version 1 is running\n"
+    send(hub, "b2")
+    until(lambda: "one b2" in out(hub))
+    assert [each["version"] for each in app_of(hub)["versions"]] == [2, 1]
+    gone = hub.cli("fn", "start", "app", "--version", "5", check=False)
+    assert (gone.returncode, "no version 5 any more: there are 2, 1" in gone.stderr) == (1, True)
+    shown = hub.cli("fn", "show", "app").stdout
+    assert "deployed" in shown
+    hub.cli("fn", "start", "app", "--version", "2")
+
     hub.cli("fn", "stop", "app")
     until(lambda: app_of(hub)["state"] == "stopped")
     send(hub, "c")
@@ -270,3 +280,86 @@ def test_an_environment_of_its_own(hub, write_app, until, tmp_path):
     until(lambda: out(hub) == ["apart a"])
     tried = ask(hub.http, "POST", "/v1/functions/app/functions/f/invoke", data=b'{"events":[{"base64":"eA=="}]}')
     assert json.loads(tried[1])["outputs"] == [{"hub": "out", "key": None, "value": "apart x"}]
+
+
+# -- HTTP functions through the hub ------------------------------------------------------------------------------------
+
+DOORS = """
+import azure.functions as func
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+@app.route(route="echo/{name}", methods=["POST", "GET"])
+def echo(req: func.HttpRequest) -> func.HttpResponse:
+    told = [req.route_params["name"], req.params.get("q", ""), req.get_body().decode(), req.headers.get("x-mine", "")]
+    return func.HttpResponse("|".join(told), status_code=201, headers={"x-said": "yes", "connection": "x-said"})
+
+@app.route(route="open", auth_level=func.AuthLevel.ANONYMOUS)
+def open(req: func.HttpRequest) -> str:
+    return req.headers["x-forwarded-for"]
+
+@app.route(route="boss", auth_level=func.AuthLevel.ADMIN)
+def boss(req: func.HttpRequest) -> str:
+    return "boss"
+
+@app.route(route="dies", auth_level=func.AuthLevel.ANONYMOUS)
+def dies(req: func.HttpRequest) -> str:
+    import os
+    os._exit(1)
+
+@app.event_grid_trigger(arg_name="event")
+@app.event_hub_output(arg_name="$return", event_hub_name="out", connection="C")
+def grid(event: func.EventGridEvent) -> str:
+    return event.subject
+"""
+
+
+def test_http_functions_answer_through_the_hub_for_those_who_have_a_key(hub, write_app, until):
+    directory = write_app(DOORS)
+    told = hub.cli("fn", "deploy", str(directory)).stdout
+    assert f"http {hub.http}/apps/app, with a key" in told
+    keys = json.loads(hub.cli("fn", "keys", "app", "-o", "json").stdout)
+    assert keys["master"] in hub.cli("fn", "keys", "app").stdout
+    own, master = keys["functions"]["echo"]["default"], keys["master"]
+
+    def door(path, method="GET", data=None, **headers):
+        request = urllib.request.Request(f"{hub.http}/apps/app/{path}", data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read().decode(), answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(), error.headers
+
+    status, text, headers = door("api/echo/a%20b?q=1%262", "POST", b"body", **{"x-functions-key": own, "x-mine": "me"})
+    assert (status, text) == (201, "a b|1&2|body|me")
+    assert headers["x-said"] is None, "the app's Connection header names it"
+    assert door(f"api/echo/a?code={own}")[0] == 201
+    assert door("api/echo/a")[0] == 401
+    assert door("api/echo/a?code=wrong")[0] == 401
+    assert door("api/open")[:2] == (200, "127.0.0.1")
+    assert door(f"api/boss?code={own}")[0] == 401
+    assert door(f"api/boss?code={master}")[:2] == (200, "boss")
+    for closed in ("metrics", "admin/host/status", f"admin/functions?code={master}"):
+        assert door(closed)[0] == 404
+    assert door("api/nothing")[0] == 404
+    assert door("api/dies")[0] == 500
+    assert door("api/open")[:2] == (200, "127.0.0.1"), "another worker is there"
+
+    webhook = f"runtime/webhooks/EventGrid?functionName=grid&code={keys['system']}"
+    status, _, headers = door(webhook, "OPTIONS", **{"WebHook-Request-Origin": "grid.example"})
+    assert (status, headers["webhook-allowed-origin"]) == (200, "grid.example")
+    event = {"id": "1", "subject": "T1", "eventType": "e", "eventTime": "2026-01-01T00:00:00Z", "dataVersion": "1",
+             "data": {}}  # fmt: skip
+    assert door(webhook, "POST", json.dumps([event]).encode(), **{"content-type": "application/json"})[0] == 202
+    until(lambda: out(hub) == ["T1"])
+
+    hub.cli("fn", "deploy", str(directory))
+    assert door(f"api/echo/a?code={own}")[0] == 201, "a new version has the same keys"
+    hub.cli("fn", "stop", "app")
+    until(lambda: app_of(hub)["state"] == "stopped")
+    status, text, _ = door("api/open")
+    assert status == 503
+    assert "`gridwire fn start app` runs it" in text
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{hub.http}/apps/nobody/api/x", timeout=30)
+    assert caught.value.code == 404
+    caught.value.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import stat
@@ -18,7 +19,7 @@ from gridwire.broker import deployments as kept
 from gridwire.broker.control import ControlState
 from gridwire.broker.deployments import Deployments
 from gridwire.broker.reports import STALE_S, Reports
-from gridwire.core.clock import SystemClock
+from gridwire.core.clock import ManualClock, SystemClock
 from gridwire.core.errors import InvalidApp, InvalidName, MessageTooLarge, Unavailable, UnknownApp
 from gridwire.functions import logs, package
 
@@ -225,12 +226,21 @@ async def deploy_twice(store):
     assert deployments.package("app", first) == data
     second = await deployments.deploy("app", b"small", [])
     assert second.version == 2
-    assert [key for key, _ in store.kept("functionpackage/")] == [f"app/{second.package}/0"]
-    with pytest.raises(Unavailable):
-        deployments.package("app", first)
+    assert {key.split("/")[1] for key, _ in store.kept("functionpackage/")} == {first.package, second.package}
     assert not (await deployments.set_running("app", False)).running
     third = await deployments.deploy("app", b"small", [])
     assert (third.version, third.running, deployments.package("app", third)) == (3, True, b"small")
+    assert [each.version for each in third.versions] == [3, 2, 1]
+    back = await deployments.set_running("app", True, 1)
+    assert (back.version, back.running, deployments.package("app", back)) == (1, True, data)
+    assert [each.version for each in back.versions] == [3, 2, 1]
+    with pytest.raises(UnknownApp, match="no version 7 any more: there are 3, 2, 1"):
+        await deployments.set_running("app", True, 7)
+    for number in range(4, 9):
+        await deployments.deploy("app", b"code %d" % number, [])
+    last = deployments.get("app")
+    assert [each.version for each in last.versions] == [8, 7, 6, 5, 4]
+    assert len(list(store.kept("functionpackage/"))) == 5
     await deployments.remove("app")
     assert store.state.entries == {}
     with pytest.raises(UnknownApp):
@@ -241,14 +251,10 @@ async def deploy_twice(store):
 
 
 def test_deployments_replace_each_other_whole_or_not_at_all():
-    import asyncio
-
     asyncio.run(deploy_twice(Store()))
 
 
 def test_there_is_an_end_to_packages(monkeypatch):
-    import asyncio
-
     monkeypatch.setattr(kept, "PACKAGES_BYTES_MAX", 100)
     monkeypatch.setattr(kept, "APPS_MAX", 2)
 
@@ -261,6 +267,33 @@ def test_there_is_an_end_to_packages(monkeypatch):
         await deployments.deploy("b", bytes(10), [])
         with pytest.raises(MessageTooLarge, match="at most 2 apps"):
             await deployments.deploy("c", b"", [])
+
+    asyncio.run(scenario())
+
+
+def test_versions_that_do_not_run_make_room(monkeypatch):
+    monkeypatch.setattr(kept, "PACKAGES_BYTES_MAX", 100)
+    clock = ManualClock(1_000)
+
+    async def scenario():
+        store = Store()
+        deployments = Deployments(store, clock)
+
+        async def deploy(app, size):
+            clock.advance(1.0)
+            return await deployments.deploy(app, os.urandom(size), [])
+
+        await deploy("a", 30)
+        await deploy("b", 20)
+        await deploy("a", 31)
+        assert [each.version for each in deployments.get("a").versions] == [2, 1]
+        await deploy("b", 25)
+        assert [each.version for each in deployments.get("a").versions] == [2], "the oldest that does not run"
+        assert [each.version for each in deployments.get("b").versions] == [2, 1]
+        await deploy("b", 69)
+        assert [each.version for each in deployments.get("b").versions] == [3]
+        assert len(list(store.kept("functionpackage/"))) == 2
+        assert len(deployments.package("b", deployments.get("b"))) == 69
 
     asyncio.run(scenario())
 

@@ -37,7 +37,8 @@ def again(hub, write_app, tmp_path):
     def run(begin="earliest", end="latest", code=APP, **options):
         directory = write_app(code, host=BATCH_OF_4)
         opener = partial(LocalSource, hub.directory)
-        with saved.opened(directory, tmp_path / "blobs", (tmp_path / "log").open("ab")) as (app, pool):
+        log, kept = (tmp_path / "log").open("ab"), options.pop("beneath", None)
+        with saved.opened(directory, tmp_path / "blobs", log, beneath=kept) as (app, pool):
             function = saved.stream_of(app, "f")
             stop = options.pop("stop", threading.Event())
             return replay("app", function, opener, pool, Range.parse(begin, end), stop, **options)
@@ -77,6 +78,35 @@ def test_failed_events_are_counted_and_not_published_as_dead_letters(hub, again)
     assert summary.failures >= 3
     assert sorted(hub.json("out")) == [number * 10 for number in range(10, 20) if number != 13]
     assert hub.events("dlq.app.f") == []
+
+
+BLOBS = """
+import azure.functions as func
+app = func.FunctionApp()
+
+@app.event_hub_message_trigger(arg_name="events", event_hub_name="in", connection="C", cardinality="many")
+@app.blob_input(arg_name="factor", path="settings/factor.txt", connection="C")
+@app.blob_input(arg_name="before", path="sums/all.txt", connection="C")
+@app.blob_output(arg_name="after", path="sums/all.txt", connection="C")
+@app.event_hub_output(arg_name="$return", event_hub_name="out", connection="C")
+def f(events, factor: func.InputStream, before: str, after: func.Out[str]) -> list:
+    total = int(before or 0) + int(factor.read()) * sum(int(event.get_body()) for event in events)
+    after.set(str(total))
+    return [str(total)]
+"""
+
+
+def test_a_replay_reads_the_blobs_of_the_app_and_writes_none(hub, again, tmp_path):
+    kept = tmp_path / "kept"
+    for name, text in (("settings/factor.txt", "10"), ("sums/all.txt", "5")):
+        (kept / name).parent.mkdir(parents=True)
+        (kept / name).write_text(text)
+    hub.create("in", 1)
+    hub.append("in", 0, *range(8))  # two batches of four
+    assert again(code=BLOBS, publish=True, beneath=kept).complete
+    assert hub.json("out") == [5 + 60, 5 + 280]
+    assert (kept / "sums/all.txt").read_text() == "5"
+    assert (tmp_path / "blobs/sums/all.txt").read_text() == "285"
 
 
 def test_an_empty_range_ends_and_a_stop_is_not_called_complete(hub, again):

@@ -1,9 +1,9 @@
 """Deployed apps of functions, in the control journal.
 
-    function/<app>                      DeploymentRecord: which version runs, or that it is stopped
+    function/<app>                      DeploymentRecord: which version runs, if any, and which others are there
     functionpackage/<app>/<id>/<n>      a piece of a package, see `gridwire.functions.package`
 
-The record is what decides: the pieces are written before it, and what a deployment replaces is forgotten with it.
+The record is what decides: the pieces are written before it, and what a deployment pushes out is forgotten with it.
 Pieces that no record names were left by a deployment that was cut short; the next one of the app takes them away.
 """
 
@@ -25,6 +25,9 @@ from gridwire.core.limits import KIB, MIB, check_name
 PACKAGES_BYTES_MAX: Final = 32 * MIB
 """All packages together: they are kept in memory and written anew when the journal is compacted."""
 
+VERSIONS_MAX: Final = 5
+"""Of an app, the one that runs with them; fewer where packages take too much room."""
+
 PIECE_BYTES: Final = 512 * KIB
 """A change set is one record batch, and Kafka clusters take 1 MB unless told otherwise."""
 
@@ -45,6 +48,7 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
         version: counts up with every deployment. package: id of its bytes. pieces, bytes: how many there are.
         functions: what the check of the app found, for those who ask while it does not run.
         venv: environment its code runs in, empty for the hub's own. port: of its HTTP functions, 0 for a free one.
+        others: versions that can be run instead, the newest first; they have no others themselves.
     """
 
     version: int
@@ -57,6 +61,16 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
     venv: str = ""
     port: int = 0
     functions: list[dict[str, Any]] = []
+    others: list[DeploymentRecord] = []
+
+    @property
+    def versions(self) -> list[DeploymentRecord]:
+        """All versions there are, the newest first."""
+        return sorted([msgspec.structs.replace(self, others=[]), *self.others], key=lambda each: -each.version)
+
+    def without(self, version: int) -> DeploymentRecord:
+        """The record once a version is forgotten that does not run."""
+        return msgspec.structs.replace(self, others=[each for each in self.others if each.version != version])
 
 
 class Deployments:
@@ -81,7 +95,7 @@ class Deployments:
         return known[app]
 
     def package(self, app: str, record: DeploymentRecord) -> bytes:
-        """The bytes of a deployed package. Raises Unavailable when another version replaces it this very moment."""
+        """The bytes of a version's package. Raises Unavailable when it is pushed out this very moment."""
         prefix = f"{_PIECES}{app}/{record.package}/"
         pieces = dict(self._journal.kept(prefix))
         data = b"".join(pieces.get(str(number), b"") for number in range(record.pieces))
@@ -123,23 +137,32 @@ class Deployments:
             )
 
     def _replaced(self, app: str, fresh: DeploymentRecord) -> Changes:
-        """The change set that makes a version the one that runs; what it replaces, and leftovers, go with it."""
-        before = self.all().get(app)
+        """The change set that makes a version the one that runs; what it pushes out, and leftovers, go with it."""
+        before = self.all()
+        others = before[app].versions if app in before else []
         kept = {key for key, _ in self._journal.kept(f"{_PIECES}{app}/")}
         if not {f"{fresh.package}/{number}" for number in range(fresh.pieces)} <= kept:
             raise Unavailable(f"somebody else deploys app {app!r} at the same time: try again")
-        record = msgspec.structs.replace(fresh, version=1 if before is None else before.version + 1)
-        gone = {f"{_PIECES}{app}/{key}": None for key in kept if not key.startswith(f"{fresh.package}/")}
-        return {f"{_RECORD}{app}": pack(record), **gone}
+        version = others[0].version + 1 if others else 1
+        now = {**before, app: msgspec.structs.replace(fresh, version=version, others=others[: VERSIONS_MAX - 1])}
+        _make_room(now)
+        changed = {name: record for name, record in now.items() if record != before.get(name)}
+        gone = {key: None for name, record in changed.items() for key in self._unnamed(name, record)}
+        return {**{f"{_RECORD}{name}": pack(record) for name, record in changed.items()}, **gone}
 
-    async def set_running(self, app: str, running: bool) -> DeploymentRecord:
-        """Say whether an app is to run. Raises UnknownApp."""
+    def _unnamed(self, app: str, record: DeploymentRecord) -> Iterable[str]:
+        """Pieces of an app that none of its versions names."""
+        named = {each.package for each in record.versions}
+        pieces = (key for key, _ in self._journal.kept(f"{_PIECES}{app}/"))
+        return [f"{_PIECES}{app}/{key}" for key in pieces if key.partition("/")[0] not in named]
+
+    async def set_running(self, app: str, running: bool, version: int | None = None) -> DeploymentRecord:
+        """Say whether an app is to run, and which version of it. Raises UnknownApp: or it has no such version."""
 
         def decide() -> Changes:
             record = self.get(app)
-            if record.running == running:
-                return {}
-            return {f"{_RECORD}{app}": pack(msgspec.structs.replace(record, running=running))}
+            wanted = msgspec.structs.replace(_chosen(app, record, version), running=running)
+            return {} if wanted == record else {f"{_RECORD}{app}": pack(wanted)}
 
         await self._journal.update(decide)
         return self.get(app)
@@ -153,6 +176,34 @@ class Deployments:
             return {f"{_RECORD}{app}": None, **{f"{_PIECES}{app}/{key}": None for key in pieces}}
 
         await self._journal.update(decide)
+
+
+def _chosen(app: str, record: DeploymentRecord, version: int | None) -> DeploymentRecord:
+    """The record with another version as the one that runs. Raises UnknownApp."""
+    if version is None or version == record.version:
+        return record
+    found = next((each for each in record.others if each.version == version), None)
+    if found is None:
+        there = ", ".join(str(each.version) for each in record.versions)
+        raise UnknownApp(f"app {app!r} has no version {version} any more: there are {there}")
+    others = [each for each in record.versions if each.version != version]
+    return msgspec.structs.replace(found, others=others)
+
+
+def _make_room(records: dict[str, DeploymentRecord]) -> None:
+    """Forget versions that do not run, the oldest first, until all packages fit."""
+    spare = sorted(
+        ((each.deployed_ms, app, each.version) for app, record in records.items() for each in record.others),
+        reverse=True,
+    )
+    while spare and sum(map(_size, records.values())) > PACKAGES_BYTES_MAX:
+        _, app, version = spare.pop()
+        records[app] = records[app].without(version)
+
+
+def _size(record: DeploymentRecord) -> int:
+    """Bytes of the packages of an app; one that was deployed twice lies there once."""
+    return sum({each.package: each.bytes for each in record.versions}.values())
 
 
 def check_app_name(app: str) -> None:

@@ -6,6 +6,7 @@ import base64
 import re
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -70,8 +71,8 @@ def deploy(
     say(f"{row['app']} version {row['version']} is {row['state']} ({size_text(row['bytes'])})")
     for function in row["functions"]:
         say(f"function {function['name']} {function['when']}")
-    if row["url"] and any(function["trigger"] == "httpTrigger" for function in row["functions"]):
-        say(f"http {row['url']}")
+    if any(function["trigger"] == "httpTrigger" for function in row["functions"]):
+        say(f"http {client.url}/apps/{app}, with a key of `gridwire fn keys {app}` where the function asks for one")
     return 0
 
 
@@ -117,13 +118,24 @@ def show(app: str, *, common: Common = Common()) -> None:  # noqa: B008
     if common.json:
         print_json(row)
         return
-    functions = row.pop("functions")
+    functions, versions = row.pop("functions"), row.pop("versions")
     print_fields({name: value for name, value in row.items() if value not in ("", None)})
+    if versions:
+        say("")
+        rows = [
+            (each["version"], _when(each["deployed_ms"]), each["deployed_by"], size_text(each["bytes"]))
+            for each in versions
+        ]
+        print_table(("version", "deployed", "by", "size"), rows, ("version", "size"))
     for function in functions:
         say("")
         counters = function.pop("counters")
         function.pop("buckets")
         print_fields({**{name: value for name, value in function.items() if value not in ("", [])}, **counters})
+
+
+def _when(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def logs(
@@ -160,10 +172,27 @@ def stop(app: str, *, common: Common = Common()) -> None:  # noqa: B008
     _told(common, common.client().post(app_path(app, "stop"), {}))
 
 
-def start_deployed(app: str, common: Common) -> None:
-    """Run a deployed app again that was stopped."""
+def start_deployed(app: str, version: int | None, common: Common) -> None:
+    """Run a deployed app again that was stopped, or another version of it."""
     client = common.client()
-    _told(common, _running(client, client.post(app_path(app, "start"), {})))
+    query = "" if version is None else f"?version={version}"
+    _told(common, _running(client, client.post(app_path(app, "start") + query, {})))
+
+
+def keys(app: str, *, common: Common = Common()) -> None:  # noqa: B008
+    """Show where the HTTP functions of a deployed app answer, and the keys that open them.
+
+    A key goes into the header x-functions-key or the query parameter code.
+    """
+    client = common.client()
+    found = client.get(app_path(app, "keys"))
+    if common.json:
+        print_json(found)
+        return
+    own = {f"function {name}": key["default"] for name, key in found["functions"].items()}
+    host = {f"any function, {name}": key for name, key in found["host"].items()}
+    opened = {"url": f"{client.url}/apps/{app}", **own, **host}
+    print_fields({**opened, "event grid (system)": found["system"], "everything (master)": found["master"]})
 
 
 def _told(common: Common, row: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ fn.command(deployed.deploy)
 fn.command(deployed.list_, name="list")
 fn.command(deployed.show)
 fn.command(deployed.logs)
+fn.command(deployed.keys)
 fn.command(deployed.stop)
 fn.command(deployed.remove)
 
@@ -50,11 +51,12 @@ def start(
     state: Path | None = None,
     save_failing: Path | None = None,
     reload: Annotated[bool, Parameter(negative="")] = False,
+    version: int | None = None,
 ) -> int:
-    """Run an app in the foreground until Ctrl-C or SIGTERM; or run a deployed app again that was stopped.
+    """Run an app in the foreground until Ctrl-C or SIGTERM; or run a deployed app again, or an older version of it.
 
     Args:
-        directory: where function_app.py is; or the name of a deployed app, to which --url belongs and nothing else.
+        directory: where function_app.py is; or the name of a deployed app, to which only --url and --version belong.
         hub: the hub's data directory, its HTTP address on this machine, or kafka://HOST:PORT[,HOST:PORT].
         name: the app's name, part of its consumer groups. [default: the directory's name]
         host: address of HTTP functions; other than loopback they ask for keys.
@@ -66,14 +68,17 @@ def start(
         state: directory for keys, times of timers and blobs. [default: in the data directory, or .gridwire]
         save_failing: directory for batches as they were when they failed first, for `fn run-batch`.
         reload: while developing: run the app anew when its .py and .json files change.
+        version: of a deployed app, as `fn show` lists them: this one runs from now on.
     """
     from gridwire.broker.local import report_app
     from gridwire.config import is_loopback
     from gridwire.functions.run import run_host
 
     if not directory.is_dir() and APP_NAME.match(str(directory)):
-        deployed.start_deployed(str(directory), common)
+        deployed.start_deployed(str(directory), version, common)
         return 0
+    if version is not None:
+        raise InvalidSetting(f"--version is for deployed apps, and {directory} is a directory: give the app's name")
     configure_logs()
     _check_directory(directory)
     opener, home = _opener(hub)
@@ -118,7 +123,7 @@ def replay(
         hub: the hub's data directory, its HTTP address on this machine, or kafka://HOST:PORT[,HOST:PORT].
         name: the app's name. [default: the directory's name]
         workers: worker processes.
-        outputs: publish what the function hands out; else it is only counted, and blobs are thrown away.
+        outputs: publish what the function hands out; else it is only counted, and blobs it writes are thrown away.
         json_: print the summary as JSON.
     """
     import tempfile
@@ -136,8 +141,9 @@ def replay(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with tempfile.TemporaryDirectory() as scratch:
-        blobs = home / "functions" / app / "blobs" if outputs and home else Path(scratch)
-        with opened(directory.absolute(), blobs) as (loaded, pool):
+        kept = None if home is None else (home / "functions" / app / "blobs").absolute()
+        written = kept if outputs and kept else Path(scratch)
+        with opened(directory.absolute(), written, beneath=kept) as (loaded, pool):
             found = stream_of(loaded, function)
             pool.want(max(1, workers))
             summary = run(app, found, opener, pool, wanted, stop, publish=outputs, progress=_progress)

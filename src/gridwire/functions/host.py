@@ -33,7 +33,7 @@ from gridwire.functions import model
 from gridwire.functions.account import Account
 from gridwire.functions.check import host_problems, told, zone_of
 from gridwire.functions.frames import CALL
-from gridwire.functions.keys import Keys
+from gridwire.functions.keys import KEYS_FILE, Keys
 from gridwire.functions.lease import Lease
 from gridwire.functions.model import App, Call, Function, Published, Result
 from gridwire.functions.pool import Fate, Pool
@@ -129,7 +129,7 @@ class Host:
 
     async def serve(self, stop: asyncio.Event, ready: Callable[[Host], None] = lambda host: None) -> None:
         """Run until `stop` is set, then let calls under way end. Raises FencedEpoch: another host took over."""
-        keys = Keys(self.options.state / "keys.json", self.app.functions) if self.options.keys else None
+        keys = Keys(self.options.state / KEYS_FILE, self.app.functions) if self.options.keys else None
         web = Web(self.app.functions, self.app.route_prefix, self.invoke, keys, self.status, self.metrics)
         try:
             bound = listener(self.options.host, self.options.port)

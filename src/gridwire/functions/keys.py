@@ -14,9 +14,11 @@ import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gridwire.functions.model import Function
+
+KEYS_FILE: Final = "keys.json"
 
 
 class Keys:

@@ -82,6 +82,7 @@ class Pool:
     Args:
         command: what starts a worker, before its arguments. environment: of the workers.
         keep: descriptors that workers inherit.
+        beneath: where a blob is read that is not among `blobs`; nothing is written there.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Pool:
         directory: Path,
         blobs: Path,
         *,
+        beneath: Path | None = None,
         environment: Mapping[str, str] | None = None,
         output: Any = None,
         command: tuple[str, ...] = (sys.executable, "-m", "gridwire.functions.worker"),
@@ -99,7 +101,8 @@ class Pool:
         self.starts = self.deaths = self.timeouts = 0
         self.start_s: list[float] = []
         """How long the last starts took until the app was loaded."""
-        self._directory, self._blobs = directory, blobs
+        self._directory = directory
+        self._blobs = [str(blobs), *([] if beneath is None else [str(beneath)])]
         self._environment = dict(environment) if environment is not None else None
         self._output = output
         self._command, self._keep = command, keep
@@ -211,7 +214,7 @@ class Pool:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         number = theirs.fileno()
         popen = subprocess.Popen(
-            [*self._command, str(number), str(self._directory), str(self._blobs)],
+            [*self._command, str(number), str(self._directory), *self._blobs],
             stdin=subprocess.PIPE, stdout=self._output, stderr=self._output, pass_fds=(number, *self._keep),
             env=self._environment,
         )  # fmt: skip

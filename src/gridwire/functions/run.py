@@ -21,6 +21,7 @@ import structlog
 from gridwire.broker.reports import AppReport
 from gridwire.core.errors import GridwireError, Unavailable
 from gridwire.functions.check import when
+from gridwire.functions.keys import KEYS_FILE
 
 WATCH_S: Final = 0.3
 """Between two looks at an app's files."""
@@ -173,6 +174,6 @@ def _announce(host: Any) -> None:
     lines = ["ready", f"http http://{host.options.host}:{host.port}"]
     lines += [f"function {function.name} {when(host.app, function)}" for function in host.app.functions]
     if host.options.keys:
-        lines.append(f"keys {host.options.state / 'keys.json'}")
+        lines.append(f"keys {host.options.state / KEYS_FILE}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()

@@ -158,13 +158,19 @@ def with_call(call: Call, body: bytes) -> list[bytes]:
 
 
 @contextmanager
-def opened(directory: Path, blobs: Path, output: Any = None) -> Iterator[tuple[App, Pool]]:
-    """An app loaded in a worker, without a host. Raises InvalidSetting with every problem of the app."""
+def opened(
+    directory: Path, blobs: Path, output: Any = None, *, beneath: Path | None = None
+) -> Iterator[tuple[App, Pool]]:
+    """An app loaded in a worker, without a host. Raises InvalidSetting with every problem of the app.
+
+    Args:
+        blobs: where its blobs are written. beneath: where one is read that is not there.
+    """
     try:
         environment = {**os.environ, **AppSettings(directory).missing_from(os.environ)}
     except Invalid as error:
         raise InvalidSetting(str(error)) from None
-    pool = Pool(directory, blobs, environment=environment, output=output)
+    pool = Pool(directory, blobs, beneath=beneath, environment=environment, output=output)
     try:
         app = pool.learn()
         if app.problems:

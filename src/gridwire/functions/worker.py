@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +45,7 @@ COLUMNS: Final = ("record_batch", "table", "polars")
 class Prepared:
     """One function, ready to be called."""
 
-    def __init__(self, function: Function, code: Callable[..., Any], directory: Path, blobs: Path) -> None:
+    def __init__(self, function: Function, code: Callable[..., Any], directory: Path, blobs: Sequence[Path]) -> None:
         self.function = function
         self.code = code
         self.is_async = inspect.iscoroutinefunction(code)
@@ -85,7 +85,8 @@ class Prepared:
     def _blob(self, pattern: str, name: str, names: Mapping[str, Any]) -> Any:
         from azure.functions.blob import InputStream
 
-        path = blob_path(self._blobs, pattern, names)
+        paths = [blob_path(root, pattern, names) for root in self._blobs]
+        path = next((path for path in paths if path.is_file()), paths[0])
         data = path.read_bytes() if path.is_file() else None
         kind = self._hints.get(name)
         if data is None or kind in (bytes, "bytes"):
@@ -96,7 +97,7 @@ class Prepared:
 
     def outbox(self, call: Call, context: Context) -> Outbox:
         """Where the outputs of one call go; they carry on a trace that came with the call."""
-        return Outbox(self._blobs, _span(call, context))
+        return Outbox(self._blobs[0], _span(call, context))
 
     def collect(self, outbox: Outbox, returned: Any, outs: Mapping[str, Out], names: Mapping[str, Any]) -> Any:
         """Put outputs into the outbox; returns the HTTP answer, if there is one. Raises TypeError."""
@@ -124,9 +125,13 @@ def _is_context(name: str, hints: Mapping[str, Any]) -> bool:
 
 
 class Worker:
-    """Serves the host over one socket until it hangs up."""
+    """Serves the host over one socket until it hangs up.
 
-    def __init__(self, loaded: Loaded, channel: Channel, directory: Path, blobs: Path) -> None:
+    Args:
+        blobs: where blobs are written and read, then where else they are read.
+    """
+
+    def __init__(self, loaded: Loaded, channel: Channel, directory: Path, blobs: Sequence[Path]) -> None:
         self._channel = channel
         self._send_lock = threading.Lock()
         self._functions = {
@@ -335,8 +340,8 @@ def _end_with_host() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """`python -m gridwire.functions.worker FD DIRECTORY BLOBS`; the host starts it."""
-    number, directory, blobs = sys.argv[1:] if arguments is None else arguments
+    """`python -m gridwire.functions.worker FD DIRECTORY BLOBS [BENEATH]`; the host starts it."""
+    number, directory, *blobs = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's to deal with
     threading.Thread(target=_end_with_host, name="host", daemon=True).start()
     channel = Channel(socket.socket(fileno=int(number)))
@@ -355,7 +360,7 @@ def main(arguments: list[str] | None = None) -> None:
     gc.freeze()
     channel.send(READY, 0, msgspec.msgpack.encode(loaded.app))
     if not loaded.app.problems:
-        Worker(loaded, channel, root, Path(blobs)).serve()
+        Worker(loaded, channel, root, [Path(each) for each in blobs]).serve()
     sys.stderr.flush()
     os._exit(0)  # user code's threads must not hold a worker that nobody listens to
 

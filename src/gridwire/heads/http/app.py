@@ -16,6 +16,7 @@ from gridwire.core.hubs import ALERT_NOTES, ALERTS, FEEDERS, HEALTH, NETWORK, RE
 from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
 from gridwire.heads.http.alerts import Alerts
+from gridwire.heads.http.app_door import METHODS, AppDoor
 from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.files import PARQUET, through
 from gridwire.heads.http.functions import Functions
@@ -98,7 +99,13 @@ class App:
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
         self._policies = None if doorman is None else Policies(doorman.access)
+        self._door = None if functions is None else AppDoor(functions.address, limits, self._memory)
         self._table = Table(self._routes())
+
+    async def close(self) -> None:
+        """Let go of what requests left open."""
+        if self._door is not None:
+            await self._door.close()
 
     def _routes(self) -> list[Route]:
         return [
@@ -151,8 +158,8 @@ class App:
         ]  # fmt: skip
 
     def _function_routes(self) -> list[Route]:
-        apps = self._functions
-        if apps is None:
+        apps, door = self._functions, self._door
+        if apps is None or door is None:
             return []
         one = "/v1/functions/{app}/functions/{function}"
         return [
@@ -162,6 +169,8 @@ class App:
             Route("function_start", "/v1/functions/{app}/start", {"POST": apps.start}),
             Route("function_stop", "/v1/functions/{app}/stop", {"POST": apps.stop}),
             Route("function_logs", "/v1/functions/{app}/logs", {"GET": apps.logs}),
+            Route("function_keys", "/v1/functions/{app}/keys", {"GET": apps.keys}),
+            Route("app", "/apps/{app}/*", dict.fromkeys(METHODS, door)),
             Route("function_invoke", one + "/invoke", {"POST": self._with(apps.invoke)}),
             Route("function_replay", one + "/replay", {"POST": self._with(apps.replay)}),
         ]  # fmt: skip
@@ -239,7 +248,7 @@ class App:
         return any(info.name == hub for info in self._broker.hubs())
 
     async def _call(self, route: Route, call: Call) -> None:
-        if call.scope["method"] == "OPTIONS":
+        if call.scope["method"] == "OPTIONS" and "OPTIONS" not in route.methods:
             allow = ", ".join(route.methods).encode()
             answer: Answer | None = Answer(204, b"", [(b"allow", allow)])
         else:

@@ -61,8 +61,8 @@ class Apps(Protocol):
         """One of them. Raises UnknownApp."""
         ...
 
-    async def set_running(self, app: str, running: bool) -> dict[str, Any]:
-        """Stop or start one. Raises UnknownApp."""
+    async def set_running(self, app: str, running: bool, version: int | None = None) -> dict[str, Any]:
+        """Stop or start one, or another version of it. Raises UnknownApp."""
         ...
 
     async def remove(self, app: str) -> None:
@@ -71,6 +71,14 @@ class Apps(Protocol):
 
     def logs(self, app: str, after: int | None, lines: int) -> Any:
         """Lines of its log. Raises UnknownApp."""
+        ...
+
+    def address(self, app: str) -> str:
+        """Of its HTTP functions. Raises UnknownApp, Unavailable."""
+        ...
+
+    def keys(self, app: str) -> dict[str, Any]:
+        """Of its HTTP functions. Raises UnknownApp, Unavailable."""
         ...
 
     async def try_out(self, app: str, function: str, events: list[bytes], key: bytes | None) -> Any:
@@ -157,8 +165,9 @@ class Functions:
         return await self._shown(call.name, 201)
 
     async def start(self, call: Call) -> Answer:
-        """POST /v1/functions/{app}/start."""
-        await self._apps.set_running(call.name, True)
+        """POST /v1/functions/{app}/start?version=."""
+        version = number_of(call.query(), "version", 0, 1, 2**31)
+        await self._apps.set_running(call.name, True, version or None)
         return await self._shown(call.name)
 
     async def stop(self, call: Call) -> Answer:
@@ -177,6 +186,14 @@ class Functions:
         after = number_of(query, "after", 0, 0, 2**62) if "after" in query else None
         lines = number_of(query, "lines", LINES_DEFAULT, 1, LINES_MAX)
         return json_answer(self._apps.logs(call.name, after, lines))
+
+    async def keys(self, call: Call) -> Answer:
+        """GET /v1/functions/{app}/keys."""
+        return json_answer(self._apps.keys(call.name))
+
+    def address(self, app: str) -> str:
+        """Where an app's HTTP functions answer on this machine. Raises UnknownApp, Unavailable."""
+        return self._apps.address(app)
 
     async def invoke(self, call: Call, body: bytes) -> Answer:
         """POST /v1/functions/{app}/functions/{function}/invoke."""

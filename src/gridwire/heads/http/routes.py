@@ -57,7 +57,7 @@ Handler = Callable[[Call], Awaitable[Answer | None]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An address. `label` names it in the metrics."""
+    """An address. `label` names it in the metrics. A path that ends with `/*` is that of everything below."""
 
     label: str
     path: str
@@ -80,8 +80,9 @@ class Table:
 
     def __init__(self, routes: list[Route]) -> None:
         self.routes = routes
+        self._below = {route.path.split("/")[1]: route for route in routes if route.path.endswith("/*")}
         shapes: dict[tuple[int, tuple[int, ...]], dict[tuple[str, ...], Route]] = {}
-        for route in routes:
+        for route in [route for route in routes if route not in self._below.values()]:
             segments = route.path.strip("/").split("/")
             places = tuple(at for at, segment in enumerate(segments) if segment.startswith("{"))
             shapes.setdefault((len(segments), places), {})[_fixed(segments, places)] = route
@@ -103,7 +104,8 @@ class Table:
                 names = tuple(segments[at] for at in places)
                 if all(names):
                     return route, names
-        return None
+        below = self._below.get(segments[0])
+        return (below, (segments[1],)) if below is not None and len(segments) > 2 and segments[1] else None
 
 
 def _fixed(segments: list[str], places: tuple[int, ...]) -> tuple[str, ...]:

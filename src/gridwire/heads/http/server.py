@@ -169,6 +169,7 @@ class HttpHead:
             return
         self._streams.stop()
         await _drain(server, self._limits.drain_s)
+        await self._app.close()
         if self._date is not None:
             self._date.cancel()
             with contextlib.suppress(asyncio.CancelledError):

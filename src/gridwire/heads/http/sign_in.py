@@ -31,8 +31,8 @@ CHALLENGES: Final = tuple(
 """A header each: Chromium takes a header for one challenge, and asks nobody for a password where it cannot read it."""
 
 
-OPEN: Final = frozenset({"healthz", "readyz"})
-"""Asked by load balancers, which have no key; they tell nothing but up or down."""
+OPEN: Final = frozenset({"healthz", "readyz", "app"})
+"""Asked by load balancers, which have no key; they tell nothing but up or down. Apps ask for keys of their own."""
 
 ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("events", "POST"): Action.SEND,
