@@ -38,8 +38,8 @@ class SignedHub(RunningHub):
         answer = httpx.request(method, f"{self.url}{path}", json=body, auth=self.root()).raise_for_status()
         return answer.json() if answer.content else None
 
-    def policy(self, name: str, *rights: str) -> tuple[str, str]:
-        made = self.ask("POST", "/v1/policies", {"name": name, "rights": rights})
+    def policy(self, name: str, *rights: str, hub: str | None = None) -> tuple[str, str]:
+        made = self.ask("POST", "/v1/policies", {"name": name, "rights": rights, "hub": hub})
         return name, made["primary_key"]
 
 
@@ -208,6 +208,15 @@ def reported(hub: SignedHub) -> bool:
     """A host that was not deployed says that it lives, as it does every second."""
     report_app(hub.data, {"app": "app", "workers": 1, "functions": [{"name": "f", "trigger": "eventHubTrigger"}]})
     return True
+
+
+def test_whoever_may_not_see_the_page_is_told_what_it_takes(hub: SignedHub, browser: Watched) -> None:
+    browser.allowed = lambda text: "403" in text
+    name, key = hub.policy("narrow", "Listen", hub="plant")
+    page = browser.open(f"{hub.url}/#/hubs", http_credentials={"username": name, "password": key})
+    expect(page.get_by_test_id("banner")).to_have_text(
+        "narrow may not see this page: it takes Listen on the namespace."
+    )
 
 
 def test_without_sign_in_the_page_says_so(own_hub: RunningHub, browser: Watched) -> None:

@@ -433,7 +433,7 @@ def test_nothing_of_an_event_an_address_or_a_saved_view_runs(hub: RunningHub, br
 
 
 def test_a_page_of_events_comes_when_the_hub_is_back(own_hub: RunningHub, browser: Watched) -> None:
-    browser.allowed = lambda text: "ERR_CONNECTION" in text or "ERR_INCOMPLETE_CHUNKED" in text
+    browser.allowed = lambda text: "net::ERR_" in text  # whatever a request met that the kill cut off
     own_hub.post("back", [{"n": n} for n in range(3)], key="k")
     page = open_hub(browser, own_hub, "back?offset=0")
     expect(lines(page)).to_have_count(3)

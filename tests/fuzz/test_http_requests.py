@@ -92,7 +92,9 @@ def check(answer):
     content_type=CONTENT_TYPES,
     body=BODIES,
     headers=st.just({}) | CE_HEADERS,
-    params=st.dictionaries(st.sampled_from(["key", "partition", "key_field", "x"]), TEXTS, max_size=2),
+    params=st.dictionaries(
+        st.sampled_from(["key", "partition", "key_field", "header.a", "header.", "x"]), TEXTS, max_size=2
+    ),
 )
 def test_events(client, content_type, body, headers, params):
     sent = {b"content-type": content_type.encode(), **headers}
@@ -116,7 +118,8 @@ def test_encoded_bodies(client, body, encoding):
     check(client.post("/v1/hubs/r/events", content=body, headers={"content-encoding": encoding}))
 
 
-ADMIN_PATHS = st.sampled_from(["/v1/hubs", "/v1/hubs/r", "/v1/groups/g/reset", "/v1/hubs/none"])
+ADMIN_PATHS = st.sampled_from(["/v1/hubs", "/v1/hubs/r", "/v1/groups/g/reset", "/v1/hubs/none", "/v1/hubs/r/copy"])
+PLACES = st.sampled_from(["earliest", "latest", "-2", "2026-01-01T00:00:00Z", 0, 1])
 ADMIN_BODIES = BODIES | st.fixed_dictionaries(
     {},
     optional={
@@ -124,7 +127,12 @@ ADMIN_BODIES = BODIES | st.fixed_dictionaries(
         "partitions": st.integers(-5, 5) | SCALARS,
         "settings": st.dictionaries(st.sampled_from(["retention_ms", "cleanup", "x"]), SCALARS, max_size=2) | SCALARS,
         "hub": st.just("r") | SCALARS,
-        "to": st.sampled_from(["earliest", "latest", "2026-01-01T00:00:00Z", 0, 1]) | SCALARS,
+        "to": PLACES | SCALARS,
+        "from": PLACES | SCALARS,
+        "to_hub": st.sampled_from(["c", "r", "__x"]) | SCALARS,
+        "before": PLACES | SCALARS,
+        "stamp": st.sampled_from(["now", "kept"]) | SCALARS,
+        "where": st.just("value > 0") | SCALARS,
         "partition": st.integers(-1, 5) | SCALARS,
     },
 ).map(lambda value: json.dumps(value).encode())
@@ -148,6 +156,37 @@ READ_PATHS = st.sampled_from(["/v1/hubs/r/events", "/v1/groups", "/v1/groups/g",
 def test_reading(client, path, params):
     client.post("/v1/hubs/r/events", content=b"\xff{", headers={"content-type": "a/b"})
     check(client.get(path, params=params))
+
+
+RANGES = st.fixed_dictionaries(
+    {"format": st.sampled_from(["ndjson", "csv"]) | TEXTS},
+    optional={
+        "offset": PLACES | TEXTS,
+        "to": PLACES | TEXTS,
+        "partition": st.integers(0, 1) | TEXTS,
+        "where": st.just("value ~ a") | TEXTS,
+        "fields": st.sampled_from(["a", "value,key,header.x,offset", "a.0.b"]) | TEXTS,
+    },
+)
+
+
+@settings(fuzzed, max_examples=200)
+@given(params=RANGES, body=BODIES)
+def test_files(client, params, body):
+    client.post("/v1/hubs/r/events?key=k", content=body, headers={"content-type": "a/b"})
+    check(client.get("/v1/hubs/r/events", params=params))
+
+
+@settings(fuzzed, max_examples=200)
+@given(body=ADMIN_BODIES.filter(bool), partition=st.integers(0, 1))
+def test_copies(client, body, partition):
+    client.post("/v1/hubs/r/events", content=b"x")
+    try:
+        wanted = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(wanted, dict):
+        check(client.post("/v1/hubs/r/copy", json={"to_hub": "c", "partition": partition} | wanted))
 
 
 @settings(fuzzed, max_examples=100)

@@ -6,7 +6,7 @@
  * events when a tick says that the hub's end moved (see follower.ts), and a hidden tab lets go of its stream.
  */
 import { untrack } from "svelte";
-import { fetchStatus, LIVE_PATH, type Status, type Tick } from "./api";
+import { fetchRights, fetchStatus, LIVE_PATH, type Status, type Tick } from "./api";
 import { Backoff } from "./backoff";
 import { RateHistory } from "./history";
 
@@ -16,6 +16,8 @@ export type Link = "connecting" | "live" | "reconnecting" | "paused";
 const SILENCE_MS = 6_000;
 /** A hidden tab keeps its stream for so long. */
 const HIDDEN_MS = 20_000;
+/** What the stream takes. */
+const OBSERVE = "namespace.observe";
 const STATUS_EVERY_MS = 30_000;
 
 type Listener = (tick: Tick) => void;
@@ -30,6 +32,8 @@ class Live {
   retryAt = $state<number | null>(null);
   /** The page's clock, moved once a second. */
   now = $state(Date.now());
+  /** Why the hub will not answer to whoever looks, however often he asks. */
+  refused = $state("");
   readonly history = new RateHistory();
 
   #source: EventSource | null = null;
@@ -98,6 +102,7 @@ class Live {
   #found(): void {
     this.link = "live";
     this.lostAt = null;
+    this.refused = "";
     this.#backoff.reset();
     void this.#refreshStatus();
   }
@@ -111,6 +116,17 @@ class Live {
     this.retryAt = Date.now() + wait;
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => this.#connect(), wait);
+    void this.#askWhy();
+  }
+
+  /** An event stream that is refused does not say so: ask whether it is. */
+  async #askWhy(): Promise<void> {
+    try {
+      const rights = await fetchRights("", "");
+      this.refused = rights.may.includes(OBSERVE) ? "" : `${rights.name} may not see this page: it takes Listen on the namespace.`;
+    } catch {
+      // The hub is away, and does not refuse.
+    }
   }
 
   #everySecond(): void {
