@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 
+import fastavro
 import httpx
+import pyarrow as pa
 import pytest
 
 from gridwire.core.errors import InvalidSetting
@@ -389,6 +392,88 @@ def test_functions_over_columns_and_values_that_do_not_fit(hub, run_app, until):
         [letter] = hub.events(f"dlq.app.{function}")
         assert letter.value == b"{nonsense"
         assert b"malformed JSON" in dict(letter.headers)["dlq-reason"]
+
+
+FILES = """
+import azure.functions as func
+import pyarrow as pa
+app = func.FunctionApp()
+
+@app.event_hub_message_trigger(arg_name="table", event_hub_name="avro", connection="C")
+@app.event_hub_output(arg_name="$return", event_hub_name="sums", connection="C")
+def of_avro(table: pa.Table) -> pa.Table:
+    return table.group_by("meter").aggregate([("kw", "sum")])
+
+@app.event_hub_message_trigger(arg_name="table", event_hub_name="arrow", connection="C")
+@app.event_hub_output(arg_name="$return", event_hub_name="sums", connection="C")
+def of_arrow(table: pa.Table) -> pa.Table:
+    return table.group_by("meter").aggregate([("kw", "sum")])
+"""
+
+
+def avro_file(rows):
+    fields = [{"name": "meter", "type": "string"}, {"name": "kw", "type": "double"}]
+    out = io.BytesIO()
+    fastavro.writer(out, {"type": "record", "name": "Reading", "fields": fields}, rows)
+    return out.getvalue()
+
+
+def arrow_file(rows, stream):
+    table, out = pa.Table.from_pylist(rows), pa.BufferOutputStream()
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue().to_pybytes()
+
+
+def test_values_that_are_files_of_rows_become_one_table(hub, run_app, until):
+    """Avro containers and Arrow IPC streams and files; one that is cut short is a dead letter."""
+    rows = [{"meter": f"m{n % 2}", "kw": n + 0.25} for n in range(4)]
+    hub.create("avro", 1)
+    hub.append("avro", 0, avro_file(rows[:3]), avro_file(rows)[:-9], avro_file(rows[3:]))
+    hub.create("arrow", 1)
+    hub.append("arrow", 0, arrow_file(rows[:3], True), arrow_file(rows, True)[:200], arrow_file(rows[3:], False))
+    run_app(FILES)
+    until(lambda: hub.position("fn.app.of_avro", "avro") == hub.position("fn.app.of_arrow", "arrow") == 3)
+    wanted = [{"meter": "m0", "kw_sum": 2.5}, {"meter": "m1", "kw_sum": 4.5}]
+    assert sorted(hub.json("sums"), key=lambda row: row["meter"]) == [wanted[0], wanted[0], wanted[1], wanted[1]]
+    for function in ("of_avro", "of_arrow"):
+        [letter] = hub.events(f"dlq.app.{function}")
+        assert dict(letter.headers)["dlq-offset"] == b"1"
+
+
+PARALLEL = """
+import azure.functions as func
+app = func.FunctionApp()
+
+@app.event_hub_message_trigger(arg_name="events", event_hub_name="in", connection="C", cardinality="many",
+                               max_batch_size=5, max_parallel_batches=3)
+@app.event_hub_output(arg_name="$return", event_hub_name="out", connection="C")
+def f(events) -> list:
+    for event in events:
+        if event.get_body().endswith(b"bad"):
+            raise ValueError("cannot take it")
+    return [event.get_body() for event in events]
+"""
+
+
+def test_parallel_batches_keep_the_order_of_each_key_past_events_that_fail(hub, run_app, until):
+    hub.create("in", 1)
+    sent = [(b"k%d" % (n * 7 % 4), b"%d bad" % n if n % 10 == 9 else b"%d" % n) for n in range(60)]
+    for key, value in sent:
+        hub.append("in", 0, value, key=key)
+    app = run_app(PARALLEL, options={"workers_max": 2})
+    until(lambda: hub.position("fn.app.f", "in") == 60)
+    found = [event.value for event in hub.events("out")]
+    good = [value for _, value in sent if not value.endswith(b"bad")]
+    assert sorted(found) == sorted(good), "each once"
+    for key in {key for key, _ in sent}:
+        of_key = [value for each, value in sent if each == key and value in good]
+        assert [value for value in found if value in of_key] == of_key
+    assert sorted(event.value for event in hub.events("dlq.app.f")) == sorted(
+        value for _, value in sent if value.endswith(b"bad")
+    )
+    counters = app.host.streams[0].counters
+    assert sum(counters[f"flushed_{reason}"] for reason in ("size", "bytes", "idle", "wait")) >= 4
 
 
 COLD = """
