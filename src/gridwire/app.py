@@ -279,6 +279,7 @@ class Hub:
             functions=self.apps,
             deploy_remote=self.settings.deploy_remote,
             lake=self.lake,
+            sql=(sys.executable, "-m", "gridwire.capture.ask", str(self.directory / "lake")),
             upgrades={} if self.amqp is None else {WEBSOCKET_PATH: Upgrade(SUBPROTOCOLS, self.amqp.websocket)},
         )
 

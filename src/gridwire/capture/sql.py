@@ -129,17 +129,23 @@ def arrow(
     lake_root: Path,
     sql: str,
     *,
+    limit_rows: int | None = None,
     timeout_s: float = BATCH_TIMEOUT_S,
     memory_bytes: int = MEMORY_BYTES,
     threads: int = THREADS,
 ) -> pa.Table:
-    """The whole answer to a question as Arrow columns, for jobs that read much. Raises SqlError."""
-    return _answer(lake_root, sql, _table, timeout_s, memory_bytes, threads)
+    """The answer as Arrow columns, for jobs that read much: all of it, or its first rows. Raises SqlError."""
+    return _answer(lake_root, sql, partial(_table, limit_rows), timeout_s, memory_bytes, threads)
 
 
-def _table(relation: Any) -> pa.Table:
+def _table(limit_rows: int | None, relation: Any) -> pa.Table:
     with relation.to_arrow_reader(ARROW_ROWS) as reader:
-        return reader.read_all()
+        if limit_rows is None:
+            return reader.read_all()
+        batches: list[pa.RecordBatch] = []
+        while sum(map(len, batches)) < limit_rows and (batch := next(reader, None)) is not None:
+            batches.append(batch)
+        return pa.Table.from_batches(batches, reader.schema).slice(0, limit_rows)
 
 
 def _answer(

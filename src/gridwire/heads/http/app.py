@@ -42,6 +42,7 @@ from gridwire.heads.http.request import (
 from gridwire.heads.http.routes import Answer, Call, ErrorStyle, Handler, Route, Table, json_answer
 from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import IDENTITY, Doorman
+from gridwire.heads.http.sql import Sql
 from gridwire.heads.http.streams import Streams
 from gridwire.wire.http import eventhubs, problems, schemas
 from gridwire.wire.http.problems import HttpError, problem_of
@@ -75,6 +76,7 @@ class App:
         alerts: Alerts,
         grid: Grid,
         ranges: Ranges,
+        sql: Sql,
         functions: Functions | None = None,
         doorman: Doorman | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class App:
         self._alerts = alerts
         self._grid = grid
         self._ranges = ranges
+        self._sql = sql
         self._functions = functions
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
@@ -147,6 +150,8 @@ class App:
             Route("grid", "/v1/grid/loads", {"GET": self._loads}),
             Route("grid", "/v1/grid/times", {"GET": self._times}),
             Route("grid", "/v1/grid/at", {"GET": self._at}),
+            Route("sql", "/v1/sql", {"POST": self._ask_lake}),
+            Route("sql", "/v1/sql/tables", {"GET": self._lake_tables}),
             Route("live", "/v1/live", {"GET": self._live_stream}),
             Route("status", "/v1/status", {"GET": self._status}),
             Route("metrics", "/metrics", {"GET": self._metrics}),
@@ -323,6 +328,13 @@ class App:
         query = call.query()
         may = self._doorman.may(call.scope, query.get("hub") or None, query.get("group") or None)
         return json_answer({"name": call.scope[IDENTITY].name, "sign_in": True, "may": may})
+
+    async def _ask_lake(self, call: Call) -> None:
+        await self._streams.download(call.receive, call.send, *self._sql.ask(await self._body(call)))
+
+    async def _lake_tables(self, call: Call) -> None:
+        _no_head(call)
+        await self._streams.download(call.receive, call.send, *self._sql.tables())
 
     async def _tail(self, call: Call) -> None:
         _no_head(call)

@@ -39,6 +39,7 @@ from gridwire.heads.http.ranges import Ranges
 from gridwire.heads.http.request import BodyMemory
 from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import Doorman
+from gridwire.heads.http.sql import Sql
 from gridwire.heads.http.streams import Streams
 from gridwire.heads.http.upgrade import Upgrades
 
@@ -63,7 +64,8 @@ class HttpHead:
         tls: how connections are encrypted; None for not at all.
         upgrades: paths whose connections go on as WebSockets.
         functions: apps of functions that this hub runs; None where there are none. deploy_remote: from other machines.
-        lake: who answers questions about the lake; None where there is none.
+        lake: who answers the page's questions about the lake; None where there is none.
+        sql: command that answers a question in SQL; empty where there is no lake.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class HttpHead:
         functions: Apps | None = None,
         deploy_remote: bool = False,
         lake: Reader | None = None,
+        sql: tuple[str, ...] = (),
     ) -> None:
         self.host = host
         self.port = port
@@ -124,6 +127,7 @@ class HttpHead:
             alerts=alerts,
             grid=Grid(broker, alerts, lake),
             ranges=Ranges(broker, ingest, clock),
+            sql=Sql(sql),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls

@@ -67,6 +67,8 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("silences", "POST"): Action.LIST,
     ("silence", "DELETE"): Action.LIST,
     ("grid", "GET"): Action.LIST,  # and reading the hubs that an address shows
+    ("sql", "POST"): Action.OBSERVE,  # the lake is what all captured hubs hold
+    ("sql", "GET"): Action.OBSERVE,
     ("live", "GET"): Action.OBSERVE,
     ("metrics", "GET"): Action.OBSERVE,
     ("functions", "GET"): Action.OBSERVE,
