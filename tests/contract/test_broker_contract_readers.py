@@ -172,6 +172,16 @@ class Transactions:
         await asyncio.to_thread(ending, WAIT_S)
 
 
+async def all_decided(broker: OpenBroker) -> None:
+    """A cluster answers the end of a transaction before its partitions know of it."""
+
+    async def decided() -> bool:
+        bounds = await broker.bounds("a", 0)
+        return bounds.stable == bounds.end
+
+    await until(decided)
+
+
 def test_readers_of_committed_data_see_what_was_decided(store: Store) -> None:
     async def scenario() -> None:
         async with store.opened() as broker, store.kafka_side(broker) as side:
@@ -181,6 +191,7 @@ def test_readers_of_committed_data_see_what_was_decided(store: Store) -> None:
             for value, commit in ((b"no", False), (b"yes", True), (b"nor", False)):
                 await client.begin(value)
                 await client.end(commit=commit)
+            await all_decided(broker)
             assert [each.value for each in await events(broker, "a", committed=True)] == [b"yes"]
             await client.begin(b"undecided", b"still")
             await broker.append("a", 0, batch(b"behind it"))
@@ -196,6 +207,7 @@ def test_readers_of_committed_data_see_what_was_decided(store: Store) -> None:
             assert not waiting.done(), "woken by what is not decided"
             await client.end(commit=True)
             await asyncio.wait_for(waiting, WAIT_S)
+            await all_decided(broker)
             found = [each.value for each in await events(broker, "a", 6, committed=True)]
             assert found == [b"undecided", b"still", b"behind it"]
             assert (await broker.bounds("a", 0)).stable == 10
@@ -220,6 +232,7 @@ def test_aborted_transactions_between_others_are_named(store: Store) -> None:
             await bad.end(commit=False)
             await good.begin(b"g3")
             await good.end(commit=True)
+            await all_decided(broker)
             read = await broker.read("a", 0, 0, 1 << 20, committed=True)
             assert len(read.aborted) == 2
             assert [each.value for each in await events(broker, "a", committed=True)] == [b"g1", b"g2", b"g3"]
@@ -239,6 +252,7 @@ def test_a_newer_producer_of_the_same_transactional_id_fences_the_older_one(stor
                 await older.end(commit=True)
             await newer.begin(b"yes")
             await newer.end(commit=True)
+            await all_decided(broker)
             assert [each.value for each in await events(broker, "a", committed=True)] == [b"yes"]
 
     run(scenario())
