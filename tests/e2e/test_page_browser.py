@@ -28,7 +28,7 @@ from page import AXE, CHROMIUM, WAIT_S, RunningHub, Watched, live, number, strea
 
 DAY = "2016-06-14"
 VIEWS = ("#/", "#/alerts", "#/grid", "#/hubs", "#/hubs/grid.transformers", "#/functions", "#/quarantine",
-         "#/schemas", "#/access", "#/nowhere")  # fmt: skip
+         "#/sql", "#/schemas", "#/access", "#/nowhere")  # fmt: skip
 
 FUNCTION = {"name": "f", "trigger": "eventHubTrigger", "reads": "grid.feeders", "last_error": "ValueError: no"}
 

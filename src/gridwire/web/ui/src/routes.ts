@@ -11,6 +11,7 @@ import NotFound from "./views/NotFound.svelte";
 import Overview from "./views/Overview.svelte";
 import QuarantineView from "./views/QuarantineView.svelte";
 import Schemas from "./views/Schemas.svelte";
+import Sql from "./views/Sql.svelte";
 
 export interface ViewProps {
   readonly place: Place;
@@ -32,6 +33,7 @@ const ROUTES: readonly Route[] = [
   { section: "hubs", segments: 0, view: Hubs, title: () => "Hubs" },
   { section: "hubs", segments: 1, view: HubView, title: (place) => place.segments[1] ?? "Hub" },
   { section: "functions", segments: 0, view: Functions, title: () => "Functions" },
+  { section: "sql", segments: 0, view: Sql, title: () => "SQL" },
   { section: "schemas", segments: 0, view: Schemas, title: () => "Schemas" },
   { section: "access", segments: 0, view: Access, title: () => "Access" },
   { section: "quarantine", segments: 0, view: QuarantineView, title: () => "Quarantine" },
@@ -45,6 +47,7 @@ export const SECTIONS: readonly { readonly section: string; readonly label: stri
   { section: "alerts", label: "Alerts" },
   { section: "grid", label: "Grid" },
   { section: "hubs", label: "Hubs" },
+  { section: "sql", label: "SQL" },
   { section: "functions", label: "Functions" },
   { section: "quarantine", label: "Quarantine" },
   { section: "schemas", label: "Schemas" },

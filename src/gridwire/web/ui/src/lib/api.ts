@@ -651,3 +651,57 @@ export async function deleteUser(user: string): Promise<void> {
 export function setCertificate(subject: string, policies: readonly string[]): Promise<unknown> {
   return post("v1/certificates", { subject, policies });
 }
+
+/** A column of an answer or of a table, with DuckDB's name of its type. */
+export interface SqlColumn {
+  readonly name: string;
+  readonly type: string;
+}
+
+export interface SqlAnswer {
+  readonly columns: readonly SqlColumn[];
+  readonly rows: readonly (readonly unknown[])[];
+  readonly truncated: boolean;
+  readonly took_ms: number;
+}
+
+export interface SqlTable {
+  readonly name: string;
+  readonly rows: number;
+  readonly columns: readonly SqlColumn[];
+}
+
+/** Rows of an answer that the page holds. */
+export const SQL_ROWS = 50_000;
+
+/** Longer than the hub lets a question take. */
+const SQL_TIMEOUT_MS = 60_000;
+
+async function question(query: string, limit: number, format: string, signal?: AbortSignal): Promise<Response> {
+  const timeout = AbortSignal.timeout(SQL_TIMEOUT_MS);
+  const response = await fetch("v1/sql", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ query, limit, format }),
+    signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+  });
+  if (!response.ok) throw await failure(response);
+  return response;
+}
+
+/** Answer a question about the lake. */
+export async function askLake(query: string, signal?: AbortSignal): Promise<SqlAnswer> {
+  return (await question(query, SQL_ROWS, "json", signal)).json() as Promise<SqlAnswer>;
+}
+
+/** The answer as a file, up to a million rows. */
+export async function lakeFile(query: string, format: FileFormat): Promise<Blob> {
+  return (await question(query, 1_000_000, format)).blob();
+}
+
+/** Tables of the lake. */
+export async function fetchTables(): Promise<readonly SqlTable[]> {
+  const response = await fetch("v1/sql/tables", { cache: "no-store", signal: AbortSignal.timeout(SQL_TIMEOUT_MS) });
+  if (!response.ok) throw await failure(response);
+  return ((await response.json()) as { tables: readonly SqlTable[] }).tables;
+}

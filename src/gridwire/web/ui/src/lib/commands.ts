@@ -29,3 +29,8 @@ export function kcat(kafka: string, hub: string, partition: number | undefined, 
   const end = count === undefined ? "" : ` -c ${count} -e`;
   return `kcat -C -b ${quoted(kafka)} -t ${quoted(hub)}${where} -o ${offset}${end}`;
 }
+
+/** Ask the lake with curl. */
+export function curlSql(query: string): string {
+  return `curl -s ${quoted(absolute("v1/sql"))} -H 'content-type: application/json' -d ${quoted(JSON.stringify({ query }))}`;
+}
