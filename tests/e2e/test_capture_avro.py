@@ -37,8 +37,12 @@ def test_events_become_files_once_through_a_kill(start_hub: Callable[..., Any], 
     hub.kill()
     again = start_hub(*flags, kafka_port="off", data=tmp_path / "data")
     again.cli("send", "readings", text="3\n4\n")
-    assert again.get("/v1/groups/capture.avro")["partitions"][0]["hub"] == "readings"
     found = wait_for(tmp_path / "data", 5)
+    deadline = time.monotonic() + 60
+    while not (partitions := again.get("/v1/groups/capture.avro")["partitions"]):  # the position follows the file
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert partitions[0]["hub"] == "readings"
     assert again.stop() == 0
     assert found == captured(tmp_path / "data") == [(n, b"%d" % n) for n in range(5)]
 
