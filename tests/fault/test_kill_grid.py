@@ -52,11 +52,19 @@ def test_nothing_is_counted_twice_or_lost_wherever_a_process_dies(start_hub: Any
     hub = start_hub("--lake-flush", "1", **ports)
     stop = threading.Event()
     truths: list[Any] = []
+    steps: list[int] = []
 
     def send() -> None:
         truths.append(
             replay.run_replay(
-                hub.kafka, hub.http, built.network, built.profiles, pace_s=0.1, stop=stop, late_share=0.05
+                hub.kafka,
+                hub.http,
+                built.network,
+                built.profiles,
+                pace_s=0.1,
+                stop=stop,
+                late_share=0.05,
+                report=lambda progress: steps.append(progress.step),
             )
         )
 
@@ -74,8 +82,9 @@ def test_nothing_is_counted_twice_or_lost_wherever_a_process_dies(start_hub: Any
             else:
                 until(lambda hub=hub, victim=victim: victim in workers(hub))  # type: ignore[misc]
                 os.kill(workers(hub)[victim], signal.SIGKILL)
-        before = facts(hub)
+        before, sent = facts(hub), len(steps)
         until(lambda: facts(hub) > before)
+        until(lambda: len(steps) > sent + 1)  # what was in doubt when the hub died is known to the truth again
     finally:
         stop.set()
         sender.join(60)
