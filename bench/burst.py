@@ -36,7 +36,7 @@ def run(points: int, directory: Path) -> dict[str, Any]:
     """One burst; seconds by what was reached, what each process used for it."""
     hub = support.Hub(directory, "--partitions", str(PARTITIONS))
     try:
-        hub.request("POST", "/v1/hubs", {"name": "grid.network", "partitions": 1})
+        meters.make_hubs(hub, PARTITIONS)
         begun_s = time.perf_counter()
         events = meters.publish(hub, points)
         published_s = time.perf_counter() - begun_s

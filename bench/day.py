@@ -36,8 +36,7 @@ def fill(directory: Path, points: int) -> tuple[int, int]:
     """Put the day into the log; (readings in all, watt-hours of the last interval)."""
     hub = support.Hub(directory, "--partitions", str(PARTITIONS), "--no-workers")
     try:
-        for name, partitions in (("readings", PARTITIONS), ("grid.network", 1)):
-            hub.request("POST", "/v1/hubs", {"name": name, "partitions": partitions})
+        meters.make_hubs(hub, PARTITIONS)
         meters.publish(hub, points)
         sender = meters.Sender(hub.kafka)
         count = last = 0

@@ -49,6 +49,18 @@ def network(points: int) -> Network:
     )
 
 
+def make_hubs(hub: support.Hub, partitions: int) -> None:
+    """Those of a utility's readings and network model, where a worker has not made them yet."""
+    import urllib.error
+
+    for name, count in (("readings", partitions), ("grid.network", 1)):
+        try:
+            hub.request("POST", "/v1/hubs", {"name": name, "partitions": count})
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                raise
+
+
 def publish(hub: support.Hub, points: int) -> int:
     """Make the model current; the number of events it took."""
     import urllib.request
