@@ -47,6 +47,7 @@ from gridwire.grid.network import NETWORK_HUB
 from gridwire.grid.network_log import NetworkLog
 from gridwire.grid.parts import PARTS_HUB
 from gridwire.grid.readings import QUARANTINE_HUB, READINGS_HUB
+from gridwire.grid.rehearsal import rehearse
 from gridwire.grid.snapshots import SnapshotStore
 
 log = structlog.get_logger(__name__)
@@ -156,8 +157,10 @@ class LoadsWorker:
         attempt = 0
         while not self._stop.is_set():
             try:
-                if self._networks.current is None and not self._learn_network():
-                    break
+                if self._networks.current is None:
+                    if not self._learn_network():
+                        break
+                    rehearse(self.settings.stage, self.settings.loads)
                 self._session()
                 attempt = 0
             except OffsetOutOfRange as error:
