@@ -64,3 +64,37 @@ def test_texts_that_collide_get_another_seed(monkeypatch):
 def test_spans_outside_of_their_data_are_refused(start, length):
     with pytest.raises(ValueError, match="outside"):
         TextIndex().lookup(as_bytes(b"abc"), np.array([start]), np.array([length], np.int32))
+
+
+def over(texts: list[str]) -> TextIndex:
+    encoded = [text.encode() for text in texts]
+    return TextIndex.over(bytearray(b"".join(encoded)), np.cumsum([0, *map(len, encoded)]))
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 5000])
+def test_an_index_over_texts_finds_them_in_their_own_buffer(count):
+    texts = [f"LV{n % 7}.{n}" + "x" * (n % 19) for n in range(count)]
+    index = over(texts)
+    assert len(index) == count
+    assert [index.find(text) for text in texts] == list(range(count))
+    assert index.texts() == texts
+    assert index.find("LV0") == -1
+
+
+def test_an_index_over_texts_can_grow_without_touching_them():
+    given = bytearray(b"abcd")
+    index = TextIndex.over(given, np.array([0, 1, 4]))
+    assert index.add("e" * 300) == 2
+    assert [index.find(text) for text in ("a", "bcd", "e" * 300)] == [0, 1, 2]
+    assert given == b"abcd"
+
+
+def test_an_index_over_texts_refuses_one_that_is_there_twice():
+    with pytest.raises(ValueError, match="twice"):
+        over(["a", "b", "a"])
+
+
+@pytest.mark.parametrize("bounds", [[0, 9], [-1, 2], [2, 1, 3]])
+def test_texts_outside_of_their_buffer_are_refused(bounds):
+    with pytest.raises(ValueError, match="outside"):
+        TextIndex.over(bytearray(b"abc"), np.array(bounds))

@@ -23,9 +23,13 @@ PROBES_MAX: Final = 128
 """Entries looked at before a table is rebuilt; at half full a seeded hash stays below 40."""
 
 UNKNOWN: Final = -1
+_GIVEN_TWICE: Final = "a text is given twice"
 CHUNK_ROWS: Final = 65_536
 BLOCK_ROWS: Final = 64
 """Rows whose table entries are asked for before the first of them is looked at."""
+
+FILLED, CROWDED, TWICE = range(3)
+"""How entering all texts into a table ended."""
 
 _PAD: Final = 8
 """Bytes behind the texts, so that a word may be read at the last of them."""
@@ -155,22 +159,22 @@ def add_texts(
 
 
 @kernel
-def fill_table(table: Any, text_bytes: Any, bounds: Any, count: int, seed: Any, factor: Any) -> bool:
-    """Enter texts [0, count), all different, into an empty table; False when one probes too long."""
-    texts = pointer(text_bytes)
-    mask = len(table) - 1
-    for known in range(count):
-        size = bounds[known + 1] - bounds[known]
-        hashed = hash_text(texts, bounds[known], size, len(text_bytes), seed, factor)
-        slot = as_int(hashed >> np.uint64(1)) & mask
-        probes = 1
-        while table[slot] != 0:
-            slot = (slot + 1) & mask
-            probes += 1
+def fill_table(
+    table: Any, table_bytes: Any, text_bytes: Any, bounds: Any, bound_bytes: Any, count: int, seed: Any, factor: Any
+) -> int:
+    """Enter texts [0, count) into an empty table: FILLED, CROWDED when one probes too long, or TWICE."""
+    texts, entries, places = pointer(text_bytes), pointer(table_bytes), pointer(bound_bytes)
+    mask, room = len(table) - 1, len(text_bytes)
+    for number in range(count):
+        size = as_int(bounds[number + 1] - bounds[number])
+        hashed = hash_text(texts, bounds[number], size, room, seed, factor)
+        known, slot, probes = probe(texts, bounds[number], size, room, hashed, entries, mask, texts, places, room)
+        if known >= 0:
+            return TWICE
         if probes > PROBES_MAX:
-            return False
-        table[slot] = (hashed & np.uint64(0xFFFFFFFF00000000)) | np.uint64(known + 1)
-    return True
+            return CROWDED
+        table[slot] = (hashed & np.uint64(0xFFFFFFFF00000000)) | np.uint64(number + 1)
+    return FILLED
 
 
 class TextIndex:
@@ -193,7 +197,25 @@ class TextIndex:
             self.add_all(chunk)
             given += len(chunk)
         if self._count != given:
-            raise ValueError("a text is given twice")
+            raise ValueError(_GIVEN_TWICE)
+
+    @classmethod
+    def over(cls, texts: bytes | bytearray | memoryview, bounds: Longs) -> TextIndex:
+        """An index of texts that lie back to back already; they are not copied and must not change.
+
+        Args:
+            bounds: `[n + 1]`, where each begins and the last one ends.
+
+        Raises:
+            ValueError: a text is given twice, or a bound lies outside.
+        """
+        index = cls.__new__(cls)
+        index._texts, index._bounds = as_bytes(texts), np.ascontiguousarray(bounds, np.int64)
+        index._count = len(bounds) - 1
+        if bounds[0] < 0 or bounds[-1] > len(index._texts) or (np.diff(index._bounds) < 0).any():
+            raise ValueError("texts lie outside of their buffer")
+        index._rebuild(max(128, 1 << (2 * index._count).bit_length()))
+        return index
 
     def __len__(self) -> int:
         return self._count
@@ -276,8 +298,14 @@ class TextIndex:
         while True:
             self._seed, self._factor = (np.uint64(int.from_bytes(os.urandom(8), "little") | 1) for _ in range(2))
             self._table = np.zeros(slots, np.uint64)
-            if fill_table(self._table, self._texts, self._bounds, self._count, self._seed, self._factor):
+            ended = fill_table(
+                self._table, self._table.view(np.uint8), self._texts, self._bounds, self._bounds.view(np.uint8),
+                self._count, self._seed, self._factor,
+            )  # fmt: skip
+            if ended == FILLED:
                 return
+            if ended == TWICE:
+                raise ValueError(_GIVEN_TWICE)
             slots *= 2
 
 

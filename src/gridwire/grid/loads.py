@@ -191,7 +191,7 @@ class LoadsPipeline:
         self.fingerprint = fingerprint(network, self.settings)
         index = network.index()
         self.state = LoadState(index, self.settings.days, generation)
-        self._points = TextIndex(index.unit_ids)
+        self._points = index.points()
         self._validator = Validator(index, self.settings.rules)
         self._writer = FactWriter(index)
         self._parts = None if part is None else PartWriter(index, part, generation)

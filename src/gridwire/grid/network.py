@@ -28,12 +28,14 @@ from gridwire.core import hubs
 from gridwire.core.errors import GridwireError
 from gridwire.grid import reading_types
 from gridwire.grid.meter_install import MeterInstall, problems_of
-from gridwire.grid.usage_points import UsagePoints
+from gridwire.grid.usage_points import Texts, UsagePoints
 from gridwire.grid.vee import config as vee_config
 
 if TYPE_CHECKING:  # a model can be checked and passed on without paying for numpy
     import numpy as np
     from numpy.typing import NDArray
+
+    from gridwire.columnar.text_index import TextIndex
 
 NETWORK_HUB: Final = hubs.NETWORK
 """The hub that holds network models."""
@@ -157,6 +159,17 @@ class NetworkIndex:
     expected_of_feeder: NDArray[np.int32]
     interval_s: int
     voltage_standard: str
+
+    def points(self) -> TextIndex:
+        """Positions of usage points by their ids."""
+        import numpy as np
+
+        from gridwire.columnar.text_index import TextIndex
+
+        if not isinstance(self.unit_ids, Texts):
+            return TextIndex(self.unit_ids)
+        texts, bounds = self.unit_ids.buffers()
+        return TextIndex.over(texts, np.frombuffer(bounds, np.int64))
 
 
 _DECODER = msgspec.json.Decoder(Network)

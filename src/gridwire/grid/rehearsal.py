@@ -40,9 +40,7 @@ _NOW_MS: Final = 1_767_319_200_000  # 2026-01-02T02:00:00Z
 
 def _reading(point: str, end: str, type: str, value: str) -> str:
     length = 0 if type == "voltage_v" else 900
-    return (
-        f'{{"usage_point":"{point}","ts_end":"{end}","interval_s":{length},"reading_type":"{type}","value":{value}}}'
-    )
+    return f'{{"usage_point":"{point}","ts_end":"{end}","interval_s":{length},"reading_type":"{type}","value":{value}}}'
 
 
 def _fact(kind: str, id: str, end: str) -> str:

@@ -39,6 +39,10 @@ class Texts(Sequence[str]):
         self._ends.extend(begin + end for end in accumulate(map(len, encoded)))
         self._data += b"".join(encoded)
 
+    def buffers(self) -> tuple[bytearray, array[int]]:
+        """The bytes of all, and where each begins and the last one ends. Nothing can be added while they are in use."""
+        return self._data, self._ends
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 

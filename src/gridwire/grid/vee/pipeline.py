@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.columnar import cells as grades
 from gridwire.columnar import slots as marks
-from gridwire.columnar.text_index import TextIndex
 from gridwire.core.batch import Event
 from gridwire.grid import reading_types
 from gridwire.grid.loads import LoadsSettings, measure
@@ -70,7 +69,7 @@ class VeePipeline:
         index = network.index()
         self.fingerprint = f"vee {hashlib.sha256(to_json(network)).hexdigest()} {settings.days} {settings.rules}"
         self.state = VeeState(network, index, settings.days)
-        self._points = TextIndex(index.unit_ids)
+        self._points = index.points()
         self._validator = Validator(index, settings.rules)
         self._events = Decoders(index, settings.rules)
         self._interval_s = index.interval_s

@@ -74,7 +74,7 @@ class Decoders:
 
     def __init__(self, index: NetworkIndex, rules: Rules | None = None) -> None:
         self.counts: Counter[str] = Counter()
-        self._points = TextIndex(index.unit_ids)
+        self._points = index.points()
         self._kinds = TextIndex(KINDS)
         self._validator = Validator(index, rules)
         self._event_json, self._weather_json = JsonDecoder(_EVENT), JsonDecoder(_WEATHER)
