@@ -222,10 +222,13 @@ def processes(hub: support.Hub) -> dict[str, dict[str, float]]:
     root = psutil.Process(hub.process.pid)
     found: dict[str, dict[str, float]] = {}
     for process in [root, *root.children(recursive=True)]:
-        words, times = process.cmdline(), process.cpu_times()
+        try:
+            words, times, own_bytes = process.cmdline(), process.cpu_times(), process.memory_full_info().uss
+        except psutil.NoSuchProcess:  # a worker that has just made room for its successor
+            continue
         name = words[words.index("worker") + 1] if "worker" in words[:-1] else "hub" if process == root else "other"
         sums = found.setdefault(name, {"bytes": 0, "cpu_s": 0})
-        sums["bytes"] += process.memory_full_info().uss
+        sums["bytes"] += own_bytes
         sums["cpu_s"] += times.user + times.system
     return found
 

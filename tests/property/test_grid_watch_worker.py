@@ -218,7 +218,9 @@ def test_hubs_that_are_not_taken_in_the_order_of_time_are_noticed(
 ) -> None:
     """The negative control."""
     take = worker.WatchPipeline.take
-    monkeypatch.setattr(worker.WatchPipeline, "take", lambda self, batches, publish, behind: take(self, batches))
+    monkeypatch.setattr(
+        worker.WatchPipeline, "take", lambda self, batches, publish=True, behind=(): take(self, batches)
+    )
     hub = new_hub()
     backlog(hub)
     work(hub, tmp_path, 3999)
