@@ -51,6 +51,7 @@ from gridwire.core.hubs import (
     NETWORK,
     QUARANTINE,
     READINGS,
+    RISK,
     SINGLE_PARTITION,
     TEMPLATES,
     TRANSFORMERS,
@@ -392,7 +393,7 @@ class Hub:
         names = {hub.name for hub in self.broker.hubs()}
         if NETWORK in names:
             grid = (READINGS, QUARANTINE, TRANSFORMERS, FEEDERS, METER_EVENTS, WEATHER, ALERTS, ALERT_NOTES, HEALTH)
-            forecast = (FORECASTS, DEMAND) if MODELS in names else ()
+            forecast = (FORECASTS, DEMAND, RISK) if MODELS in names else ()
             for name in (*grid, *forecast):
                 if name not in names:
                     with contextlib.suppress(HubExists):
@@ -739,6 +740,7 @@ def _capture(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> N
         "weather": decoders.json_decoder(lake.WEATHER),
         "forecasts": decoders.json_decoder(lake.FORECASTS),
         "demand": decoders.json_decoder(lake.DEMAND),
+        "risk": decoders.json_decoder(lake.RISK),
     }
     tables = {}
     for assignment in options["tables"]:

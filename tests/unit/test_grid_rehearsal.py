@@ -16,6 +16,7 @@ from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.models.stage import forecast_stage
 from gridwire.grid.network import Feeder, Network, Transformer, UsagePoint
+from gridwire.grid.network_parts import Assembly, to_events
 from gridwire.grid.rehearsal import NETWORK, SAID, rehearse
 from gridwire.grid.vee.stage import VEE_WHOLE
 from gridwire.grid.watch.worker import watch_stage
@@ -53,14 +54,26 @@ def told(hub: str) -> ColumnBatch:
     return ColumnBatch(hub, 0, columns, len(values))
 
 
+def in_parts(network: Network) -> Network:
+    """The model as a worker has it that came in several events."""
+    assembly, found = Assembly(), None
+    events = list(to_events(network, 2_000))
+    assert len(events) > 1
+    for event in events:
+        found = assembly.take(event)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("network", [TOWN, in_parts(TOWN)], ids=["whole", "in parts"])
 @pytest.mark.parametrize(
     "stage", [LOADS, FEEDERS, watch_stage(), VEE_WHOLE, forecast_stage()], ids=lambda stage: stage.name
 )
-def test_nothing_is_compiled_after_it(stage: Stage) -> None:
+def test_nothing_is_compiled_after_it(stage: Stage, network: Network) -> None:
     rehearse(stage, LoadsSettings())
     batches = [told(hub) for hub in stage.hubs if hub in SAID]
     before = compiled()
-    pipeline = stage.make(TOWN, LoadsSettings(), 0, None)
+    pipeline = stage.make(network, LoadsSettings(), 0, None)
     for _ in range(2):
         pipeline.take(batches)
         pipeline.idle(NOW_MS)

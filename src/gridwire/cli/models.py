@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
@@ -14,9 +14,13 @@ from gridwire.core.errors import GridwireError
 from gridwire.core.hubs import MODELS, NETWORK
 
 if TYPE_CHECKING:
+    from gridwire.grid.models.dataset import Failure
     from gridwire.grid.models.model_log import ModelLog, Stored
     from gridwire.grid.models.package import Manifest
     from gridwire.grid.models.train import Trained
+
+FAILURES_MAX: Final = 1_000_000
+"""Of one file."""
 
 model = App(name="model", help="Trained models: which there are, how good they are, and which is in effect.")
 
@@ -30,22 +34,26 @@ def train(
     force: bool = False,
     promote: bool = True,
     dry_run: bool = False,
+    failures: Path | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> int:
     """Train models on the lake and publish them to the hub `models`; the stream uses them at once.
 
-    Every model is tested on hours it was not fitted to, beside seasonal naive (the same hour of last week). One that is
-    not better is published with --force only.
+    Every model is tested on what it was not fitted to: load_forecast beside seasonal naive (the same hour of last
+    week), weather_normalisation beside that day of last week, transformer_health beside the risk of grid.health. One
+    that is not better is published with --force only.
 
     Args:
-        kinds: load_forecast, weather_normalisation; both when none is named.
+        kinds: load_forecast, weather_normalisation, transformer_health; when none is named all that there is data for.
         data: the data directory whose lake is learnt from.
         zone: time zone of the utility, such as Europe/Berlin: its days, weekends and peaks.
-        force: publish what is not better than seasonal naive too.
+        force: publish what is not better too.
         promote: put what is published in effect.
         dry_run: train and test, publish nothing.
+        failures: CSV with the columns transformer and failed (a date or time) of transformers that failed, which
+            transformer_health learns from.
     """
-    from gridwire.grid.models import dataset
+    from gridwire.grid.models import dataset, hazard
     from gridwire.grid.models import train as trainer
 
     _zone(zone)
@@ -53,10 +61,14 @@ def train(
         trainer.check_kind(kind)
     client = common.client()
     found = dataset.load(
-        data / "lake", begin=_moment(begin), end=_moment(end), station_of=None if dry_run else _stations(client)
+        data / "lake",
+        begin=_moment(begin),
+        end=_moment(end),
+        station_of=None if dry_run else _stations(client),
+        failures=_failures(failures) if failures else (),
     )
     trained, reasons = [], {}
-    for kind in kinds or trainer.KINDS:
+    for kind in kinds or [kind for kind in trainer.KINDS if kind != hazard.KIND or failures]:
         try:
             trained.append(trainer.train(kind, found, zone, datetime.now(UTC)))
         except dataset.TooLittleData as error:
@@ -68,6 +80,27 @@ def train(
         _publish(client, each if promote else trainer.unpromoted(each))
     _show_trained(trained, {each.manifest.version for each in published}, reasons, common, dry_run=dry_run)
     return 0 if len(published) == len(trained) or dry_run else 1
+
+
+def _failures(path: Path) -> list[Failure]:
+    """Failures out of a CSV file. Raises GridwireError with the line that makes no sense."""
+    import csv
+
+    from gridwire.grid.models.dataset import Failure
+
+    found: list[Failure] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            for number, row in enumerate(csv.DictReader(lines), start=2):
+                if len(found) == FAILURES_MAX:
+                    raise GridwireError(f"{path} has more than {FAILURES_MAX:,} failures")
+                failed = _moment((row.get("failed") or "").strip() or "nothing")
+                if not row.get("transformer") or failed is None:
+                    raise GridwireError(f"{path}, line {number}: columns are transformer,failed")
+                found.append(Failure(str(row["transformer"]), int(failed.timestamp()) // 86_400))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise GridwireError(f"cannot read {path}: {error}") from None
+    return found
 
 
 def _zone(name: str) -> None:

@@ -200,7 +200,7 @@ class TextIndex:
             raise ValueError(_GIVEN_TWICE)
 
     @classmethod
-    def over(cls, texts: bytes | bytearray | memoryview, bounds: Longs) -> TextIndex:
+    def over(cls, texts: bytearray, bounds: Longs) -> TextIndex:
         """An index of texts that lie back to back already; they are not copied and must not change.
 
         Args:
@@ -210,7 +210,7 @@ class TextIndex:
             ValueError: a text is given twice, or a bound lies outside.
         """
         index = cls.__new__(cls)
-        index._texts, index._bounds = as_bytes(texts), np.ascontiguousarray(bounds, np.int64)
+        index._texts, index._bounds = np.frombuffer(texts, np.uint8), np.ascontiguousarray(bounds, np.int64)
         index._count = len(bounds) - 1
         if bounds[0] < 0 or bounds[-1] > len(index._texts) or (np.diff(index._bounds) < 0).any():
             raise ValueError("texts lie outside of their buffer")

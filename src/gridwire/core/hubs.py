@@ -18,6 +18,7 @@ ALERT_NOTES: Final = "grid.alert-notes"
 FORECASTS: Final = "grid.forecasts"
 HEALTH: Final = "grid.health"
 DEMAND: Final = "grid.demand"
+RISK: Final = "grid.risk"
 MODELS: Final = "models"
 WEATHER: Final = "weather"
 VEE: Final = "grid.vee"
@@ -43,6 +44,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     HEALTH: {"capture": "health", "retention_ms": 90 * _DAY_MS},
     FORECASTS: {"capture": "forecasts", "retention_ms": 30 * _DAY_MS},
     DEMAND: {"capture": "demand", "retention_ms": 365 * _DAY_MS},
+    RISK: {"capture": "risk", "retention_ms": 365 * _DAY_MS},
     READING_EDITS: {"capture": "events", "retention_ms": -1},
     VEE: {"capture": "events", "retention_ms": 90 * _DAY_MS},
     MODELS: {"retention_ms": -1},

@@ -90,3 +90,17 @@ DEMAND: Final = pa.schema(
     ]
 )
 """Fields of `gridwire.grid.models.normalising`; `day` as 2016-06-01, a local day."""
+
+RISK: Final = pa.schema(
+    [
+        pa.field("transformer", pa.string()),
+        pa.field("day", pa.string()),
+        pa.field("probability", pa.float64()),
+        pa.field("horizon_days", pa.int32()),
+        pa.field("load_factor_max", pa.float64()),
+        pa.field("hot_spot_max_c", pa.float64()),
+        pa.field("sign_share", pa.float64()),
+        pa.field("model", pa.string()),
+    ]
+)
+"""Fields of `gridwire.grid.models.risk`; `day` as 2016-06-01, a UTC day."""

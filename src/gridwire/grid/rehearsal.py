@@ -12,7 +12,7 @@ from typing import Final
 from gridwire.broker.port import ColumnBatch
 from gridwire.columnar.decode import decode
 from gridwire.core.batch import Event, encode
-from gridwire.core.hubs import FEEDERS, METER_EVENTS, READINGS, TRANSFORMERS, WEATHER
+from gridwire.core.hubs import FEEDERS, HEALTH, METER_EVENTS, READINGS, TRANSFORMERS, WEATHER
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network import Feeder, Network, Transformer, UsagePoint
@@ -47,6 +47,13 @@ def _fact(kind: str, id: str, end: str) -> str:
     return f'{{"{kind}":"{id}","ts_end":"{end}","interval_s":900,"load_kw":2.5,"count":4,"expected":4}}'
 
 
+def _health(end: str) -> str:
+    return (
+        f'{{"transformer":"T","ts_end":"{end}","load_factor":0.1,"hot_spot_c":40.5,"ageing_factor":0.01,'
+        f'"loss_of_life_h":1.5,"watched_h":24.0,"signature":"","risk":0.1}}'
+    )
+
+
 _VALUES: Final = (("import_kwh", "0.25"), ("export_kwh", "0"), ("voltage_v", "260.5"))
 
 SAID: Final[Mapping[str, tuple[str, ...]]] = {
@@ -56,6 +63,7 @@ SAID: Final[Mapping[str, tuple[str, ...]]] = {
     METER_EVENTS: tuple(f'{{"ts_event":"{end}","kind":"LAST_GASP","usage_point":"U0"}}' for end in _ENDS),
     TRANSFORMERS: tuple(_fact("transformer", "T", end) for end in _ENDS),
     FEEDERS: tuple(_fact("feeder", "F", end) for end in _ENDS),
+    HEALTH: tuple(_health(end) for end in _ENDS),
     WEATHER: tuple(f'{{"station":"W","ts":"{end}","temperature_c":1.5,"wind_gust_ms":3.0}}' for end in _ENDS),
 }
 """What each hub says."""

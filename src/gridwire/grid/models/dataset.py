@@ -6,7 +6,7 @@ it is there with nearly all of its readings; else it is missing, and nothing sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from gridwire.capture import sql as lake
 from gridwire.core.errors import GridwireError
-from gridwire.core.hubs import FEEDERS, TRANSFORMERS, WEATHER
+from gridwire.core.hubs import FEEDERS, HEALTH, TRANSFORMERS, WEATHER
 from gridwire.core.limits import MIB
+from gridwire.grid.models.hazard import DAILY, HealthDays
 from gridwire.grid.watch.hours import COMPLETE_SHARE
 
 CELLS_MAX: Final = 400_000_000
@@ -31,6 +32,14 @@ MEMORY_BYTES: Final = 2048 * MIB
 
 LEVELS: Final = {"transformer": TRANSFORMERS, "feeder": FEEDERS}
 """Levels of units and the tables of their facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A transformer that failed on a day: days since the epoch, UTC."""
+
+    transformer: str
+    day: int
 
 
 class TooLittleData(GridwireError):
@@ -68,13 +77,14 @@ class Dataset:
     **Shape**: `temperature_c` of each level's hours `float64[n_hours, n_stations]`.
 
     Args:
-        versions: of each table that was read.
+        versions: of each table that was read. health: for the model of failures, where failures are known.
     """
 
     loads: Mapping[str, Loads]
     stations: tuple[str, ...]
     temperature_c: Mapping[str, NDArray[np.float64]]
     versions: Mapping[str, int] = field(default_factory=dict)
+    health: HealthDays | None = None
 
     def temperature_of_units(self, level: str) -> NDArray[np.float64]:
         """**Shape** `[n_hours, n_units]`: temperature at each unit's station, NaN where there is none."""
@@ -94,11 +104,13 @@ def load(
     begin: datetime | None = None,
     end: datetime | None = None,
     station_of: Mapping[str, Mapping[str, str]] | None = None,
+    failures: Sequence[Failure] = (),
 ) -> Dataset:
     """Read the lake.
 
     Args:
         begin, end: hours that end after `begin` and not after `end`.
+        failures: of transformers, for the model of failures.
         station_of: station by unit id, by level, as the network model has it; without one all units belong to the
             station that was seen first.
 
@@ -118,8 +130,45 @@ def load(
             temperatures[level] = _temperatures(found, stations, observations)
     if not loads:
         raise TooLittleData(f"the lake in {lake_root} has no facts: tables {', '.join(LEVELS.values())} are empty")
-    versions = {name: tables[name] for name in (*LEVELS.values(), WEATHER) if name in tables}
-    return Dataset(loads, stations, temperatures, versions)
+    health = _health(lake_root, begin, end, failures) if failures and HEALTH in tables else None
+    used = (*LEVELS.values(), WEATHER, *((HEALTH,) if health else ()))
+    versions = {name: tables[name] for name in used if name in tables}
+    return Dataset(loads, stations, temperatures, versions, health)
+
+
+def _health(
+    lake_root: Path, begin: datetime | None, end: datetime | None, failures: Sequence[Failure]
+) -> HealthDays | None:
+    """Days of the facts of `grid.health`; None where there is none."""
+    newest = (
+        "SELECT transformer, ts_end, arg_min(struct_pack(load_factor, hot_spot_c, ageing_factor, signature, risk, "
+        'loss_of_life_h, watched_h), "offset") AS fact '
+        f'FROM "{HEALTH}" WHERE {_range(begin, end)} AND transformer IS NOT NULL GROUP BY transformer, ts_end'
+    )
+    table = lake.arrow(
+        lake_root,
+        "SELECT transformer, CAST(floor((epoch(ts_end) - 0.5) / 86400) AS BIGINT) AS day, count(*) AS hours, "
+        "max(fact.load_factor) AS load, max(fact.hot_spot_c) AS hot_spot_c, sum(fact.ageing_factor) AS ageing, "
+        "count(*) FILTER (fact.signature <> '') AS sign, sum(fact.risk) AS risk, "
+        "arg_max(fact.loss_of_life_h / greatest(fact.watched_h, 1), ts_end) AS wear "
+        f"FROM ({newest}) GROUP BY transformer, day",
+        memory_bytes=MEMORY_BYTES,
+    )
+    if not len(table):
+        return None
+    ids = tuple(sorted(pc.unique(table["transformer"]).to_pylist()))
+    unit = pc.index_in(table["transformer"], value_set=pa.array(ids)).to_numpy()
+    day = table["day"].to_numpy()
+    first, count = int(day.min()), int(day.max() - day.min()) + 1
+    if count * len(ids) * len(DAILY) > CELLS_MAX // 2:
+        raise TooLittleData(f"{count:,} days of {len(ids):,} transformers are more than fit: train with --from")
+    days = np.zeros((len(DAILY), count, len(ids)))
+    for row, name in enumerate(DAILY):
+        days[row, day - first, unit] = np.nan_to_num(table[name].to_numpy(zero_copy_only=False))
+    at = {id: number for number, id in enumerate(ids)}
+    failed = [(at[each.transformer], each.day - first) for each in failures if each.transformer in at]
+    known = np.array([row for row in failed if 0 <= row[1] < count], np.int64).reshape(-1, 2)
+    return HealthDays(ids, first, days, known)
 
 
 def _range(begin: datetime | None, end: datetime | None) -> str:

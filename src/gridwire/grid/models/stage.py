@@ -1,6 +1,7 @@
 """The worker that forecasts: facts, weather and models in, forecasts and findings out.
 
     grid.transformers, grid.feeders, weather, models -> Scorer -> grid.forecasts, grid.demand, grid.alerts
+    grid.health, models -> RiskScorer -> grid.risk, grid.alerts
 
 It is the worker of `gridwire.grid.worker` with another stage. Models are one more hub that is read, and read from its
 start whenever a state is made again: a snapshot has the state, not the model. Forecasts and positions are one
@@ -22,26 +23,28 @@ from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.core.batch import Event
-from gridwire.core.hubs import ALERTS, DEMAND, FEEDERS, FORECASTS, MODELS, TRANSFORMERS, WEATHER
+from gridwire.core.hubs import ALERTS, DEMAND, FEEDERS, FORECASTS, HEALTH, MODELS, RISK, TRANSFORMERS, WEATHER
 from gridwire.grid.findings import Finding
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
-from gridwire.grid.models import normalising
+from gridwire.grid.models import normalising, risk
 from gridwire.grid.models.forecasts import ForecastWriter, Issue
 from gridwire.grid.models.model_log import ModelLog
 from gridwire.grid.models.normalising import DayDemand
+from gridwire.grid.models.risk import Risks, RiskScorer
 from gridwire.grid.models.scoring import DETECTOR, Scorer, ScoringSettings
 from gridwire.grid.network import Network
-from gridwire.grid.network import to_json as network_json
+from gridwire.grid.network import digest as network_digest
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
+from gridwire.grid.watch.demand import below
 from gridwire.grid.watch.hours import HOUR_US, in_time
 from gridwire.grid.watch.seen import Decoders, part_of
 from gridwire.grid.watch.told import Told
 
-HUBS: Final = (TRANSFORMERS, FEEDERS, WEATHER, MODELS)
+HUBS: Final = (TRANSFORMERS, FEEDERS, WEATHER, HEALTH, MODELS)
 """What is read."""
 
-_LOADS_LAST: Final = {MODELS: 0, WEATHER: 1}
+_LOADS_LAST: Final = {MODELS: 0, WEATHER: 1, HEALTH: 1}
 """Order in which the batches of one poll are taken: a forecast uses all that is there."""
 
 
@@ -53,7 +56,7 @@ EVENTS_A_COMMIT: Final = 100_000
 """Forecasts of one commit, some 20 MB: 100,000 units have five million at one issue. What a worker that dies has not
 told of an issue is told with the next one."""
 
-_COUNTER: Final = {FORECASTS: "forecasts", DEMAND: "days"}
+_COUNTER: Final = {FORECASTS: "forecasts", DEMAND: "days", RISK: "risks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,9 @@ class ForecastPipeline:
         self.state = _NoRows()
         self.models = ModelLog()
         self.scorer = Scorer(index, scoring)
+        self.risk = RiskScorer(index.transformer_ids)
         self.fingerprint = hashlib.sha256(
-            f"forecasts 1 {self.scorer.settings}".encode() + network_json(network)
+            f"forecasts 2 {self.scorer.settings}".encode() + network_digest(network)
         ).hexdigest()
         self._decoders = Decoders(index, settings.rules)
         self._writers = {
@@ -99,11 +103,12 @@ class ForecastPipeline:
             "feeder": ForecastWriter(index.feeder_ids, index.rated_kva[index.transformer_of_feeder] * 0.0),
         }
         self._ids = {"transformer": index.transformer_ids, "feeder": index.feeder_ids}
-        self._told = Told({DETECTOR})
+        self._told = Told({DETECTOR, risk.DETECTOR})
         self._telling: deque[tuple[str, Iterator[tuple[int, Event]]]] = deque()
         self._newest: dict[Place, int] = {}
         self._issues: list[Issue] = []
         self._days: list[DayDemand] = []
+        self._risks: list[Risks] = []
         self._findings: dict[str, Finding] = {}
         self._compared = False
         self._counts: Counter[str] = Counter()
@@ -116,13 +121,16 @@ class ForecastPipeline:
         Args:
             behind: places with more to come: facts that are `AHEAD_US` later than theirs wait.
         """
-        self.scorer.use(self.models)
+        self._use_models()
         positions = {(batch.hub, batch.partition): batch.next_offset for batch in batches}
         loads: list[_Decoded] = []
         for batch in sorted(batches, key=lambda batch: _LOADS_LAST.get(batch.hub, 2)):
             if batch.hub == MODELS:
                 self.models.feed(batch)
-                self.scorer.use(self.models)
+                self._use_models()
+                continue
+            if batch.hub == HEALTH:
+                self.risk.take(self.risk.decode(batch))
                 continue
             seen, rows = self._decoders.decode(batch, batch.columns.timestamps * 1000)
             if isinstance(seen, SeenWeather):
@@ -132,14 +140,19 @@ class ForecastPipeline:
                 loads.append(_Decoded(batch, seen, rows))
         for parts in self._not_ahead(loads, behind, positions).values():
             self.scorer.loads(in_time(parts))
-        issues, days = self.scorer.issues(), self.scorer.days()
+        issues, days, risks = self.scorer.issues(), self.scorer.days(), self.risk.risks()
         if publish:
+            self._risks += risks
             self._issues += issues
             self._days += days
         else:
             self.scorer.forget_due()
-        self._findings |= {finding.id: finding for finding in self.scorer.findings()}
+        self._findings |= {finding.id: finding for each in (self.scorer, self.risk) for finding in each.findings()}
         return positions
+
+    def _use_models(self) -> None:
+        self.scorer.use(self.models)
+        self.risk.use(self.models)
 
     def _pass(self, place: Place, times_us: NDArray[np.int64]) -> None:
         """Remember how far a place has been taken."""
@@ -154,7 +167,7 @@ class ForecastPipeline:
         A broker may hand out weeks of one partition before the first fact of another: hours must not close by that.
         """
         found: dict[str, list[SeenLoads]] = defaultdict(list)
-        timed = [self._newest.get(place, 0) for place in behind if place[0] != MODELS]
+        timed = [self._newest.get(place, 0) for place in behind if place[0] not in (MODELS, HEALTH)]
         firsts = [int(each.seen.ts_end_us[0]) for each in loads if len(each.seen)]
         limit_us = None
         if timed and firsts:  # the earliest is always taken, or a place that is stuck would hold all others for ever
@@ -182,17 +195,19 @@ class ForecastPipeline:
 
     def idle(self, now_ms: int) -> None:
         """Everything has been read: what was told and is found no more is withdrawn, once."""
-        self.scorer.use(self.models)
+        self._use_models()
         self._issues += self.scorer.issues()
+        self._risks += self.risk.risks()
         if not self._compared:
             self._compared = True
-            for finding in self._told.withdrawals(self.scorer.open, now_ms * 1000):
+            for finding in self._told.withdrawals(self.scorer.open | self.risk.open, now_ms * 1000):
                 self._findings[finding.id] = finding
 
     def outputs(self, now_ms: int, partitions: Callable[[str], int]) -> list[Output]:
         """Forecasts, days and findings that say something new; of the first two `EVENTS_A_COMMIT` at once."""
         self._telling += [(FORECASTS, self._writers[each.level].events(each, now_ms)) for each in self._issues]
         self._telling += [(DEMAND, normalising.events(each, self._ids[each.level], now_ms)) for each in self._days]
+        self._telling += [(RISK, risk.events(each, self._ids["transformer"], now_ms)) for each in self._risks]
         by_place: dict[Place, list[Event]] = {}
         for hub, unit, event in islice(self._next(), EVENTS_A_COMMIT):
             by_place.setdefault((hub, unit % partitions(hub)), []).append(event)
@@ -205,6 +220,7 @@ class ForecastPipeline:
                 self._counts["findings"] += 1
         self._issues.clear()
         self._days.clear()
+        self._risks.clear()
         self._findings.clear()
         return [Output(hub, partition, events) for (hub, partition), events in by_place.items()]
 
@@ -219,26 +235,27 @@ class ForecastPipeline:
     def counters(self) -> dict[str, int]:
         """Everything counted, by name."""
         return {
-            **self._decoders.counts, **self._counts, "models_used": self.scorer.models_used,
-            "models_refused": self.scorer.models_refused + self.models.refused,
+            **self._decoders.counts, **self._counts, "models_used": self.scorer.models_used + self.risk.models_used,
+            "models_refused": self.scorer.models_refused + self.risk.models_refused + self.models.refused,
         }  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """State for a snapshot."""
-        return self.scorer.to_arrays()
+        return self.scorer.to_arrays() | {f"risk.{name}": array for name, array in self.risk.to_arrays().items()}
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a snapshot. Raises ValueError or KeyError when it does not fit."""
         self.scorer.from_arrays(arrays)
+        self.risk.from_arrays(below(arrays, "risk."))
 
 
 def forecast_stage() -> Stage:
     """What the worker does that forecasts."""
-    hubs = (WEATHER, MODELS, FORECASTS, DEMAND, ALERTS)
+    hubs = (WEATHER, HEALTH, MODELS, FORECASTS, DEMAND, RISK, ALERTS)
     return Stage(
         "forecasts",
         HUBS,
-        (FORECASTS, DEMAND, ALERTS),
+        (FORECASTS, DEMAND, RISK, ALERTS),
         ForecastPipeline,
         creates=hubs,
         recalls=(MODELS, ALERTS),

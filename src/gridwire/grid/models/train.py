@@ -3,6 +3,8 @@
     |-- fit ------------------------------|-- calibrate --|-- test --|      metrics
     |-- fit --------------------------------------------------------|      what is published
 
+The model of failures is tested on transformers instead of days, for failures are rare: see `hazard`.
+
 The load forecast is tested on the last `TEST_SHARE` of the hours; quantiles, and the choice between regression and
 seasonal naive, come from the share before it. What is published is fitted to everything; its quantiles are those of the
 tested model over calibration and test, hours it had not been fitted to.
@@ -18,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 import gridwire
-from gridwire.grid.models import forecast, normal
+from gridwire.grid.models import forecast, hazard, normal
 from gridwire.grid.models.dataset import Dataset, Loads, TooLittleData, at_units
 from gridwire.grid.models.forecast import ForecastModel, Sample
 from gridwire.grid.models.metrics import Score
@@ -225,9 +227,33 @@ def _normal_score(days: normal.Daily) -> dict[str, Any]:
     }  # fmt: skip
 
 
+# -- failures of transformers -------------------------------------------------------------------------------------
+
+
+def _failures(data: Dataset, zone: str) -> _Result:
+    past = data.health
+    if past is None:
+        raise TooLittleData("no failures are known, or no facts of grid.health: --failures names those there were")
+    rows = hazard.rows_of(past)
+    failed = len(np.unique(rows.unit[rows.y]))
+    if failed < hazard.FAILURES_MIN:
+        raise TooLittleData(
+            f"{failed} of the failures have a week of grid.health before them: {hazard.FAILURES_MIN} are needed"
+        )
+    if rows.y.all():
+        raise TooLittleData(f"no transformer is known to have lasted {hazard.HORIZON_DAYS} days")
+    found = hazard.metrics(rows, hazard.back_test(rows, len(past.ids)))
+    model = replace(hazard.fit(rows), alert=found["alert"])
+    better = found["skill"] > 0 and found["auc"] > found["risk_auc"]
+    begin = past.first_day * 24 + 1
+    end = begin + past.days.shape[1] * 24 - 1
+    return _Result(model.to_arrays(), {"transformer": found}, better, len(past.ids), begin, end)
+
+
 _TRAINERS: Final[Mapping[str, Callable[[Dataset, str], _Result]]] = {
     forecast.KIND: _load_forecast,
     normal.KIND: _normalisation,
+    hazard.KIND: _failures,
 }
 
 KINDS: Final = tuple(_TRAINERS)

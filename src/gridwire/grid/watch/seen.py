@@ -120,9 +120,9 @@ class Decoders:
 
     def _events(self, batch: ColumnBatch, received_us: _Received) -> tuple[SeenEvents, _Rows]:
         json = self._event_json.decode(batch.columns)
-        points = _ids(json, "usage_point", self._points)
-        points = np.where(points >= 0, points, _ids(json, "meter", self._points))
-        kinds = _ids(json, "kind", self._kinds)
+        points = ids_of(json, "usage_point", self._points)
+        points = np.where(points >= 0, points, ids_of(json, "meter", self._points))
+        kinds = ids_of(json, "kind", self._kinds)
         times = json.timestamp_us("ts_event")
         latest_us = received_us + self._validator.rules.future_s * 1_000_000
         believed = (times >= EARLIEST_US) & ((times <= latest_us) | (received_us <= 0))
@@ -137,14 +137,14 @@ class Decoders:
 
     def _loads(self, unit: str, batch: ColumnBatch, received_us: _Received) -> tuple[SeenLoads, _Rows]:
         json = self._load_json[unit].decode(batch.columns)
-        units = _ids(json, unit, self._units[unit])
+        units = ids_of(json, unit, self._units[unit])
         rows = np.flatnonzero((json.status == 0) & (units >= 0))
         seen = SeenLoads(
             level=unit,
             units=units[rows],
             ts_end_us=json.timestamp_us("ts_end")[rows],
             interval_s=json.int64("interval_s")[rows].astype(np.int32),
-            load_kw=_floats(json, "load_kw")[rows],
+            load_kw=floats(json, "load_kw")[rows],
             counts=json.int64("count")[rows].astype(np.int32),
             expected=json.int64("expected")[rows].astype(np.int32),
             received_us=received_us[rows],
@@ -168,13 +168,14 @@ class Decoders:
         return seen, rows
 
 
-def _ids(json: JsonColumns, name: str, index: TextIndex) -> NDArray[np.int32]:
+def ids_of(json: JsonColumns, name: str, index: TextIndex) -> NDArray[np.int32]:
     """Positions of a text field in an index, -1 where it is absent or unknown."""
     starts, lengths = json.text(name)
     return index.lookup(json.data, starts, np.where(json.valid(name), lengths, np.int32(-1)).astype(np.int32))
 
 
-def _floats(json: JsonColumns, name: str) -> NDArray[np.float64]:
+def floats(json: JsonColumns, name: str) -> NDArray[np.float64]:
+    """A decimal field; NaN where it is absent."""
     mantissas, scales = json.decimal(name)
     values = mantissas * _TEN_TO[scales.astype(np.intp) + 128]
     return np.where(json.valid(name), values, np.nan)
@@ -182,7 +183,7 @@ def _floats(json: JsonColumns, name: str) -> NDArray[np.float64]:
 
 def _believed(json: JsonColumns, name: str) -> NDArray[np.float64]:
     least, most = RANGES[name]
-    values = _floats(json, name)
+    values = floats(json, name)
     return np.where((values >= least) & (values <= most), values, np.nan)
 
 
