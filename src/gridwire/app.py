@@ -411,7 +411,8 @@ class Hub:
         if any(hub.name == NETWORK for hub in hubs):
             window = ["--window-days", str(self.settings.grid_window)]
             wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
-            wanted["vee"] = (VEE_GROUP, [*base, "vee", *data, *window])
+            most = ["--channels", str(self.settings.vee_channels)]
+            wanted["vee"] = (VEE_GROUP, [*base, "vee", *data, *window, *most])
             if self.settings.detectors != NO_DETECTORS:
                 wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data, "--detectors", self.settings.detectors])
         if {NETWORK, MODELS} <= {hub.name for hub in hubs}:  # without a model there is nothing to forecast with
@@ -660,13 +661,14 @@ def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], s
 def _vee(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     """Where partitions are shared out each is judged by itself, as the sums are made."""
     from gridwire.grid.loads import LoadsSettings
-    from gridwire.grid.vee.stage import VEE, VEE_WHOLE
+    from gridwire.grid.vee.stage import VEE, VEE_WHOLE, up_to
     from gridwire.grid.worker import WorkerSettings
 
     remote = options["broker"] is not None
     stage = VEE if remote and not options["whole"] else VEE_WHOLE
     opener = _sources(data, options["broker"], whole_hubs=stage is VEE_WHOLE, together=stage is VEE_WHOLE)
-    settings = WorkerSettings(VEE_GROUP, stage, loads=LoadsSettings(days=options["window_days"]))
+    loads = LoadsSettings(days=options["window_days"])
+    settings = WorkerSettings(VEE_GROUP, up_to(options["channels"], stage), loads=loads)
     _run_stage("vee", data, stop, settings, opener, remote=remote)
 
 

@@ -74,6 +74,13 @@ SETTINGS: Final = (
     Row("avro_path", AVRO_PATH, "text", "path", "where captured Avro files lie below `capture` in the data directory"),
     Row("namespace", "gridwire", "text", "name", "what {Namespace} stands for there"),
     Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
+    Row(
+        "vee_channels",
+        250_000,
+        "count",
+        "channels",
+        "largest network model whose readings are judged by the VEE rules: they take 16 KB of memory each",
+    ),
     Row("detectors", "all", "text", "names", "what watches the grid: all, none, or names such as outages,voltage"),
     Row("decode_processes", 0, "count", "processes", "that decode meter frames of hubs; 0: one a core"),
     Row("decode_zone", "Europe/Oslo", "text", "IANA zone", "of clocks in frames that do not say it"),
@@ -143,6 +150,7 @@ class Settings:
     avro_path: str
     namespace: str
     grid_window: int
+    vee_channels: int
     detectors: str
     decode_processes: int
     decode_zone: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,9 @@ _FREE_BYTES_LEAST: Final = 2 * 1024**3
 _SYNC_SAMPLES: Final = 100
 _SYNC_MS_LEAST: Final = 0.02
 """No disk has written and flushed 4 KiB in less; a sync that returns sooner did nothing."""
+
+_CHANNEL_BYTES: Final = 16_384
+"""What the VEE rules hold of a channel."""
 
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _ELSEWHERE: Final = ("nfs", "cifs", "smb", "9p", "virtiofs", "fuse", "overlay", "ceph", "glusterfs")
@@ -145,6 +149,7 @@ def _hub_findings(client: HubClient, status: dict[str, Any] | None) -> Iterator[
     yield from _worker_findings(status)
     if not status["ready"]:
         return
+    yield from judged_findings(client.raw("/metrics").decode())
     for group in client.get("/v1/groups")["groups"]:
         behind = (group["lag_seconds"] or 0) > 60
         yield Finding(
@@ -199,6 +204,19 @@ def _worker_findings(status: Mapping[str, Any]) -> Iterator[Finding]:
             "worker",
             f"{worker['name']} {worker['state']}, {worker['restarts']} restarts",
             "" if fine else "look at the hub's log",
+        )
+
+
+def judged_findings(metrics: str) -> Iterator[Finding]:
+    """Whether the VEE rules judge readings, by the text of /metrics."""
+    told = re.search(r'^gridwire_part_count\{[^}]*"vee_channels_not_judged"[^}]*\} ([0-9.e+]+)', metrics, re.MULTILINE)
+    if told is not None:
+        channels = int(float(told[1]))
+        yield Finding(
+            "warn",
+            "vee",
+            f"readings of {channels:,} channels are summed and kept, but not judged by the VEE rules",
+            f"that would take {channels * _CHANNEL_BYTES / 2**30:.1f} GiB: set vee_channels where there is as much",
         )
 
 

@@ -91,6 +91,7 @@ def worker(
     path: str = config.AVRO_PATH,
     namespace: str = "gridwire",
     window_days: int = 2,
+    channels: int = 250_000,
     detectors: str = "all",
     processes: int = 0,
     zone: str = "Europe/Oslo",
@@ -117,7 +118,7 @@ def worker(
         flush_mib: events that wait at most, for avro.
         path: pattern of the files' paths, for avro; directory of the app, for functions.
         namespace: what {Namespace} stands for in it.
-        window_days: how late a reading may be.
+        window_days: how late a reading may be. channels: a model's, that are judged by the VEE rules at most.
         detectors: those of the watch worker: all, or names with commas between them.
         processes: that decode frames; 0: one a core.
         zone: of clocks in frames that do not say it.
@@ -134,8 +135,8 @@ def worker(
     options = {
         "broker": config.load_address(broker, config=broker.pop("config", None)), "supervised": supervised,
         "tables": table or [], "lake": lake, "flush_s": flush_s, "flush_mib": flush_mib, "path": path,
-        "namespace": namespace, "window_days": window_days, "detectors": detectors, "whole": whole,
-        "processes": processes, "zone": zone, "keys": keys, "mapping": mapping,
+        "namespace": namespace, "window_days": window_days, "channels": channels,
+        "detectors": detectors, "whole": whole, "processes": processes, "zone": zone, "keys": keys, "mapping": mapping,
         "app": app, "version": version, "port": port, "python": python,
     }  # fmt: skip
     return root.run_worker(name, data, options)

@@ -53,6 +53,20 @@ class State(Protocol):
         ...
 
 
+class NothingToRestate:
+    """The state of a pipeline whose facts are not told again under a new model."""
+
+    def forget_changes(self) -> None:
+        """Nothing."""
+
+    def used_rows(self) -> list[int]:
+        """None."""
+        return []
+
+    def mark(self, row: int) -> None:
+        """Nothing."""
+
+
 class Pipeline(Protocol):
     """Events in, facts out, for one network model; see `gridwire.grid.loads.LoadsPipeline`."""
 

@@ -25,7 +25,7 @@ from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.core.batch import Event
 from gridwire.core.hubs import ALERTS, DEMAND, FEEDERS, FORECASTS, HEALTH, MODELS, RISK, TRANSFORMERS, WEATHER
 from gridwire.grid.findings import Finding
-from gridwire.grid.lane import Stage
+from gridwire.grid.lane import NothingToRestate, Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.models import normalising, risk
 from gridwire.grid.models.forecasts import ForecastWriter, Issue
@@ -68,20 +68,6 @@ class _Decoded:
     rows: NDArray[np.int64]
 
 
-class _NoRows:
-    """What a lane asks a state for its restatement: a forecast of the past is told to nobody."""
-
-    def forget_changes(self) -> None:
-        """Nothing."""
-
-    def used_rows(self) -> list[int]:
-        """None."""
-        return []
-
-    def mark(self, row: int) -> None:
-        """Nothing."""
-
-
 class ForecastPipeline:
     """See the module, and `gridwire.grid.lane.Pipeline`."""
 
@@ -90,7 +76,7 @@ class ForecastPipeline:
         scoring: ScoringSettings | None = None,
     ) -> None:  # fmt: skip
         index = network.index()
-        self.state = _NoRows()
+        self.state = NothingToRestate()
         self.models = ModelLog()
         self.scorer = Scorer(index, scoring)
         self.risk = RiskScorer(index.transformer_ids)

@@ -34,7 +34,7 @@ from gridwire.core.batch import Event
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.core.hubs import ALERT_NOTES, METER_EVENTS, WEATHER
 from gridwire.grid.findings import ALERTS_HUB, Finding, FindingState
-from gridwire.grid.lane import Stage
+from gridwire.grid.lane import NothingToRestate, Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network import Network, NetworkIndex
 from gridwire.grid.network import digest as network_digest
@@ -70,20 +70,6 @@ class _Chunk:
     next_offset: int
 
 
-class _NoRows:
-    """What a lane asks a state for its restatement: findings are compared with what was told instead."""
-
-    def forget_changes(self) -> None:
-        """Nothing: what was found meanwhile may not have been told."""
-
-    def used_rows(self) -> list[int]:
-        """None."""
-        return []
-
-    def mark(self, row: int) -> None:
-        """Nothing."""
-
-
 class WatchPipeline:
     """All hubs in, findings out, for one network model; see `gridwire.grid.lane.Pipeline`.
 
@@ -96,7 +82,7 @@ class WatchPipeline:
         detectors: MakeDetectors | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
         index = network.index()
-        self.state = _NoRows()
+        self.state = NothingToRestate()
         self.detectors = list(detectors(index) if detectors else registry.make(registry.NAMES, index))
         names = sorted(detector.name for detector in self.detectors)
         self.fingerprint = hashlib.sha256(f"{names} {settings.rules}".encode() + network_digest(network)).hexdigest()
