@@ -20,9 +20,10 @@ import numpy as np
 from gridwire.grid import network as net
 from gridwire.grid.findings import FindingState
 from gridwire.grid.meter_event import KINDS
+from gridwire.grid.models import hazard
 from gridwire.grid.watch.ageing import ThermalSettings
 from gridwire.grid.watch.base import Detector, SeenEvents, SeenWeather
-from gridwire.grid.watch.health import Health, HealthSettings
+from gridwire.grid.watch.health import Health, HealthFact, HealthSettings
 from gridwire.grid.watch.losses import Losses
 from gridwire.grid.watch.mapping import Mapping, MappingSettings
 from gridwire.grid.watch.thermal import LoadingSettings
@@ -154,6 +155,57 @@ def failing(seed: int, transformers: int = 96, days: int = 35, share: float = 0.
         "lead_days": float(np.median(leads)) if leads else 0.0, "named": right / max(len(in_time), 1),
         "injected": len(begins),
     }  # fmt: skip
+
+
+# -- probability of failure --------------------------------------------------------------------------------------
+
+
+def failures(seed: int) -> dict[str, float]:
+    """A model of one utility's failures judges another's, of which it has seen nothing."""
+    taught = hazard.rows_of(history(seed + 1000))
+    model = hazard.fit(taught)
+    alert = hazard.metrics(taught, hazard.back_test(taught, int(taught.unit.max()) + 1))["alert"]
+    rows = hazard.rows_of(history(seed))
+    found = hazard.metrics(rows, model.probability(rows.x.T), alert)
+    return found | {"days": len(rows.y)}
+
+
+def history(seed: int, transformers: int = 120, days: int = 100) -> hazard.HealthDays:
+    """Facts of `grid.health` of transformers of which some fail: 12 % with signs that grow over a week and two weeks
+    after they began, 12 % that carry too much, 4 % out of the blue. Who failed is replaced by a larger one."""
+    grid = make_grid(seed, transformers, days, units_each=12)
+    random = np.random.default_rng(seed + 600)
+    total, volts, day_of = transformer_kw(grid), grid.volts.copy(), np.arange(grid.slots) // PER_DAY
+    chosen = random.permutation(transformers)
+    few, more = transformers * 4 // 100, transformers * 12 // 100
+    failed = dict(
+        zip(chosen[: few + 2 * more].tolist(), random.integers(25, days, few + 2 * more).tolist(), strict=True)
+    )
+    for place, unit in enumerate(chosen[few : few + more].tolist()):
+        begin = (failed[unit] - 14) * PER_DAY
+        grown = np.clip((np.arange(grid.slots) - begin) / (7 * PER_DAY), 0.0, 1.0) * (day_of < failed[unit])
+        use = total[:, unit] / total[:, unit].max()
+        sign = (0.015, -0.015, -0.06 * np.clip(use - 0.5, 0.0, None))[place % 3]
+        volts[:, grid.index.transformer_of_unit == unit] += (NOMINAL_V * grown * sign)[:, None]
+    for unit in chosen[few + more : few + 2 * more].tolist():
+        total[:, unit] *= np.where(day_of < failed[unit], random.uniform(1.5, 2.2), 1.0)
+    for unit in random.choice(transformers, transformers // 10, replace=False).tolist():  # and some that do not fail
+        total[:, unit] *= random.uniform(1.0, 1.5)
+    sent, health = measured(grid, volts, seed), Health(grid.index)
+    told = np.zeros((len(hazard.DAILY), days + 1, transformers))
+    decode = msgspec.json.Decoder(HealthFact).decode
+    for slot in range(grid.slots):
+        health.loads(loads(grid.index, slot, total[slot]))
+        health.readings(readings(grid.index, slot, VOLTAGE, sent[slot]))
+        health.findings(0)
+        for fact in health.facts():
+            one = decode(fact.value)
+            row = told[:, slot // PER_DAY, int(one.transformer[1:])]
+            row += (1, 0, 0, one.ageing_factor, one.signature != "", one.risk, 0)
+            row[1:3] = np.maximum(row[1:3], (one.load_factor, one.hot_spot_c))
+            row[6] = one.loss_of_life_h / max(one.watched_h, 1.0)
+    ids = grid.index.transformer_ids
+    return hazard.HealthDays(ids, 0, told[:, :days], np.array(sorted(failed.items()), np.int64))
 
 
 # -- voltage ------------------------------------------------------------------------------------------------------
@@ -429,6 +481,10 @@ PARTS = (
     ("Signs of failure", failing, {
         "precision": "precision", "recall": "recall", "lead_days": "days before failure", "named": "right sign",
         "injected": "injected",
+    }),
+    ("Probability of failure", failures, {
+        "auc": "AUC of days", "risk_auc": "AUC of `risk`", "skill": "Brier skill", "calibration": "told / failed",
+        "found": "failures found", "visits_per_failure": "visits each", "failures": "failures", "days": "days",
     }),
     ("Voltage violations", violations, {
         "precision": "precision", "recall": "recall", "injected": "injected", "findings": "findings",

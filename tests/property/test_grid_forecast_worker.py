@@ -15,7 +15,7 @@ from grid_series import START_US, Utility, network
 from gridwire.core.batch import Event
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import Unavailable
-from gridwire.grid.models import package, train
+from gridwire.grid.models import hazard, package, train
 from gridwire.grid.models.dataset import Dataset, Loads
 from gridwire.grid.models.stage import ForecastPipeline, forecast_stage
 from gridwire.grid.network import to_json
@@ -26,7 +26,7 @@ from worker_hub import Crash, Hub, Source
 UNITS, DAYS, MORE = 2, 50, 4
 HUBS = {
     "grid.transformers": 2, "grid.feeders": 1, "weather": 1, "models": 1, "grid.network": 1, "grid.forecasts": 2,
-    "grid.demand": 1, "grid.alerts": 2,
+    "grid.demand": 1, "grid.alerts": 2, "grid.health": 2, "grid.risk": 2,
 }  # fmt: skip
 GROUP = "grid.forecast"
 START_MS = 1_700_000_000_000
@@ -90,7 +90,7 @@ def work(hub, directory, *, snapshot_s=1e9):
         elif name == "poll" and all(
             hub.committed.get((GROUP, place), 0) == len(log)
             for place, log in hub.log.items()
-            if place[0] in ("grid.transformers", "models")
+            if place[0] in ("grid.transformers", "grid.health", "models")
         ):
             quiet += 1
             if quiet > 4:
@@ -159,6 +159,78 @@ def test_killed_anywhere_it_tells_every_forecast_once(days, models, tmp_path: Pa
                 continue
         found = [json.dumps(value, sort_keys=True) for value in hub.values("grid.forecasts")]
         assert sorted(found) == sorted(whole)
+
+
+@pytest.fixture(scope="module")
+def failures_model():
+    """Events of a model of failures, of which load is the cause."""
+    random = np.random.default_rng(3)
+    told = np.zeros((len(hazard.DAILY), 80, 60))
+    told[0], told[1] = 24, 0.5 + 0.1 * random.random((80, 60))
+    failed = np.array([(unit, 40 + unit) for unit in range(0, 40, 2)])
+    for unit, day in failed.tolist():
+        told[1, day - 28 : day, unit] += 0.6
+    past = hazard.HealthDays(tuple(map(str, range(60))), 0, told, failed)
+    trained = train.train(
+        "transformer_health", Dataset({}, (), {}, health=past), "UTC", datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    return package.events(trained.manifest, trained.data)
+
+
+def health_facts(hub, begin, end):
+    for hour in range(begin * 24, end * 24):
+        for unit in range(UNITS):
+            hot = unit == 1 and hour // 24 in range(6, 9)
+            value = {
+                "transformer": f"T{unit}", "ts_end": rfc3339(START_US + (hour + 1) * HOUR_US), "risk": 0.0,
+                "load_factor": 1.2 if hot else 0.5, "hot_spot_c": 0.0, "ageing_factor": 0.0, "signature": "",
+                "loss_of_life_h": 0.0, "watched_h": 1.0,
+            }  # fmt: skip
+            hub.append("grid.health", json.dumps(value).encode(), unit % 2, START_MS)
+
+
+def risks(hub):
+    """Every fact, and what holds of every finding; how many versions it took depends on who was killed when."""
+    findings = {value["id"]: value | {"version": 0} for value in hub.values("grid.alerts")}
+    return sorted(json.dumps(each, sort_keys=True) for each in [*hub.values("grid.risk"), *findings.values()])
+
+
+@pytest.mark.parametrize("snapshot_s", [1e9, 0.0])
+def test_killed_anywhere_it_tells_every_risk_once(failures_model, tmp_path: Path, snapshot_s):
+    def filled(step=None):
+        hub = new_hub()
+        publish(hub, failures_model)
+        health_facts(hub, 0, 20)
+        hub.poll_events_max = 150
+        hub.step = step or (lambda name: None)
+        return hub
+
+    names = []
+    expected = filled(names.append)
+    work(expected, tmp_path / "expected")
+    whole = risks(expected)
+    days = {(row["transformer"], row["day"]) for row in expected.values("grid.risk")}
+    assert len(days) == len(expected.values("grid.risk")) == 16 * UNITS
+    assert [value["kind"] for value in expected.values("grid.alerts") if value["state"] == "closed"] == [
+        "transformer.at_risk"
+    ]
+    for number, at in enumerate(range(1, len(names) + 1, 5)):
+        count = 0
+
+        def step(name, at=at):
+            nonlocal count
+            count += 1
+            if count == at:
+                raise Crash if at % 2 else Unavailable("the hub is away")
+
+        hub = filled(step)
+        for _ in range(3):
+            try:
+                work(hub, tmp_path / str(number), snapshot_s=snapshot_s)
+                break
+            except Crash:
+                continue
+        assert risks(hub) == whole
 
 
 def test_a_restart_issues_nothing_and_goes_on(days, models, tmp_path: Path):

@@ -60,15 +60,19 @@ def train(
     for kind in kinds:
         trainer.check_kind(kind)
     client = common.client()
+    chosen = kinds or [kind for kind in trainer.KINDS if kind != hazard.KIND or failures]
+    if hazard.KIND in chosen and failures is None:
+        raise GridwireError("transformer_health learns from transformers that failed: name them with --failures FILE")
     found = dataset.load(
         data / "lake",
         begin=_moment(begin),
         end=_moment(end),
         station_of=None if dry_run else _stations(client),
         failures=_failures(failures) if failures else (),
+        with_loads=any(kind != hazard.KIND for kind in chosen),
     )
     trained, reasons = [], {}
-    for kind in kinds or [kind for kind in trainer.KINDS if kind != hazard.KIND or failures]:
+    for kind in chosen:
         try:
             trained.append(trainer.train(kind, found, zone, datetime.now(UTC)))
         except dataset.TooLittleData as error:

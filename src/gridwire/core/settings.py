@@ -83,7 +83,7 @@ HUB_SETTINGS: Final = (
         "capture",
         "gridwire.capture",
         "table the lake keeps of this hub",
-        choices=("off", "events", "readings", "loads", "health", "weather", "forecasts", "demand"),
+        choices=("off", "events", "readings", "loads", "health", "weather", "forecasts", "demand", "risk"),
     ),
     SettingRow(
         "capture_avro",

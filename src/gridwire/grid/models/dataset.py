@@ -105,12 +105,13 @@ def load(
     end: datetime | None = None,
     station_of: Mapping[str, Mapping[str, str]] | None = None,
     failures: Sequence[Failure] = (),
+    with_loads: bool = True,
 ) -> Dataset:
     """Read the lake.
 
     Args:
         begin, end: hours that end after `begin` and not after `end`.
-        failures: of transformers, for the model of failures.
+        failures: of transformers, for the model of failures; with_loads: what all other models learn from.
         station_of: station by unit id, by level, as the network model has it; without one all units belong to the
             station that was seen first.
 
@@ -122,15 +123,16 @@ def load(
     loads: dict[str, Loads] = {}
     temperatures: dict[str, NDArray[np.float64]] = {}
     for level, hub in LEVELS.items():
-        if hub not in tables:
+        if hub not in tables or not with_loads:
             continue
         found = _loads(lake_root, level, hub, begin, end, stations, (station_of or {}).get(level, {}))
         if found is not None:
             loads[level] = found
             temperatures[level] = _temperatures(found, stations, observations)
-    if not loads:
-        raise TooLittleData(f"the lake in {lake_root} has no facts: tables {', '.join(LEVELS.values())} are empty")
     health = _health(lake_root, begin, end, failures) if failures and HEALTH in tables else None
+    if not loads and health is None:
+        wanted = [*(LEVELS.values() if with_loads else ()), *([HEALTH] if failures else ())]
+        raise TooLittleData(f"the lake in {lake_root} has no facts: tables {', '.join(wanted)} are empty")
     used = (*LEVELS.values(), WEATHER, *((HEALTH,) if health else ()))
     versions = {name: tables[name] for name in used if name in tables}
     return Dataset(loads, stations, temperatures, versions, health)

@@ -231,17 +231,18 @@ def back_test(rows: Rows, units: int, seed: int = 0) -> _Floats:
     return found
 
 
-def metrics(rows: Rows, probability: _Floats) -> dict[str, Any]:
+def metrics(rows: Rows, probability: _Floats, alert: float | None = None) -> dict[str, Any]:
     """How good the back-test was, beside the hand-made `risk` of `grid.health` and the mean rate.
 
     `auc` over days; `skill` by Brier score against the mean rate; `calibration` is predicted over observed failures;
-    `found` and `visits_per_failure` are of transformers with a day above `alert`.
+    `found` and `visits_per_failure` are of transformers with a day at or above `alert`, by default where F1 is best.
     """
     known = np.isfinite(probability)
     rows, p = rows.chosen(known), probability[known]
     rate = (rows.y * rows.weight).sum() / rows.weight.sum()
     brier = (rows.weight * (p - rows.y) ** 2).sum()
-    alert, f1 = best_threshold(rows, p)
+    best, f1 = best_threshold(rows, p)
+    alert = best if alert is None else alert
     visited, failed = set(rows.unit[p >= alert].tolist()), set(rows.unit[rows.y].tolist())
     right = len(visited & failed)
     return {
