@@ -81,6 +81,56 @@ def test_tables_and_columns_go_where_the_cursor_is(lake_hub: RunningHub, browser
     expect(page.get_by_test_id("answer")).to_contain_text(str(EVENTS))
 
 
+def completions(page: Page) -> list[str]:
+    offers = page.get_by_role("listbox", name="Completions").get_by_role("option")
+    expect(offers.first).to_be_visible()
+    return [text.split("\n")[0] for text in offers.all_inner_texts()]
+
+
+def test_words_are_completed_from_the_lake(lake_hub: RunningHub, browser: Watched) -> None:
+    page = opened(browser, lake_hub)
+    box = page.get_by_label("SQL", exact=True)
+    tab_to_label(page, "SQL")
+    page.keyboard.type("select count(*) from ")
+    assert "site" in completions(page)
+    page.keyboard.type("si")
+    page.keyboard.press("Tab")
+    expect(box).to_have_value("select count(*) from site")
+    expect(box).to_be_focused()
+    expect(page.get_by_role("listbox", name="Completions")).to_be_hidden()
+    page.keyboard.type(" s where s.val")
+    assert completions(page)[0].startswith("value")
+    page.keyboard.press("ArrowDown")
+    chosen = box.get_attribute("aria-activedescendant")
+    assert chosen and page.locator(f"#{chosen}").get_attribute("aria-selected") == "true"
+    page.keyboard.press("Enter")
+    assert box.input_value().startswith("select count(*) from site s where s.value")
+    box.fill("select off from site")
+    box.evaluate("box => box.setSelectionRange(10, 10)")
+    page.keyboard.press("Control+Space")
+    assert completions(page)[0].startswith('"offset"')
+    box.fill("select 'si")
+    expect(page.get_by_role("listbox", name="Completions")).to_be_hidden()
+    box.fill("select c")
+    assert completions(page)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("listbox", name="Completions")).to_be_hidden()
+    page.keyboard.press("Control+Space")
+    assert completions(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Tab")
+    expect(box).not_to_be_focused()
+
+
+def test_names_and_numbers_are_drawn_as_bars(lake_hub: RunningHub, browser: Watched) -> None:
+    question = "select 'n' || (\"offset\" % 3) as remainder, count(*) as events from site group by 1 order by 1"
+    page = opened(browser, lake_hub, "?" + str(httpx.QueryParams({"q": question, "chart": "1"})))
+    bars = page.get_by_role("list", name="events by name").get_by_role("listitem")
+    expect(bars).to_have_count(3)
+    expect(bars.first).to_contain_text("n0")
+    expect(bars.first).to_contain_text("1000")
+
+
 def test_a_wrong_question_says_why(lake_hub: RunningHub, browser: Watched) -> None:
     browser.allowed = lambda text: "status of 400" in text  # the browser's own line about the refusal
     page = opened(browser, lake_hub, "?q=select+nothing+from+site")

@@ -32,3 +32,16 @@ export function series(answer: SqlAnswer): { readonly names: readonly string[]; 
     rows.map(({ row }) => (typeof row[place] === "number" ? row[place] : null));
   return { names: numbers.map((place) => answer.columns[place]?.name ?? ""), data: [rows.map(({ at }) => at), ...numbers.map(column)] };
 }
+
+/** Bars drawn of an answer. */
+export const BARS = 40;
+
+/** What each row is called and its numbers, where an answer has names and numbers but no time; null for another. */
+export function bars(answer: SqlAnswer): { readonly names: readonly string[]; readonly rows: readonly { readonly label: string; readonly values: readonly (number | null)[] }[] } | null {
+  const label = answer.columns.findIndex((column) => column.type === "VARCHAR" || column.type === "BOOLEAN" || column.type.startsWith("ENUM"));
+  const numbers = answer.columns.flatMap((column, place) => (isNumber(column) ? [place] : [])).slice(0, 3);
+  if (label < 0 || !numbers.length || !answer.rows.length) return null;
+  const value = (row: readonly unknown[], place: number): number | null => (typeof row[place] === "number" ? row[place] : null);
+  const rows = answer.rows.slice(0, BARS).map((row) => ({ label: shown(row[label]), values: numbers.map((place) => value(row, place)) }));
+  return { names: numbers.map((place) => answer.columns[place]?.name ?? ""), rows };
+}
