@@ -7,6 +7,7 @@ exception fails the test. Chromium missing skips the file, visibly.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -688,6 +689,33 @@ def test_thousands_of_transformers_draw_what_is_in_sight(own_hub: RunningHub, br
     assert tree.get_by_role("treeitem").count() < 60
     page.keyboard.press("End")
     expect(page.locator("[data-node='transformer/T3999']")).to_be_visible()
+
+
+def test_colours_tell_voltages_where_somebody_asks_for_them(own_hub: RunningHub, browser: Watched) -> None:
+    names = {"T-mid": 1.012, "T-high": 1.07, "T-low": 0.93, "T-far": 1.13, "T-mute": None}
+    model = network.Network(
+        name="volts",
+        transformers=tuple(network.Transformer(id=name, rated_kva=100.0, substation="S") for name in names),
+        feeders=(network.Feeder(id="F"),),
+        usage_points=tuple(network.UsagePoint(id=f"U {name}", transformer=name, feeder="F") for name in names),
+    )
+    own_hub.post("grid.network", [json.loads(network.to_json(model))])
+    told = {"ts_end": "2026-01-01T00:00:00Z", "load_factor": 0.5, "hot_spot_c": 60.0, "ageing_factor": 0.1,
+            "loss_of_life_h": 1.0, "signature": "", "risk": 0.0}  # fmt: skip
+    own_hub.post("grid.health", [{"transformer": name, "voltage_pu": pu} | told for name, pu in names.items()])
+    page = live(browser.open(f"{own_hub.url}/#/grid"))
+    tree = page.get_by_test_id("one-line")
+    page.get_by_label("Colours").select_option("voltage")
+    expect(page).to_have_url(f"{own_hub.url}/#/grid?paint=voltage")
+    expect(tree.locator("g.device.over")).to_have_count(1)
+    tones = {"T-mid": "normal", "T-high": "high", "T-low": "export", "T-far": "over", "T-mute": "unrated"}
+    for name, tone in tones.items():
+        row = page.locator(f"[data-node='transformer/{name}']")
+        expect(row.locator(".load")).to_have_class(re.compile(tone))
+        expect(row.locator(".load")).to_have_text(f"{names[name]:.3f} pu" if names[name] else "")
+    expect(page.get_by_role("list", name="Key")).to_contain_text("up to 10 % below")
+    page.get_by_label("Colours").select_option("load")
+    expect(page).to_have_url(f"{own_hub.url}/#/grid")
 
 
 # The hub dies and comes back

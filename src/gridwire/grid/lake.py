@@ -42,6 +42,7 @@ HEALTH: Final = pa.schema(
         pa.field("ambient", pa.string()),
         pa.field("signature", pa.string()),
         pa.field("risk", pa.float64()),
+        pa.field("voltage_pu", pa.float64()),
     ]
 )
 """Fields of the facts of `gridwire.grid.watch.health`."""

@@ -93,6 +93,11 @@ class VoltageFrames:
             self._ring[at, points[begin:end][open]] = steps[begin:end][open]
             self._used[at] = True
 
+    def open(self, slot: int) -> NDArray[np.int16] | None:
+        """What came so far of an interval that is still open; None when it is not, or nothing came."""
+        at = slot % self._depth
+        return self._ring[at] if self.newest - self._depth < slot <= self.newest and self._used[at] else None
+
     def _move(self, newest: int) -> Iterator[tuple[int, NDArray[np.int16]]]:
         if newest == self.newest:
             return

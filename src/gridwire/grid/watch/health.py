@@ -5,10 +5,11 @@ Beside findings it tells the present state of each transformer once an hour, as 
 
     {"transformer":"T1","ts_end":"2026-01-01T00:00:00Z","load_factor":0.71,"top_oil_c":55.2,"hot_spot_c":66.0,
      "ageing_factor":0.03,"loss_of_life_h":12.1,"watched_h":700.0,"held_h":0.25,"ambient":"observed","signature":"",
-     "risk":0.04}
+     "risk":0.04,"voltage_pu":1.012}
 
 `risk` is 0 to 1 and orders transformers: 1 - (1 - signs)(1 - ageing)(1 - overload). It is no probability of failure:
-there was no labelled history to fit one to.
+there was no labelled history to fit one to (`gridwire.grid.models.risk` is, once there is). `voltage_pu`
+is the median of its customers in the interval that ends the hour, by what had come of it; null when nothing had.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class HealthFact(msgspec.Struct, kw_only=True):
     ambient: str
     signature: str
     risk: float
+    voltage_pu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,9 @@ class Health(Detector):
     def _tell(self, units: Units, slots: NDArray[np.int64]) -> None:
         loading, model, sign = self.loading, self.loading.model, self.signatures.sign
         spots, risks = model.hot_spot_c[units], self.risk(units)
+        seen = {slot: self.signatures.voltages(slot) for slot in np.unique(slots).tolist()}
         for place, (unit, slot) in enumerate(zip(units.tolist(), slots.tolist(), strict=True)):
-            id = self.index.transformer_ids[unit]
+            id, volts = self.index.transformer_ids[unit], seen[slot]
             fact = HealthFact(
                 transformer=id, ts_end=rfc3339(slot * self.index.interval_s * 1_000_000),
                 load_factor=round(float(loading.load_pu[unit]), 4), top_oil_c=round(float(model.top_oil_c[unit]), 2),
@@ -111,6 +114,7 @@ class Health(Detector):
                 watched_h=round(float(loading.watched_h[unit]), 2), held_h=round(float(loading.held_h[unit]), 2),
                 ambient="observed" if loading.observed[unit] else "default", signature=NAMES[sign[unit]],
                 risk=round(float(risks[place]), 4),
+                voltage_pu=None if volts is None or np.isnan(volts[unit]) else round(float(volts[unit]), 4),
             )  # fmt: skip
             self._facts.append(UnitFact(HEALTH_HUB, id, msgspec.json.encode(fact)))
 

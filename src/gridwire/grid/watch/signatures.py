@@ -108,6 +108,11 @@ class Signatures:
         for slot, frame in self._frames.take(seen):
             self._interval(slot, pu_of(frame))
 
+    def voltages(self, slot: int) -> NDArray[np.float32] | None:
+        """Median voltage of each transformer's customers, pu, NaN unknown, by what came of an interval so far."""
+        frame = self._frames.open(slot)
+        return None if frame is None else 1.0 + self._children.medians(pu_of(frame), 1)
+
     def _interval(self, slot: int, off: NDArray[np.float32]) -> None:
         hour = (slot - 1) // self._per_hour
         if hour != self._hour:

@@ -186,6 +186,8 @@ export interface Health {
   readonly loss_of_life_h: number;
   readonly signature: string;
   readonly risk: number;
+  /** Median voltage of its customers, pu; absent in facts of earlier versions. */
+  readonly voltage_pu?: number | null;
 }
 
 export interface HubOffset {

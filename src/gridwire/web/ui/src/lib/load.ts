@@ -32,6 +32,19 @@ export function levelOf(share: number | null): Level {
   return size >= 1 ? "over" : size >= HIGH ? "high" : "normal";
 }
 
+/** What the grid's colours tell. */
+export type Paint = "load" | "voltage";
+
+export type VoltageLevel = "normal" | "high" | "low" | "over" | "unrated";
+
+/** How a voltage is judged: within 5 % of nominal, within 10 % above or below it, beyond. */
+export function voltageLevelOf(pu: number | null): VoltageLevel {
+  if (pu === null) return "unrated";
+  const off = pu - 1;
+  if (Math.abs(off) > 0.1) return "over";
+  return Math.abs(off) <= 0.05 ? "normal" : off > 0 ? "high" : "low";
+}
+
 /** A unit's row; null while it has no fact. */
 export function rowOf(unit: Unit, newest: number | null): Row | null {
   const fact = unit.facts[unit.facts.length - 1];

@@ -1,7 +1,7 @@
 /** The one-line diagram as a tree: substation, feeders above several transformers, transformers, their own feeders. */
 import type { Alert, Health, NetworkModel } from "./api";
 import { complaint } from "./health.svelte";
-import { levelOf, type Level, type Row } from "./load";
+import { levelOf, voltageLevelOf, type Level, type Paint, type Row } from "./load";
 
 export type NodeKind = "substation" | "feeder" | "transformer";
 
@@ -34,6 +34,8 @@ export interface State {
   /** Outages of what hangs on it. */
   readonly outagesBelow: number;
   readonly voltage: Alert | null;
+  /** Median voltage of its customers, pu. */
+  readonly voltagePu: number | null;
   /** What its transformer's health, or a finding about it, gives cause to say. */
   readonly complaint: string;
 }
@@ -173,6 +175,7 @@ export class States {
       outage: this.#outages.get(one.key) ?? null,
       outagesBelow: this.#outages.size + this.#single.size ? this.#below(one) : 0,
       voltage: this.#voltages.get(one.key) ?? null,
+      voltagePu: one.kind === "transformer" ? (this.health.get(one.name)?.voltage_pu ?? null) : null,
       complaint: one.kind === "transformer" ? complaint(this.health.get(one.name)) || (this.#devices.get(one.key)?.kind ?? "") : "",
     };
   }
@@ -197,4 +200,13 @@ export class States {
 /** Stroke of a line that carries a load, in pixels: the square root, so that small loads differ too. */
 export function widthOf(loadKw: number | null, mostKw: number): number {
   return loadKw === null || mostKw <= 0 ? 1 : 1 + 6 * Math.sqrt(Math.min(1, Math.abs(loadKw) / mostKw));
+}
+
+/** The class of a node's colour. */
+export function toneOf(state: State, paint: Paint): string {
+  if (paint === "voltage") {
+    const level = voltageLevelOf(state.voltagePu);
+    return level === "low" ? "export" : level;
+  }
+  return state.level === "normal" && state.exporting ? "export" : state.level;
 }
