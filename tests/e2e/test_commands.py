@@ -39,6 +39,31 @@ def plain(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [(row["timestamp"], row["key"], row["value"], row["format"], row["headers"]) for row in rows]
 
 
+def test_the_lake_of_a_hub_elsewhere_is_asked_over_http(tmp_path: Path) -> None:
+    from hub_process import HubProcess
+
+    lake_hub = HubProcess(tmp_path / "data", "--amqp-port", "off", "--lake-flush", "1")
+    try:
+        lake_hub.cli("hub", "create", "site", "--partitions", "1", "--capture", "events")
+        said = lake_hub.cli("send", "site", '{"kw": 1.5}', "--header", "feed=a=b", "--header", "n=2").stdout
+        assert "durable: yes" in said
+        (event,) = events(lake_hub, "site", 0)
+        assert event["headers"]["feed"] == "a=b"
+        assert event["headers"]["n"] == "2"
+        query = "select (value_text->>'kw')::double as kw from site"
+        deadline = time.monotonic() + 60
+        while (found := lake_hub.cli("sql", query, "--url", lake_hub.http, "-o", "json", check=False)).returncode:
+            assert time.monotonic() < deadline, found.stderr
+        assert json.loads(found.stdout) == [{"kw": 1.5}]
+        here = lake_hub.cli("sql", query, "--data", str(tmp_path / "data"), "-o", "json")
+        assert here.stdout == found.stdout
+        refused = lake_hub.cli("send", "site", "{}", "--header", "nothing", check=False)
+        assert refused.returncode != 0
+        assert "NAME=VALUE" in refused.stderr
+    finally:
+        lake_hub.stop()
+
+
 def test_a_range_is_copied_as_it_is(hub: Any) -> None:
     from confluent_kafka import Producer
 

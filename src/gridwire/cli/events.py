@@ -25,6 +25,7 @@ def send(
     key: str | None = None,
     key_field: str | None = None,
     partition: int | None = None,
+    header: Annotated[list[str] | None, Parameter(negative="")] = None,
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Send events: arguments, or one JSON event a line from a file or standard input.
@@ -36,9 +37,10 @@ def send(
         key: events of one key keep their order in one partition.
         key_field: take each event's key from this field.
         partition: send to this partition.
+        header: NAME=VALUE of every event; may be given more than once.
     """
     client = common.client()
-    query = {"key": key, "key_field": key_field, "partition": partition}
+    query = {"key": key, "key_field": key_field, "partition": partition, **_headers(header or [])}
     total = 0
     answer: Any = None
     if events:
@@ -64,6 +66,17 @@ def send(
         say(f"sent to {hub} partition {answer['partition']} offset {answer['offset']}, durable: {durable}")
     else:
         say(f"sent {total:,} events to {hub}, durable: {durable}")
+
+
+def _headers(given: list[str]) -> dict[str, str]:
+    """As parameters of the request. Raises GridwireError."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise GridwireError(f"a header is NAME=VALUE, not {text!r}")
+        found[f"header.{name}"] = value
+    return found
 
 
 def _is_json(text: str) -> bool:
