@@ -166,3 +166,32 @@ def test_the_tutorials_five_commands(hub_process, until, tmp_path):
         assert told == [{"meter": "m-0042", "kw": 7.5}]
     finally:
         hub.stop()
+
+
+def gridwire(*arguments):
+    command = [sys.executable, "-m", "gridwire", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("more", [(), ("--columns",)])
+def test_a_new_app_runs_as_it_was_written(tmp_path, more):
+    made = gridwire("fn", "new", str(tmp_path / "overload"), "--output", "high", *more)
+    assert made.returncode == 0, made.stderr
+    events = ['{"meter":"m-1","kw":9}', '{"meter":"m-2","kw":2}']
+    ran = gridwire("fn", "invoke", str(tmp_path / "overload"), "overload", *events)
+    assert ran.returncode == 0, ran.stderr
+    line, *_ = ran.stdout.splitlines()
+    hub, _, value = line.partition("  ")
+    assert hub == "high"
+    assert json.loads(value) == {"meter": "m-1", "kw": 9}
+    again = gridwire("fn", "new", str(tmp_path / "overload"))
+    assert again.returncode != 0
+    assert "is there already" in again.stderr
+
+
+@pytest.mark.parametrize("arguments", [("Overload",), ("../x y",), ("ok", "--trigger", "no/hub")])
+def test_a_new_app_needs_names_that_can_be(tmp_path, arguments):
+    refused = gridwire("fn", "new", str(tmp_path / arguments[0]), *arguments[1:])
+    assert refused.returncode != 0
+    assert refused.stderr.startswith("gridwire: ")
+    assert not (tmp_path / arguments[0]).exists()

@@ -17,7 +17,7 @@ from cyclopts import App, Parameter
 from gridwire.cli import deployed
 from gridwire.cli.client import HubClient
 from gridwire.cli.logs import configure_logs
-from gridwire.cli.output import Common
+from gridwire.cli.output import Common, print_json, say
 from gridwire.core.errors import FencedEpoch, InvalidSetting
 
 APP_NAME: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -32,6 +32,28 @@ fn.command(deployed.logs)
 fn.command(deployed.keys)
 fn.command(deployed.stop)
 fn.command(deployed.remove)
+
+
+@fn.command
+def new(
+    directory: Path, *, trigger: str = "readings", output: str = "alerts", columns: bool = False,
+    common: Common = Common(),  # noqa: B008
+) -> None:  # fmt: skip
+    """Write a new app to begin with: one function from hub to hub, an ordinary Azure Functions app.
+
+    Args:
+        directory: to be made; its name becomes that of the function.
+        trigger: the hub it reads. output: the hub it writes to.
+        columns: it takes columns of Arrow in place of one event after the other.
+    """
+    from gridwire.functions import scaffold
+
+    files = scaffold.create(directory, trigger, output, columns=columns)
+    if common.json:
+        print_json({"files": list(map(str, files))})
+        return
+    say(f"wrote {', '.join(file.name for file in files)} in {directory}")
+    say(f"run it with `gridwire fn start {directory} --reload`, or in a hub with `gridwire fn deploy {directory}`")
 
 
 @fn.command
