@@ -87,8 +87,10 @@ def shown(value: object) -> str:
 
 def metrics() -> str:
     rows = [[f"`{row.name}`", row.type, row.unit or "-", ", ".join(row.labels) or "-", row.help] for row in METRICS]
-    return "# Metrics\n\n`GET /metrics` in the Prometheus text format.\n\n" + table(
-        ["name", "type", "unit", "labels", "what it tells"], rows
+    return (
+        "# Metrics\n\n`GET /metrics` in the Prometheus text format. "
+        "A scrape configuration and a dashboard: [grafana.md](../howto/grafana.md).\n\n"
+        + table(["name", "type", "unit", "labels", "what it tells"], rows)
     )
 
 
