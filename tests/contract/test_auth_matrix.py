@@ -16,6 +16,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from api_document import by_name
 from gridwire.auth import sas
 from gridwire.auth.acl import Binding, Operation, Pattern, Permission, ResourceType
 from gridwire.auth.model import TABLE, Action, Identity, Over, Policy, allowed, parse_rights
@@ -440,6 +441,30 @@ def test_http(hub: Hub, holder: str, way: str) -> None:
                 assert answer.status_code < 500
         for path in ("/healthz", "/readyz", "/v1/openapi.json", "/v1/asyncapi.json"):
             assert client.get(path, headers={"authorization": ""}).status_code == 200
+
+
+def test_answers_about_identities_are_what_the_document_says(hub: Hub) -> None:
+    with httpx.Client(base_url=hub.http, headers=_credentials(hub, "everything", "basic"), trust_env=False) as client:
+        known = by_name(client.get("/v1/openapi.json").json())
+
+        def ask(name: str, path: str, body: Any = None) -> Any:
+            answer = client.request(known[name].method, path, json=body)
+            assert answer.is_success, (name, answer.text)
+            known[name].check(answer)
+            return answer.json() if answer.content else None
+
+        ask("createPolicy", "/v1/policies", {"name": "documented", "rights": ["Send"]})
+        ask("rotateKey", "/v1/policies/documented/rotate", {"key": "primary"})
+        ask("setUser", "/v1/users", {"name": "mia", "password": "secret-secret", "policies": ["documented"]})
+        ask("setCertificate", "/v1/certificates", {"subject": "CN=mia", "policies": ["documented"]})
+        ask("listPolicies", "/v1/policies")
+        sealed = ask("exportIdentities", "/v1/identities/export", ask("showRecipient", "/v1/identities/recipient"))
+        ask("importIdentities", "/v1/identities/import", sealed)
+        ask("showRights", f"/v1/rights?hub={HUB}")
+        ask("deleteUser", "/v1/users/mia")
+        ask("setCertificate", "/v1/certificates", {"subject": "CN=mia", "policies": []})
+        ask("deletePolicy", "/v1/policies/documented")
+        known["listPolicies"].check(client.get("/v1/policies", headers={"authorization": ""}))
 
 
 def test_the_document_says_what_each_verb_takes(hub: Hub) -> None:

@@ -121,5 +121,6 @@ def test_every_command_of_the_page(machine: guide.Shell, tmp_path: Path) -> None
         if command.text.endswith("enable --now gridwire"):
             machine.run("gridwire send readings '{\"kw\":1}'")
     assert '"value":{"kw":1}' in machine.run(f"curl -sS '{guide.HUB}/v1/hubs/readings/events?limit=1'")
+    assert '"asyncapi": "3.0.0"' in machine.run(f"curl -sS {guide.HUB}/v1/asyncapi.json")  # it is in the package
     assert not (root / "var" / "backups" / "gridwire").is_symlink()
     assert str(root / "opt" / "gridwire") in (root / "opt" / "gridwire" / "bin" / "gridwire").read_text()

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api_document import FILE, Call, calls
@@ -162,7 +162,6 @@ def send(client: httpx.Client, request: httpx.Request) -> httpx.Response:
 def test_answers_are_those_of_the_document(client: httpx.Client, call: Call) -> None:
     fill(client)
 
-    @seed(1)
     @asked
     @given(requests(call))
     def ask(request: httpx.Request) -> None:
