@@ -34,7 +34,8 @@ VERSION: Final = "v1"
 
 ABOUT: Final = (
     "The HTTP API of a gridwire hub; see docs/reference/http.md. Errors are problem documents (RFC 9457). A hub "
-    "without sign-in serves its own machine; with sign-in each call takes the rights in `x-gridwire-rights`."
+    "without sign-in serves its own machine; with sign-in each call takes the rights in `x-gridwire-rights`. HEAD is "
+    "answered where GET is, streams aside. Request headers above 64 KiB are refused with 431."
 )
 
 REFUSALS: Final[Mapping[int, str]] = {
