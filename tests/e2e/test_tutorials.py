@@ -58,6 +58,7 @@ def begun(page: str, *steps: tuple[str, ...]) -> list[guide.Command]:
     return found[len(steps) :]
 
 
+@pytest.mark.slow
 def test_outage_alerts(start_hub: Callable[..., Any], tmp_path: Path) -> None:
     page = "outage-alerts.md"
     rest = begun(page, ("pip", "install", "gridwire"), ("gridwire", "up", "--data", "gridwire-data"))
@@ -76,6 +77,7 @@ def test_outage_alerts(start_hub: Callable[..., Any], tmp_path: Path) -> None:
     assert all(f'section: "{view}"' in routes for view in views)
 
 
+@pytest.mark.slow
 def test_moving_from_azure(start_hub: Callable[..., Any], tmp_path: Path) -> None:
     page = "moving-from-azure.md"
     install = ("pip", "install", "'gridwire[functions]'", "azure-eventhub")
