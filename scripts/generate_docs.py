@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import amqp_page
 import kafka_clients
 from client_ledger import missing_tests
 
 from gridwire import config
+from gridwire.broker.embedded import EmbeddedBroker
+from gridwire.broker.membership import Membership
 from gridwire.cli.main import EXIT_CODES, app
+from gridwire.core.clock import SystemClock
 from gridwire.core.settings import HUB_SETTINGS, HubSettings
+from gridwire.grid import asyncapi
 from gridwire.grid.formats import registry
 from gridwire.grid.vee import config as vee_config
 from gridwire.grid.vee import rules
+from gridwire.heads.http.api.document import ASYNCAPI_FILE, openapi
 from gridwire.heads.http.metrics import METRICS
+from gridwire.heads.http.routes import Route
+from gridwire.heads.http.server import HttpHead
 from gridwire.wire.amqp.mapping import MAPPING
 from gridwire.wire.kafka.ledger import NOT_SERVED, ledger
 
@@ -76,8 +87,10 @@ def shown(value: object) -> str:
 
 def metrics() -> str:
     rows = [[f"`{row.name}`", row.type, row.unit or "-", ", ".join(row.labels) or "-", row.help] for row in METRICS]
-    return "# Metrics\n\n`GET /metrics` in the Prometheus text format.\n\n" + table(
-        ["name", "type", "unit", "labels", "what it tells"], rows
+    return (
+        "# Metrics\n\n`GET /metrics` in the Prometheus text format. "
+        "A scrape configuration and a dashboard: [grafana.md](../howto/grafana.md).\n\n"
+        + table(["name", "type", "unit", "labels", "what it tells"], rows)
     )
 
 
@@ -170,19 +183,43 @@ def vee() -> str:
     )
 
 
+def routes() -> list[Route]:
+    """Every address a hub can have: those of one with apps of functions."""
+
+    async def found(directory: str) -> list[Route]:
+        broker = await EmbeddedBroker.open(Path(directory), "os")
+        try:
+            return HttpHead(broker, Membership(SystemClock()), status=dict, functions=object()).routes
+        finally:
+            await broker.close()
+
+    with tempfile.TemporaryDirectory() as directory:
+        return asyncio.run(found(directory))
+
+
+def plain(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES = {"cli.md": cli, "settings.md": settings, "metrics.md": metrics, "kafka.md": kafka, "kafka-clients.md": clients,
          "formats.md": formats, "event-mapping.md": event_mapping, "vee.md": vee,
          "amqp.md": lambda: amqp_page.page(table)}  # fmt: skip
 
 
+def files() -> dict[Path, str]:
+    found = {REFERENCE / name: HEADER + make() for name, make in PAGES.items()}
+    events = plain(asyncapi.document())
+    found[REFERENCE / "openapi.json"] = plain(openapi(routes()))
+    found[REFERENCE / "asyncapi.json"] = found[ASYNCAPI_FILE] = events
+    return found
+
+
 def main() -> None:
     stale = []
-    for name, make in PAGES.items():
-        path = REFERENCE / name
-        text = HEADER + make()
+    for path, text in files().items():
         if path.exists() and path.read_text() == text:
             continue
-        stale.append(name)
+        stale.append(str(path.relative_to(ROOT)))
         if "--check" not in sys.argv:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

@@ -16,6 +16,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from api_document import by_name
 from gridwire.auth import sas
 from gridwire.auth.acl import Binding, Operation, Pattern, Permission, ResourceType
 from gridwire.auth.model import TABLE, Action, Identity, Over, Policy, allowed, parse_rights
@@ -340,9 +341,11 @@ def test_topics_named_by_id_are_the_same_topics(hub: Hub, holder: str) -> None:
 
 _HUB_PATH = f"/v1/hubs/{HUB}"
 HTTP: dict[str, tuple[str, str, Any, Callable[[str], bool]]] = {}
+NEEDS: dict[str, tuple[tuple[Action, str | None], ...]] = {}
 
 
 def _verb(name: str, method: str, path: str, body: Any, *needs: tuple[Action, str | None]) -> None:
+    NEEDS[name] = needs
     HTTP[name] = (method, path, body, lambda holder: all(expected(holder, *need) for need in needs))
 
 
@@ -436,8 +439,55 @@ def test_http(hub: Hub, holder: str, way: str) -> None:
             else:
                 assert (answer.status_code != 403) == may(holder), (verb, answer.text)
                 assert answer.status_code < 500
-        for path in ("/healthz", "/readyz"):
+        for path in ("/healthz", "/readyz", "/v1/openapi.json", "/v1/asyncapi.json"):
             assert client.get(path, headers={"authorization": ""}).status_code == 200
+
+
+def test_answers_about_identities_are_what_the_document_says(hub: Hub) -> None:
+    with httpx.Client(base_url=hub.http, headers=_credentials(hub, "everything", "basic"), trust_env=False) as client:
+        known = by_name(client.get("/v1/openapi.json").json())
+
+        def ask(name: str, path: str, body: Any = None) -> Any:
+            answer = client.request(known[name].method, path, json=body)
+            assert answer.is_success, (name, answer.text)
+            known[name].check(answer)
+            return answer.json() if answer.content else None
+
+        ask("createPolicy", "/v1/policies", {"name": "documented", "rights": ["Send"]})
+        ask("rotateKey", "/v1/policies/documented/rotate", {"key": "primary"})
+        ask("setUser", "/v1/users", {"name": "mia", "password": "secret-secret", "policies": ["documented"]})
+        ask("setCertificate", "/v1/certificates", {"subject": "CN=mia", "policies": ["documented"]})
+        ask("listPolicies", "/v1/policies")
+        sealed = ask("exportIdentities", "/v1/identities/export", ask("showRecipient", "/v1/identities/recipient"))
+        ask("importIdentities", "/v1/identities/import", sealed)
+        ask("showRights", f"/v1/rights?hub={HUB}")
+        ask("deleteUser", "/v1/users/mia")
+        ask("setCertificate", "/v1/certificates", {"subject": "CN=mia", "policies": []})
+        ask("deletePolicy", "/v1/policies/documented")
+        known["listPolicies"].check(client.get("/v1/policies", headers={"authorization": ""}))
+
+
+def test_the_document_says_what_each_verb_takes(hub: Hub) -> None:
+    document = httpx.get(f"{hub.http}/v1/openapi.json").json()
+    for verb, (method, path, _, _) in HTTP.items():
+        if verb == "page":
+            continue
+        shape = path.partition("?")[0].replace("$schemaGroups", "$schemagroups").split("/")
+        told = [
+            methods[method.lower()]["x-gridwire-rights"]
+            for known, methods in document["paths"].items()
+            if method.lower() in methods and _is_of(known.split("/"), shape)
+        ]
+        actions = {each["action"] for each in told[0]}
+        assert actions >= {action.value for action, _ in NEEDS[verb]}, verb
+        only_conditional = {"hub.create", "hub.grow", "namespace.list"}
+        assert actions - {action.value for action, _ in NEEDS[verb]} <= only_conditional, verb
+
+
+def _is_of(known: list[str], shape: list[str]) -> bool:
+    return len(known) == len(shape) and all(
+        segment.startswith("{") or segment == given for segment, given in zip(known, shape, strict=True)
+    )
 
 
 @pytest.mark.parametrize("holder", HOLDERS)

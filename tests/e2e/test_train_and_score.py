@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from pathlib import Path
 
 import pytest
 
+import guide
 from grid_series import START_US, Utility, network
 from gridwire.capture import sql
 from gridwire.grid.network import to_json
 from gridwire.grid.reading import rfc3339
 from hub_process import HubProcess
 
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "train-and-score.md"
+PAGE = "train-and-score.md"
 DAYS, UNITS = 60, 4
 HOUR_US = 3_600_000_000
 DEADLINE_S = 120.0
@@ -97,7 +97,7 @@ def worker(hub):
 
 
 def test_the_page(hub, place):
-    commands = [shlex.split(line[2:]) for line in PAGE.read_text().splitlines() if line.startswith("$ ")]
+    commands = [shlex.split(each.text) for each in guide.commands(PAGE)]
     assert commands[0] == ["gridwire", "up", "--data", "gridwire-data"]
     network_import, weather, readings, train, listing, show, question, again, rollback, baseline = commands[1:]
     for command in (network_import, weather, readings):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from confluent_kafka import Consumer, Producer
+
+import guide
 
 KCAT = shutil.which("kcat")
 CURL = shutil.which("curl")
@@ -163,20 +164,11 @@ def test_the_emulators_entity_file_makes_hubs_and_groups(start_hub: Any, gridwir
 def test_the_commands_of_the_event_hubs_page(start_hub: Any, tmp_path: Path) -> None:
     hub = start_hub(kafka_port="off")
     hub.cli("hub", "create", "eh1")
-    page = (Path(__file__).parents[2] / "docs" / "howto" / "event-hubs.md").read_text()
-    lines = [line for block in page.split("```console\n")[1:] for line in block.split("```")[0].splitlines()]
-    commands = [line[2:] for line in lines if line.startswith("$ ")]
+    shell = guide.Shell(tmp_path, hub.http)
+    commands = guide.commands("event-hubs.md")
     assert len(commands) == 5
     for command in commands:
-        first, *rest = shlex.split(command)
-        if first == "gridwire":
-            hub.cli(*rest)
-        else:
-            told = subprocess.run(
-                [CURL, *(word.replace("http://127.0.0.1:8700", hub.http) for word in rest)],
-                capture_output=True, text=True, check=True, cwd=tmp_path,
-            )  # fmt: skip
-            assert told.stdout.endswith("201\n")
+        command.check(shell.run(command.text))
     bounds = hub.get("/v1/hubs/eh1")["bounds"]
     assert sum(row["end"] for row in bounds) == 3
     assert "readings" in hub.cli("schema", "list").stdout

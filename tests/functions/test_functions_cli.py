@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import guide
+
 APP = """
 import os, pathlib
 import azure.functions as func
@@ -139,8 +141,7 @@ def test_mistakes_are_one_sentence_each(gridwire_cli, tmp_path, write_app):
 
 def test_the_tutorials_five_commands(hub_process, until, tmp_path):
     root = Path(__file__).parents[2]
-    text = (root / "docs" / "howto" / "functions.md").read_text()
-    commands = [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ ")]
+    commands = [shlex.split(each.text) for each in guide.commands("functions.md")]
     assert [command[:2] for command in commands] == [
         ["pip", "install"], ["gridwire", "up"], ["gridwire", "hub"], ["gridwire", "fn"], ["gridwire", "send"],
     ]  # fmt: skip

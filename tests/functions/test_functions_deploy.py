@@ -12,9 +12,11 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 import gridwire
+from api_document import by_name
 from gridwire.auth.plain import parse_connection_string
 from gridwire.functions import package
 from gridwire.heads.http.functions import Functions
@@ -73,6 +75,20 @@ def hub(start_hub):
     return started
 
 
+def answers_fit(hub):
+    """What is said of the app is what the document of the API says."""
+    known = by_name(hub.get("/v1/openapi.json"))
+    with httpx.Client(base_url=hub.http, trust_env=False, timeout=60) as client:
+        for name, path, body in (
+            ("listApps", "/v1/functions", None), ("showApp", "/v1/functions/app", None),
+            ("readLog", "/v1/functions/app/logs?lines=5", None), ("showAppKeys", "/v1/functions/app/keys", None),
+            ("invokeFunction", "/v1/functions/app/functions/f/invoke", {"events": [1, {"base64": "YmFk"}]}),
+            ("getApp", "/apps/app/api/hello", None),
+        ):  # fmt: skip
+            answer = client.request(known[name].method, path, json=body).raise_for_status()
+            known[name].check(answer)
+
+
 def test_an_app_from_its_first_version_to_its_end(hub, write_app, until):
     directory = write_app(APP.replace("VERSION", "one"))
     told = hub.cli("fn", "deploy", str(directory)).stdout
@@ -101,6 +117,7 @@ def test_an_app_from_its_first_version_to_its_end(hub, write_app, until):
     assert metric(hub, "gridwire_function_flushes_total", app="app", function="f") >= 1
     assert metric(hub, "gridwire_function_invocations_total", app="app", function="f") >= 2
 
+    answers_fit(hub)
     write_app(APP.replace("VERSION", "two").replace('b"bad"', 'b"worse"'))
     assert "version 2 is running" in hub.cli("fn", "deploy", str(directory)).stdout
     invoked = hub.cli("fn", "invoke", "app", "f", "tried", "{not json")

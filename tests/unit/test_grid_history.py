@@ -12,12 +12,14 @@ from uuid import UUID
 
 import pyarrow as pa
 import pytest
+from msgspec import convert
 
 from gridwire.capture.delta import TableWriter
 from gridwire.grid import history, lake
 from gridwire.grid.history import History, NotInLake, quality_text
 from gridwire.grid.reading import pack_quality
 from gridwire.grid.readings import LAKE_READING
+from gridwire.heads.http.api import shapes
 
 T0 = datetime(2016, 6, 14, tzinfo=UTC)
 
@@ -67,6 +69,17 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> History:
     readings = [reading(1, 100), reading(2, 200), reading(2, 250, 1), reading(3, 5, quality="3.8.4")]
     fill(root, "readings", [*readings, reading(1, 7, point="U2")], LAKE_READING)
     return History(root)
+
+
+def test_answers_are_what_the_document_of_the_api_says(past: History) -> None:
+    times, loads = past.answer({"ask": "times"}), {"ask": "loads", "kind": "transformer", "unit": "T1"}
+    convert(times, shapes.LakeTimes)
+    convert(past.answer({**loads, "until": text(8), "limit": 3}), shapes.Loads)
+    for versions in ("current", "all"):
+        asked = {"ask": "readings", "usage_point": "U'1", "since": None, "until": None, "versions": versions}
+        convert({"usage_point": "U'1", **past.answer(asked)}, shapes.PointReadings)
+    found = past.answer({"ask": "at", "time": text(4)})
+    convert({"time": text(4), **found, "alerts": [], "offsets": []}, shapes.GridAt)
 
 
 def test_times_are_those_of_loads(past: History) -> None:

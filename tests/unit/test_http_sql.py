@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from api_document import FILE, by_name
 from gridwire.capture.ask import Question, answer
 from gridwire.capture.delta import TableWriter
 
@@ -45,6 +47,14 @@ def ask(lake: Path, http_hub: Any) -> Any:
 
     post.url = served.url  # type: ignore[attr-defined]
     return post
+
+
+def test_answers_are_what_the_document_of_the_api_says(ask: Any) -> None:
+    known = by_name(json.loads(FILE.read_text()))
+    for form in ("json", "csv", "ndjson", "parquet"):
+        known["askLake"].check(ask('select * from "grid.loads"', limit=3, format=form).raise_for_status())
+    known["askLake"].check(ask("select nothing"))
+    known["listTables"].check(httpx.get(f"{ask.url}/v1/sql/tables", timeout=60).raise_for_status())
 
 
 def test_rows_come_with_their_types(ask: Any) -> None:

@@ -16,6 +16,7 @@ from gridwire.core.hubs import ALERT_NOTES, ALERTS, FEEDERS, HEALTH, NETWORK, RE
 from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
 from gridwire.heads.http.alerts import Alerts
+from gridwire.heads.http.api.document import Documents
 from gridwire.heads.http.app_door import METHODS, AppDoor
 from gridwire.heads.http.eventhubs import EventHubsSend
 from gridwire.heads.http.files import PARQUET, through
@@ -103,7 +104,13 @@ class App:
         self._doorman = doorman
         self._policies = None if doorman is None else Policies(doorman.access)
         self._door = None if functions is None else AppDoor(functions.address, limits, self._memory)
+        self._documents = Documents(lambda: self._table.routes)
         self._table = Table(self._routes())
+
+    @property
+    def routes(self) -> list[Route]:
+        """Every address that is served, the page's aside."""
+        return self._table.routes
 
     async def close(self) -> None:
         """Let go of what requests left open."""
@@ -158,6 +165,8 @@ class App:
             Route("healthz", "/healthz", {"GET": self._healthz}),
             Route("healthz", "/health", {"GET": self._healthz}),  # where users of Azure's emulator look
             Route("readyz", "/readyz", {"GET": self._readyz}),
+            Route("documents", "/v1/openapi.json", {"GET": self._documents.openapi}),
+            Route("documents", "/v1/asyncapi.json", {"GET": self._documents.asyncapi}),
             *self._function_routes(),
             *self._azure_routes(),
         ]  # fmt: skip
@@ -276,7 +285,7 @@ class App:
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path == API_PREFIX or path.startswith(API_PREFIX + "/"):
-            raise HttpError(404, f"nothing is at {path[:80]!r}: see docs/reference/http.md for what there is")
+            raise HttpError(404, f"nothing is at {path[:80]!r}: see /v1/openapi.json for what there is")
         await self._pages(scope, receive, send)
 
     async def _body(self, call: Call) -> bytes:

@@ -54,6 +54,7 @@ NO_PAGE: Final = """gridwire is running. The page has not been built into this i
 The API is under /v1: try
   curl -s {base}/v1/status
   curl -s {base}/v1/hubs
+  curl -s {base}/v1/openapi.json
 Metrics are under /metrics.
 """
 

@@ -37,6 +37,7 @@ from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.processors import Processors
 from gridwire.heads.http.ranges import Ranges
 from gridwire.heads.http.request import BodyMemory
+from gridwire.heads.http.routes import Route
 from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import Doorman
 from gridwire.heads.http.sql import Sql
@@ -133,6 +134,11 @@ class HttpHead:
         self._tls = tls
         self._server: uvicorn.Server | None = None
         self._date: asyncio.Task[None] | None = None
+
+    @property
+    def routes(self) -> list[Route]:
+        """Every address that is served, the page's aside."""
+        return self._app.routes
 
     async def start(self) -> None:
         """Serve. Raises OSError when the address cannot be bound."""

@@ -31,8 +31,9 @@ CHALLENGES: Final = tuple(
 """A header each: Chromium takes a header for one challenge, and asks nobody for a password where it cannot read it."""
 
 
-OPEN: Final = frozenset({"healthz", "readyz", "app"})
-"""Asked by load balancers, which have no key; they tell nothing but up or down. Apps ask for keys of their own."""
+OPEN: Final = frozenset({"healthz", "readyz", "app", "documents"})
+"""Asked by load balancers, which have no key; they tell nothing but up or down. Apps ask for keys of their own.
+Documents of the API hold what its source holds: they say how to sign in, to programs that are about to."""
 
 ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("events", "POST"): Action.SEND,

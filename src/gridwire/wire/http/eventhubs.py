@@ -49,7 +49,7 @@ _SYSTEM: Final = {"ContentType": "content-type", "CorrelationId": "correlation-i
 """Broker properties that are kept, and the header of the event each becomes. Others say what a sender cannot decide."""
 
 
-class _Message(msgspec.Struct, rename="pascal", frozen=True):
+class Message(msgspec.Struct, rename="pascal", frozen=True):
     """One element of a batch."""
 
     body: str
@@ -58,7 +58,7 @@ class _Message(msgspec.Struct, rename="pascal", frozen=True):
     is_body_base64: bool = False
 
 
-_BATCH: Final = msgspec.json.Decoder(list[_Message])
+_BATCH: Final = msgspec.json.Decoder(list[Message])
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 Pairs = list[tuple[str, bytes | None]]
@@ -104,7 +104,7 @@ def _batch(body: bytes, now_ms: int, publisher: str | None) -> list[Event]:
     return [_of_message(message, f"message {at}", now_ms, publisher) for at, message in enumerate(messages)]
 
 
-def _of_message(message: _Message, what: str, now_ms: int, publisher: str | None) -> Event:
+def _of_message(message: Message, what: str, now_ms: int, publisher: str | None) -> Event:
     value = message.body.encode()
     if message.is_body_base64:
         try:

@@ -1,0 +1,1 @@
+"""The HTTP API as machines read it: what each address takes and answers, and the OpenAPI document made of it."""
