@@ -22,6 +22,7 @@ from gridwire.grid.meter_event import KINDS
 from gridwire.grid.models.forecasts import ForecastEvent
 from gridwire.grid.models.normalising import DemandFact
 from gridwire.grid.models.package import Manifest, Promotion
+from gridwire.grid.models.risk import RiskFact
 from gridwire.grid.vee.events import Verdict
 from gridwire.grid.watch.health import HealthFact
 from gridwire.grid.weather import RANGES, STATION_MAX
@@ -234,6 +235,10 @@ HUB_EVENTS: Final[Mapping[str, HubEvents]] = {
     hubs.DEMAND: HubEvents(
         "What each transformer and feeder used on a day, and would have in normal weather.", "the unit", Party.PLATFORM,
         _one("demandFact", DemandFact, "One unit on one day."),
+    ),
+    hubs.RISK: HubEvents(
+        "How probable the failure of each transformer is, by day.", "the transformer", Party.PLATFORM,
+        _one("riskFact", RiskFact, "One transformer on a day that has ended."),
     ),
     hubs.VEE: HubEvents(
         "Verdicts of validation and estimation; of several of one interval the newest holds.",
