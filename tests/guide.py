@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,3 +116,17 @@ class Shell:
             process.wait(60)
             if process.stdout is not None:
                 process.stdout.close()
+
+
+def run_until_shown(shell: Shell, command: Command) -> None:
+    """Run a command until it prints what the page shows: workers take their time."""
+    end = time.monotonic() + DEADLINE_S
+    while True:
+        printed = shell.run(command.text)
+        try:
+            command.check(printed)
+            return
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ DEADLINE_S = 120.0
 TESTS = Path(__file__).parents[1]
 PAGES = {
     "event-hubs.md": "e2e/test_up.py",
+    "five-minutes.md": "e2e/test_five_minutes.py",
     "functions.md": "functions/test_functions_cli.py",
     "grafana.md": "e2e/test_tutorials.py",
     "moving-from-azure.md": "e2e/test_tutorials.py",
@@ -25,6 +25,7 @@ PAGES = {
     "outage-alerts.md": "e2e/test_tutorials.py",
     "service.md": "deploy/test_service.py",
     "train-and-score.md": "e2e/test_train_and_score.py",
+    "transformer-health.md": "e2e/test_train_health.py",
 }
 """Which file runs a page's commands."""
 
@@ -35,20 +36,6 @@ def test_every_page_with_commands_is_run() -> None:
     assert {page.name for page in guide.HOWTO.glob("*.md") if guide.commands(page.name)} == PAGES.keys()
     for page, file in PAGES.items():
         assert f'"{page}"' in (TESTS / file).read_text()
-
-
-def run_until_shown(shell: guide.Shell, command: guide.Command) -> None:
-    """Run a command until it prints what the page shows: workers take their time."""
-    end = time.monotonic() + DEADLINE_S
-    while True:
-        printed = shell.run(command.text)
-        try:
-            command.check(printed)
-            return
-        except AssertionError:
-            if time.monotonic() > end:
-                raise
-        time.sleep(0.2)
 
 
 def begun(page: str, *steps: tuple[str, ...]) -> list[guide.Command]:
@@ -68,7 +55,7 @@ def test_outage_alerts(start_hub: Callable[..., Any], tmp_path: Path) -> None:
     shell = guide.Shell(tmp_path, hub.http)
     for command in rest:
         if command.text.startswith(("gridwire alert list", "gridwire tail")):
-            run_until_shown(shell, command)
+            guide.run_until_shown(shell, command)
         else:
             command.check(shell.run(command.text))
     views = re.findall(r"<http://127\.0\.0\.1:8700/#/(\w+)>", (guide.HOWTO / page).read_text())
@@ -93,7 +80,7 @@ def test_moving_from_azure(start_hub: Callable[..., Any], tmp_path: Path) -> Non
     shell = guide.Shell(tmp_path, hub.http, {"127.0.0.1:5672": amqp})
     for command in rest:
         if command.text.startswith("gridwire fn list"):
-            run_until_shown(shell, command)
+            guide.run_until_shown(shell, command)
         else:
             command.check(shell.run(command.text))
 
