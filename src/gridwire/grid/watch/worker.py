@@ -39,7 +39,8 @@ from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network import Network, NetworkIndex
 from gridwire.grid.network import digest as network_digest
 from gridwire.grid.watch import registry
-from gridwire.grid.watch.base import Detector
+from gridwire.grid.watch.ahead import Ahead
+from gridwire.grid.watch.base import Detector, SeenReadings
 from gridwire.grid.watch.seen import HUBS, Decoders, Seen, give, part_of
 from gridwire.grid.watch.told import Told, from_json, to_json
 
@@ -85,9 +86,10 @@ class WatchPipeline:
         self.state = NothingToRestate()
         self.detectors = list(detectors(index) if detectors else registry.make(registry.NAMES, index))
         names = sorted(detector.name for detector in self.detectors)
-        self.fingerprint = hashlib.sha256(f"{names} {settings.rules}".encode() + network_digest(network)).hexdigest()
+        self.fingerprint = hashlib.sha256(f"2 {names} {settings.rules}".encode() + network_digest(network)).hexdigest()
         self._clock = clock or SystemClock()
         self._decoders = Decoders(index, settings.rules)
+        self._ahead = Ahead(index)
         self._told = Told(names)
         self._notes = Notes()
         self._now_us = self._asked_us = 0
@@ -162,7 +164,8 @@ class WatchPipeline:
             for note in chunk.content:
                 self._notes.take(note)
         elif len(chunk.content):
-            give(self.detectors, chunk.content)
+            content = chunk.content
+            give(self.detectors, self._ahead.only(content) if isinstance(content, SeenReadings) else content)
             self._urgent |= chunk.place[0] == METER_EVENTS
         self._now_us = max(self._now_us, chunk.newest_us)
 
@@ -233,8 +236,8 @@ class WatchPipeline:
 
     def counters(self) -> dict[str, int]:
         """Everything counted, by name, since the start of the worker."""
-        open_findings = {"findings_open": len(self._open)}
-        return {**self._decoders.counts, **self._findings, **open_findings}
+        own = {"findings_open": len(self._open), "voltages_ahead": self._ahead.passed_over}
+        return {**self._decoders.counts, **self._findings, **own}
 
     # -- snapshots ----------------------------------------------------------------------------------------------
 
@@ -248,6 +251,7 @@ class WatchPipeline:
             "newest": [[*place, newest_us] for place, newest_us in self._newest_of.items()],
         }
         arrays: dict[str, NDArray[Any]] = {"watch": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
+        arrays |= {f"ahead.{name}": array for name, array in self._ahead.to_arrays().items()}
         for detector in self.detectors:
             arrays |= {f"{detector.name}.{name}": array for name, array in detector.to_arrays().items()}
         return arrays
@@ -261,9 +265,10 @@ class WatchPipeline:
         self._newest_of = {(hub, partition): newest for hub, partition, newest in notes["newest"]}
         for silence in notes["silences"]:
             self._notes.take(silence.encode())
-        for detector in self.detectors:
-            prefix = f"{detector.name}."
-            detector.from_arrays({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
+        owners: list[tuple[str, Ahead | Detector]] = [("ahead", self._ahead)]
+        for name, owner in [*owners, *((each.name, each) for each in self.detectors)]:
+            prefix = f"{name}."
+            owner.from_arrays({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
 
 
 def watch_stage(detectors: MakeDetectors | None = None, clock: Clock | None = None) -> Stage:
