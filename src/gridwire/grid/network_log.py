@@ -47,7 +47,8 @@ class Version:
     """A valid model. Within a partition versions sort as in the log, between partitions by time.
 
     Args:
-        published_ms: time of its event, or of an earlier one of its partition that was later. offset: of its last event.
+        published_ms: time of its event, or of an earlier one of its partition that was later.
+        offset: of its last event.
         before: events of its own partition before this one.
         ahead: it was published before the time from which it holds.
     """
