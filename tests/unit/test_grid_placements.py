@@ -1,12 +1,13 @@
 """Network models in one numbering, and what differs between two of them, against plain dictionaries."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gridwire.grid import network as net
 from gridwire.grid.network_diff import NetworkDiff
 from gridwire.grid.network_parts import Assembly, to_events
-from gridwire.grid.placements import FIRST_SLOT, Era, Numbering, Timeline, first_slot
+from gridwire.grid.placements import FIRST_SLOT, Era, Numbering, Timeline, first_difference, first_slot
 
 UNITS, PLACES = 12, 4
 
@@ -86,9 +87,19 @@ def test_an_interval_belongs_to_the_model_in_effect_when_it_begins():
     assert first_slot(-1, quarter) == 1
     numbering = Numbering()
     placement = numbering.place(model({0: 0}))
-    timeline = Timeline(numbering, (Era(placement, 3, FIRST_SLOT), Era(placement, 5, 10), Era(placement, 9, 10)))
+    timeline = Timeline(numbering, tuple(Era(placement, *each, b"") for each in ((3, FIRST_SLOT), (5, 10), (9, 10))))
     assert [timeline.eras_between(slot, slot)[0] for slot in (-5, 9, 10, 11)] == [0, 0, 2, 2]
     assert timeline.eras_between(8, 12) == range(3)
+    assert [timeline.ordinal_at(slot) for slot in (-5, 9, 10)] == [3, 3, 9]
+    assert timeline.ordinals(np.array([9, 10, -5])).tolist() == [3, 9, 3]
+
+
+def test_where_two_timelines_part() -> None:
+    keys = [(FIRST_SLOT, 0, b"a"), (10, 1, b"b"), (20, 2, b"c")]
+    assert first_difference(keys, keys) is None
+    assert first_difference(keys, keys[:2]) == first_difference(keys[:2], keys) == 20
+    assert first_difference(keys, [keys[0], (5, 3, b"d")]) == 5
+    assert first_difference(keys, [(FIRST_SLOT, 3, b"d")]) == FIRST_SLOT
 
 
 @given(placings, placings)

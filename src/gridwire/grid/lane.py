@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import structlog
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.grid.loads import LoadsSettings, rows_between
 from gridwire.grid.network import Network
 from gridwire.grid.network_log import CurrentNetwork
+from gridwire.grid.placements import Timeline, first_difference
 from gridwire.grid.snapshots import Snapshot, SnapshotStore
 
 log = structlog.get_logger(__name__)
@@ -32,6 +33,9 @@ RESTATED_FACTS_PER_COMMIT: Final = 20_000
 
 LOG_END: Final = 2**63 - 1
 """An offset no place reaches."""
+
+Key = tuple[tuple[int, int, bytes], ...]
+"""See `gridwire.grid.placements.Timeline.key`."""
 
 Pending = tuple[dict[Place, int], list[Output]]
 """A commit: positions and what comes with them."""
@@ -50,6 +54,15 @@ class State(Protocol):
 
     def mark(self, row: int) -> None:
         """Tell this row again."""
+        ...
+
+
+@runtime_checkable
+class TimedState(Protocol):
+    """A state whose rows are intervals."""
+
+    def rows_since(self, slot: int) -> list[int]:
+        """Rows of this interval and later ones that hold anything."""
         ...
 
 
@@ -102,6 +115,25 @@ class MakePipeline(Protocol):
         ...
 
 
+class MakePlaced(Protocol):
+    """The same for a pipeline that goes by the network models in time."""
+
+    def __call__(
+        self, network: Network, settings: LoadsSettings, generation: int, part: int | None, timeline: Timeline
+    ) -> Pipeline:
+        """An empty one."""
+        ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A pipeline that can go on under other network models, see `gridwire.grid.loads.LoadsPipeline.follow`."""
+
+    def follow(self, timeline: Timeline) -> bool:
+        """Whether it did; else it is of no use any more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """What a worker does.
@@ -112,6 +144,7 @@ class Stage:
         writes_shared: hubs that it writes only where partitions are shared out, and then makes itself.
         creates: hubs that it makes where nobody has yet.
         recalls: hubs with what it published before, which a state that is made again needs to go on from.
+        make: its pipelines, which go by the network model that holds now. make_placed: those that go by all in time.
         timed: its places are taken in the order of time, and time goes on when nothing arrives.
     """
 
@@ -122,6 +155,7 @@ class Stage:
     writes_shared: tuple[str, ...] = ()
     creates: tuple[str, ...] = ()
     recalls: tuple[str, ...] = ()
+    make_placed: MakePlaced | None = None
     timed: bool = False
 
 
@@ -130,8 +164,9 @@ class Lane:
 
     Args:
         places: with the number of their assignment. whole: they are all of the hub.
-        note: what a commit says that told the facts of this model.
+        note: what a commit says that told the facts of these models.
         identity: what a snapshot must have been made from.
+        key_of: the models in time that an ordinal in a note stands for, see `NetworkLog.key_of`.
     """
 
     def __init__(
@@ -145,17 +180,21 @@ class Lane:
         stage: Stage,
         *,
         whole: bool,
+        key_of: Callable[[int], Key | None] = lambda ordinal: None,
     ) -> None:
         self.name = name
         self.places = dict(places)
         self.hub_id = hub_id
-        self.note = str(network.ordinal) if whole else f"{network.ordinal} shared"  # sharing tells parts as well
+        self._whole = whole
         self._network, self._settings = network, settings
-        self._make, self._timed = stage.make, stage.timed
+        self._stage, self._timed = stage, stage.timed
         self._part = None if whole else next(number for _, number in places)
         self.pipeline = self._empty()
-        self.identity = f"{self.pipeline.fingerprint} {network.ordinal} {hub_id}"
+        self.identity = self._identity()
         self.told = False
+        self.told_note = ""
+        """What the facts were told under before; until that is so for these models, too."""
+        self._key_of = key_of
         self.applied: dict[Place, int] = {}
         self.committed: dict[Place, int] = {}
         self.pending: Pending | None = None
@@ -163,14 +202,50 @@ class Lane:
         self._snapshots = snapshots
 
     def _empty(self) -> Pipeline:
-        return self._make(self._network.network, self._settings, self._network.ordinal, self._part)
+        known, stage = self._network, self._stage
+        if stage.make_placed is not None and known.timeline is not None:
+            return stage.make_placed(known.network, self._settings, known.ordinal, self._part, known.timeline)
+        return stage.make(known.network, self._settings, known.ordinal, self._part)
+
+    @property
+    def note(self) -> str:
+        """What a commit says that told the facts of the models the lane has."""
+        timeline = self._network.timeline
+        ordinal = self._network.ordinal if timeline is None else timeline.ordinal
+        return str(ordinal) if self._whole else f"{ordinal} shared"  # sharing tells parts as well
+
+    def _identity(self) -> str:
+        """What a snapshot must have been made from. A pipeline that goes by models in time finds out by itself."""
+        ordinal = self._network.ordinal if self._network.timeline is None else ""
+        return f"{self.pipeline.fingerprint} {ordinal} {self.hub_id}"
+
+    def follow(self, network: CurrentNetwork) -> bool:
+        """Go on under another model without reading again; False when that cannot be. Everything must be committed."""
+        if network.timeline is None or not isinstance(self.pipeline, Following):
+            return False
+        if not self.told or self.pending is not None or not self.pipeline.follow(network.timeline):
+            return False
+        self.told_note = self.note
+        self._network, self.told = network, False
+        return True
+
+    def _since(self) -> int | None:
+        """The first slot whose facts have not been told under these models; None: all have not."""
+        timeline = self._network.timeline
+        ordinal, *shared = self.told_note.split(" ", 1)
+        if timeline is None or not ordinal.isdecimal() or shared != self.note.split(" ", 1)[1:]:
+            return None
+        before = self._key_of(int(ordinal))
+        return None if before is None else first_difference(before, timeline.key)
 
     # -- coming to life -----------------------------------------------------------------------------------------
 
     def load(self, committed: Mapping[Place, Position]) -> bool:
         """Start from the newest snapshot within the committed positions; whether there was one."""
         self.committed = {place: known.offset if (known := committed.get(place)) else 0 for place in self.places}
-        self.told = all(place in committed and committed[place].metadata == self.note for place in self.places)
+        notes = {known.metadata if (known := committed.get(place)) else "" for place in self.places}
+        self.told_note = notes.pop() if len(notes) == 1 else ""
+        self.told = self.told_note == self.note
         self.applied = dict.fromkeys(self.places, 0)
         snapshot = self._snapshots.newest(self.identity, self.committed)
         if snapshot is None:
@@ -268,11 +343,14 @@ class Lane:
         self.pending = None
 
     def restatement(self, now_ms: int, partitions: Callable[[str], int]) -> Iterator[list[Output]]:
-        """Every fact of the window under the model's generation, in the pieces of a commit each."""
+        """Every fact of the window that was not told under its model yet, in the pieces of a commit each."""
         outputs: list[Output] = []
         size = 0
-        for row in self.pipeline.state.used_rows():
-            self.pipeline.state.mark(row)
+        state: State = self.pipeline.state
+        since = self._since()
+        rows = state.rows_since(since) if since is not None and isinstance(state, TimedState) else state.used_rows()
+        for row in rows:
+            state.mark(row)
             told = self.pipeline.outputs(now_ms, partitions)
             outputs += told
             size += sum(len(output.events) for output in told)

@@ -2,7 +2,8 @@
 
 Each valid model is a version that holds from its `valid_from` on, or from the time of its event; see
 `gridwire.core.timeline`. Of all versions only their times and digests are kept, and the models of those that may hold
-now: the newest, those that were sent ahead of their time, and the one before them.
+now: the newest, those that were sent ahead of their time, and the one before them. Of the others there is, where it is
+wanted, only what hangs where (`gridwire.grid.placements`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gridwire.core.timeline import holding, in_effect
 from gridwire.grid.network import InvalidNetwork, Network, valid_from_us
 from gridwire.grid.network import digest as digest_of
 from gridwire.grid.network_parts import Assembly
+from gridwire.grid.placements import FIRST_SLOT, Era, Numbering, Placement, Timeline, first_slot
 from gridwire.grid.state import DAY_S
 
 log = structlog.get_logger(__name__)
@@ -35,11 +37,18 @@ class CurrentNetwork:
         digest: of the model in one spelling, to compare it with another.
         ordinal: events of the hub before the first one of the unbroken run of this same model. It only ever rises when
             the model changes, and sending the same model again does not change it.
+        timeline: this model and those before and after it that have its interval, where they are followed.
     """
 
     network: Network
     digest: bytes
     ordinal: int
+    timeline: Timeline | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The same for the same model, or for the same models in time."""
+        return (self.digest, self.ordinal, None if self.timeline is None else self.timeline.key)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,9 +72,13 @@ class Version:
 
 
 class NetworkLog:
-    """Follows the hub `grid.network`; feed it every batch from the hub's start on, in the order of each partition."""
+    """Follows the hub `grid.network`; feed it every batch from the hub's start on, in the order of each partition.
 
-    def __init__(self) -> None:
+    Args:
+        placed: keep where usage points hang in every version, for those who need models of other times than now.
+    """
+
+    def __init__(self, placed: bool = False) -> None:
         self.versions: list[Version] = []
         """Those in effect, oldest first."""
         self._published: list[Version] = []
@@ -74,6 +87,8 @@ class NetworkLog:
         self._read: dict[Place, int] = {}
         self._starts: dict[Place, int] = {}
         self._times: dict[int, array[int]] = {}
+        self._numbering = Numbering() if placed else None
+        self._placements: dict[bytes, Placement] = {}
 
     @property
     def current(self) -> CurrentNetwork | None:
@@ -86,11 +101,19 @@ class NetworkLog:
 
     def now(self, now_ms: int) -> CurrentNetwork | None:
         """The model that holds now; None while there is none. One without a `valid_from` holds whatever the clocks."""
-        for version in reversed(self.versions):
-            if (not version.ahead or version.valid_from_us <= now_ms * 1000) and version.digest in self._networks:
-                return self._model(version)
-        kept = [version for version in self.versions if version.digest in self._networks]
-        return self._model(kept[0]) if kept else None
+        version = self._now(now_ms)
+        return None if version is None else self._model(version)
+
+    def stamp(self, now_ms: int) -> tuple[Version | None, int]:
+        """As long as this is the same, so is what `now` gives."""
+        return self._now(now_ms), len(self._published)
+
+    def _now(self, now_ms: int) -> Version | None:
+        kept = [version for version in self.versions[-AHEAD_MAX - 1 :] if version.digest in self._networks]
+        for version in reversed(kept):
+            if not version.ahead or version.valid_from_us <= now_ms * 1000:
+                return version
+        return kept[0] if kept else None
 
     def position(self, place: Place) -> int:
         """Offset of the next model of a partition."""
@@ -131,6 +154,8 @@ class NetworkLog:
             published_ms, partition, offset, digest_of(network), published_ms * 1000 if told_us is None else told_us,
             len(self._times[partition]), told_us is not None and told_us > published_ms * 1000,
         )  # fmt: skip
+        if self._numbering is not None and version.digest not in self._placements:
+            self._placements[version.digest] = self._numbering.place(network, version.digest)
         insort(self._published, version)
         self._networks[version.digest] = network
         self.versions = in_effect(self._published)
@@ -146,7 +171,34 @@ class NetworkLog:
         return kept
 
     def _model(self, version: Version) -> CurrentNetwork:
-        return CurrentNetwork(self._networks[version.digest], version.digest, self.ordinal(version))
+        network = self._networks[version.digest]
+        return CurrentNetwork(network, version.digest, self.ordinal(version), self._timeline(version))
+
+    def _timeline(self, version: Version) -> Timeline | None:
+        if self._numbering is None:
+            return None
+        return Timeline(self._numbering, tuple(self._eras(self.versions, version)))
+
+    def _eras(self, versions: list[Version], version: Version) -> list[Era]:
+        """The versions around one that have its interval: others are of another grid of times."""
+        at = versions.index(version)
+        interval_s = self._placements[version.digest].interval_s
+        alike = [self._placements[each.digest].interval_s == interval_s for each in versions]
+        begin = max((number + 1 for number in range(at) if not alike[number]), default=0)
+        end = next((number for number in range(at, len(alike)) if not alike[number]), len(alike))
+        firsts = [FIRST_SLOT, *(first_slot(each.valid_from_us, interval_s) for each in versions[begin + 1 : end])]
+        return [
+            Era(self._placements[each.digest], self.ordinal(each), first, each.digest)
+            for each, first in zip(versions[begin:end], firsts, strict=True)
+        ]
+
+    def key_of(self, ordinal: int) -> tuple[tuple[int, int, bytes], ...] | None:
+        """`Timeline.key` when the version of this ordinal was the newest; None when there is no such version."""
+        for number, version in enumerate(self._published):
+            if self._numbering is not None and self.ordinal(version) == ordinal:
+                versions = in_effect(self._published[: number + 1])
+                return tuple(era.key for era in self._eras(versions, versions[-1]))
+        return None
 
     def ordinal(self, version: Version) -> int:
         """Events of the hub before this version's."""

@@ -7,17 +7,19 @@ that was right at their time. A model takes little: what differs from one that c
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Final, TypeVar
+from itertools import islice, zip_longest
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gridwire.columnar.text_index import TextIndex
 from gridwire.grid.network import Network, NetworkIndex
+from gridwire.grid.network import digest as digest_of
 from gridwire.grid.reading_types import EXPORT_KWH, IMPORT_KWH
 
 NOWHERE: Final = -1
@@ -42,14 +44,14 @@ A = TypeVar("A", bound=np.generic)
 class Placement:
     """One model in the numbering of all. Compared by identity.
 
-    Units that came into the numbering later are in none of its arrays.
+    What came into the numbering later is in none of its arrays.
 
     Args:
         base: transformer and feeder of every unit in the model it is told by. changed: units that are elsewhere.
 
     **Shape**: `rated_kva`, `expected_of_transformer` `[n_transformers]`; `transformer_of_feeder` (-1: several),
-    `expected_of_feeder`, `wide` (usage points of several transformers hang on it) `[n_feeders]`. `expected_*` are
-    readings of energy due per interval.
+    `rated_of_feeder` (that transformer's), `expected_of_feeder`, `wide` (usage points of several transformers hang on
+    it) `[n_feeders]`. `expected_*` are readings of energy due per interval.
     """
 
     interval_s: int
@@ -59,6 +61,7 @@ class Placement:
     rated_kva: NDArray[np.float64]
     expected_of_transformer: NDArray[np.int64]
     expected_of_feeder: NDArray[np.int64]
+    rated_of_feeder: NDArray[np.float64]
     transformer_of_feeder: Ints
     wide: NDArray[np.bool_]
 
@@ -142,6 +145,9 @@ class Numbering:
             rated_kva=_spread(index.rated_kva, transformer_at, transformers, 0.0),
             expected_of_transformer=np.bincount(transformer_at[of_transformer], minlength=transformers),
             expected_of_feeder=np.bincount(feeder_at[of_feeder], minlength=feeders),
+            rated_of_feeder=_spread(
+                np.append(index.rated_kva, 0.0)[index.transformer_of_feeder], feeder_at, feeders, 0.0
+            ),
             transformer_of_feeder=_spread(above, feeder_at, feeders, NOWHERE),
             wide=_spread(wide_feeders(index), feeder_at, feeders, False),
         )
@@ -154,7 +160,12 @@ class Era:
     placement: Placement
     ordinal: int
     first_slot: int
-    digest: bytes = b""
+    digest: bytes
+
+    @property
+    def key(self) -> tuple[int, int, bytes]:
+        """The same for the same model from the same slot on."""
+        return self.first_slot, self.ordinal, self.digest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,8 +181,23 @@ class Timeline:
     @staticmethod
     def of(network: Network, ordinal: int = 0) -> Timeline:
         """One model that always holds."""
-        numbering = Numbering()
-        return Timeline(numbering, (Era(numbering.place(network), ordinal, FIRST_SLOT),))
+        numbering, digest = Numbering(), digest_of(network)
+        return Timeline(numbering, (Era(numbering.place(network, digest), ordinal, FIRST_SLOT, digest),))
+
+    @property
+    def key(self) -> tuple[tuple[int, int, bytes], ...]:
+        """The same for timelines of the same models."""
+        return tuple(era.key for era in self.eras)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the models, when they hold, and their numbers."""
+        return hashlib.sha256(repr((self.key, self.numbering.history[-1])).encode()).hexdigest()
+
+    @property
+    def ordinal(self) -> int:
+        """Of its newest model, which every change of it changes."""
+        return self.eras[-1].ordinal
 
     @property
     def interval_s(self) -> int:
@@ -187,12 +213,38 @@ class Timeline:
         first, last = self.era_of(np.array([first_slot, last_slot], np.int64)).tolist()
         return range(first, last + 1)
 
+    def ordinal_at(self, slot: int) -> int:
+        """Ordinal of the model of a slot."""
+        return self.eras[bisect_right(self.eras, slot, lo=1, key=lambda era: era.first_slot) - 1].ordinal
+
     def ordinals(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ordinal of the model of each slot. **Shape** `[n]`."""
         return np.array([era.ordinal for era in self.eras], np.int64)[self.era_of(slots)]
 
+    def pick(self, field: str, slots: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[Any]:
+        """What the model of each slot says of a transformer or feeder: a field of `Placement`. **Shape** `[n]`."""
+        if not len(slots):
+            return getattr(self.eras[0].placement, field)[:0]  # type: ignore[no-any-return]
+        eras = self.era_of(slots)
+        out: NDArray[Any] | None = None
+        for number in np.unique(eras).tolist():
+            values = getattr(self.eras[number].placement, field)
+            chosen = eras == number
+            out = np.empty(len(slots), values.dtype) if out is None else out
+            out[chosen] = values[groups[chosen]]
+        assert out is not None
+        return out
+
     def _bounds(self) -> NDArray[np.int64]:
         return np.array([era.first_slot for era in self.eras[1:]], np.int64)
+
+
+def first_difference(before: Sequence[tuple[int, int, bytes]], after: Sequence[tuple[int, int, bytes]]) -> int | None:
+    """The first slot for which two timelines (`Timeline.key`) differ; None when they do not."""
+    for old, new in zip_longest(before, after):
+        if old != new:
+            return min(key[0] for key in (old, new) if key is not None)
+    return None
 
 
 def first_slot(valid_from_us: int, interval_s: int) -> int:

@@ -1,0 +1,109 @@
+"""Readings judged by the network model of their time, where several hold one after the other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gridwire.grid.placements import FIRST_SLOT, NOWHERE, Timeline
+from gridwire.grid.validate import (
+    EARLIEST_US,
+    HOUR_S,
+    LATEST_US,
+    Measured,
+    Reason,
+    Rules,
+    Validated,
+    Validator,
+    limits_kw,
+)
+
+NEVER: Final = FIRST_SLOT - 1
+"""Before every slot."""
+
+MWH_PER_KWH: Final = 1e6
+MARGIN: Final = 1 + 1e-9
+"""Amounts that are this close below a limit count as above it: floats are not exact."""
+
+
+class PlacedValidator(Validator):
+    """Checks readings against the models of their times. What it says is the same whenever a model became known, but
+    for readings at `refused_slot` and before.
+
+    Args:
+        timeline: points of readings are units in its numbering.
+    """
+
+    def __init__(self, timeline: Timeline, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+        self.interval_s = timeline.interval_s
+        self.refused_slot = NEVER
+        """The newest slot of a reading that was rejected for what its model said: another one may have let it pass."""
+        self._timeline = timeline
+        self._limits_of: dict[int, NDArray[np.float64]] = {}
+
+    def follow(self, timeline: Timeline) -> None:
+        """Judge by other models from now on."""
+        self._timeline, self._limits_of = timeline, {}
+
+    def validate(self, readings: Measured, event_ms: NDArray[np.int64]) -> Validated:
+        """See `Validator.validate`."""
+        found = super().validate(readings, event_ms)
+        refused = np.flatnonzero(
+            (found.reasons == Reason.UNKNOWN_USAGE_POINT) | (found.reasons == Reason.IMPLAUSIBLE_VALUE)
+        )
+        if len(refused):
+            self._remember(readings.ts_end_us[refused], event_ms[refused])
+        return found
+
+    def _remember(self, ts_end_us: NDArray[np.int64], event_ms: NDArray[np.int64]) -> None:
+        """Of what no model would let pass nothing is remembered."""
+        possible = (ts_end_us >= EARLIEST_US) & (ts_end_us <= LATEST_US) & ~self._from_the_future(ts_end_us, event_ms)
+        if possible.any():
+            newest = int(ts_end_us[possible].max()) // (self.interval_s * 1_000_000)
+            self.refused_slot = max(self.refused_slot, newest)
+
+    def too_much(self, slot: int, points: NDArray[np.int64], amounts_mwh: NDArray[np.int64]) -> bool:
+        """Whether one of these amounts of an interval would be rejected."""
+        limit_kw = self._limits_in(int(self._timeline.era_of(np.array([slot]))[0]))[points]
+        return bool((amounts_mwh * MARGIN > limit_kw * (self.interval_s / HOUR_S * MWH_PER_KWH)).any())
+
+    def _unknown(self, readings: Measured, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        out = readings.points < 0
+        if out.all():
+            return out
+        for era, rows in self._eras(slots):
+            transformer, _ = self._timeline.numbering.unfolded(self._timeline.eras[era].placement)
+            out[rows] |= transformer[readings.points[rows]] == NOWHERE
+        return out
+
+    def _limits(self, readings: Measured, slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        out = np.empty(len(slots), np.float64)
+        for era, rows in self._eras(slots):
+            out[rows] = self._limits_in(era)[readings.points[rows]]
+        return out
+
+    def _eras(self, slots: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64] | slice]]:
+        """Eras of some slots and the rows that are in them."""
+        if not len(slots):
+            return []
+        eras = self._timeline.eras_between(int(slots.min()), int(slots.max()))
+        if len(eras) == 1:
+            return [(eras.start, slice(None))]
+        of_row = self._timeline.era_of(slots)
+        return [(era, np.flatnonzero(of_row == era)) for era in np.unique(of_row).tolist()]
+
+    def _limits_in(self, era: int) -> NDArray[np.float64]:
+        """Of every unit, and one place more for the unknown one."""
+        known, units = self._limits_of.get(era), len(self._timeline.numbering.units)
+        if known is None or len(known) <= units:
+            placement = self._timeline.eras[era].placement
+            transformer, _ = self._timeline.numbering.unfolded(placement)
+            # A unit that is nowhere is under the transformer -1, which has no rating.
+            known = limits_kw(np.append(np.append(placement.rated_kva, 0.0)[transformer], 0.0), self.rules)
+            while len(self._limits_of) > 1:
+                del self._limits_of[next(iter(self._limits_of))]
+            self._limits_of[era] = known
+        return known
