@@ -90,7 +90,7 @@ def test_an_interval_belongs_to_the_model_in_effect_when_it_begins():
     timeline = Timeline(numbering, tuple(Era(placement, *each, b"") for each in ((3, FIRST_SLOT), (5, 10), (9, 10))))
     assert [timeline.eras_between(slot, slot)[0] for slot in (-5, 9, 10, 11)] == [0, 0, 2, 2]
     assert timeline.eras_between(8, 12) == range(3)
-    assert [timeline.ordinal_at(slot) for slot in (-5, 9, 10)] == [3, 3, 9]
+    assert [timeline.era_at(slot).ordinal for slot in (-5, 9, 10)] == [3, 3, 9]
     assert timeline.ordinals(np.array([9, 10, -5])).tolist() == [3, 9, 3]
 
 

@@ -135,6 +135,10 @@ class FeederState:
         for (feeder, _), column in self._columns.items():
             day.changed[within, feeder] |= day.numbers[within, column, _SEEN] > 0
 
+    def mark_changed(self, row: int, before: Timeline) -> None:
+        """As `mark`. What was told of a feeder that nothing hangs on any more is not withdrawn."""
+        self.mark(row)
+
     def _collect(self, number: int) -> list[Facts]:
         day = self._days[number]
         within, feeders = np.nonzero(day.changed)
@@ -232,7 +236,7 @@ class FeederSums:
             self._unreadable += 1
             return
         feeder = self._feeder_at.get(part.feeder)
-        if feeder is None or part.model != self._timeline.ordinal_at(part.slot):
+        if feeder is None or part.model != self._timeline.era_at(part.slot).ordinal:
             self._passed_over += 1
             return
         self._applied += 1

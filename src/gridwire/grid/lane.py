@@ -34,9 +34,6 @@ RESTATED_FACTS_PER_COMMIT: Final = 20_000
 LOG_END: Final = 2**63 - 1
 """An offset no place reaches."""
 
-Key = tuple[tuple[int, int, bytes], ...]
-"""See `gridwire.grid.placements.Timeline.key`."""
-
 Pending = tuple[dict[Place, int], list[Output]]
 """A commit: positions and what comes with them."""
 
@@ -58,11 +55,15 @@ class State(Protocol):
 
 
 @runtime_checkable
-class TimedState(Protocol):
-    """A state whose rows are intervals."""
+class PlacedState(Protocol):
+    """A state that goes by the network models in time; its rows are intervals."""
 
     def rows_since(self, slot: int) -> list[int]:
         """Rows of this interval and later ones that hold anything."""
+        ...
+
+    def mark_changed(self, row: int, before: Timeline) -> None:
+        """Tell this row again, and what was told of it under the models before and does not hold under those now."""
         ...
 
 
@@ -166,7 +167,7 @@ class Lane:
         places: with the number of their assignment. whole: they are all of the hub.
         note: what a commit says that told the facts of these models.
         identity: what a snapshot must have been made from.
-        key_of: the models in time that an ordinal in a note stands for, see `NetworkLog.key_of`.
+        timeline_of: the models in time that an ordinal in a note stands for, see `NetworkLog.timeline_of`.
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class Lane:
         stage: Stage,
         *,
         whole: bool,
-        key_of: Callable[[int], Key | None] = lambda ordinal: None,
+        timeline_of: Callable[[int], Timeline | None] = lambda ordinal: None,
     ) -> None:
         self.name = name
         self.places = dict(places)
@@ -194,7 +195,7 @@ class Lane:
         self.told = False
         self.told_note = ""
         """What the facts were told under before; until that is so for these models, too."""
-        self._key_of = key_of
+        self._timeline_of = timeline_of
         self.applied: dict[Place, int] = {}
         self.committed: dict[Place, int] = {}
         self.pending: Pending | None = None
@@ -229,14 +230,13 @@ class Lane:
         self._network, self.told = network, False
         return True
 
-    def _since(self) -> int | None:
-        """The first slot whose facts have not been told under these models; None: all have not."""
-        timeline = self._network.timeline
+    def _told_before(self) -> Timeline | None:
+        """The models under which the facts were told; None: they have not been told, or not by such a lane."""
         ordinal, *shared = self.told_note.split(" ", 1)
-        if timeline is None or not ordinal.isdecimal() or shared != self.note.split(" ", 1)[1:]:
+        if self._network.timeline is None or not ordinal.isdecimal() or shared != self.note.split(" ", 1)[1:]:
             return None
-        before = self._key_of(int(ordinal))
-        return None if before is None else first_difference(before, timeline.key)
+        before = self._timeline_of(int(ordinal))
+        return before if before is not None and before.interval_s == self._network.timeline.interval_s else None
 
     # -- coming to life -----------------------------------------------------------------------------------------
 
@@ -346,11 +346,7 @@ class Lane:
         """Every fact of the window that was not told under its model yet, in the pieces of a commit each."""
         outputs: list[Output] = []
         size = 0
-        state: State = self.pipeline.state
-        since = self._since()
-        rows = state.rows_since(since) if since is not None and isinstance(state, TimedState) else state.used_rows()
-        for row in rows:
-            state.mark(row)
+        for _ in self._rows_to_tell():
             told = self.pipeline.outputs(now_ms, partitions)
             outputs += told
             size += sum(len(output.events) for output in told)
@@ -358,6 +354,19 @@ class Lane:
                 yield outputs
                 outputs, size = [], 0
         yield outputs
+
+    def _rows_to_tell(self) -> Iterator[int]:
+        """Rows with facts to be told again, each one marked."""
+        state, timeline, before = self.pipeline.state, self._network.timeline, self._told_before()
+        if timeline is None or before is None or not isinstance(state, PlacedState):
+            for row in state.used_rows():
+                state.mark(row)
+                yield row
+            return
+        since = first_difference(before.key, timeline.key)
+        for row in [] if since is None else state.rows_since(since):
+            state.mark_changed(row, before)
+            yield row
 
     def snapshot(self) -> bool:
         """Keep the state of the last commit; False when something has been applied since, or the disk refuses."""

@@ -152,11 +152,12 @@ def settings_fingerprint(settings: LoadsSettings) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A batch, decoded and validated."""
+    """A batch, decoded and validated. `refused`: rows and slots of what another model may let pass."""
 
     batch: ColumnBatch
     readings: ReadingColumns
     found: Validated
+    refused: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     def explain(self, row: int) -> tuple[Reason, str]:
         detail = self.readings.reason(row) if self.readings.status[row] else ""
@@ -282,7 +283,7 @@ class LoadsPipeline:
         """Cut a batch where its newest day so far rises."""
         readings = decode_readings(batch.columns)
         found = self._validator.validate(measure(readings, self._points), batch.columns.timestamps)
-        judged = _Judged(batch, readings, found)
+        judged = _Judged(batch, readings, found, self._validator.refused)
         place, per_day = (batch.hub, batch.partition), self.state.per_day
         day = self._day_of_place.get(place, -1)
         cuts, days = [0], [day]
@@ -305,6 +306,9 @@ class LoadsPipeline:
             batch.partition, found.slots[chosen], found.points[chosen], found.channels[chosen],
             found.amounts[chosen], found.versions[chosen], None if found.grades is None else found.grades[chosen],
         )  # fmt: skip
+        rows, slots = stretch.judged.refused
+        if len(rows):
+            self.state.touch(slots[(rows >= stretch.begin) & (rows < stretch.end)])
         reasons = found.reasons[stretch.begin : stretch.end]
         too_old = outcomes == cells.TOO_OLD
         if found.grades is not None:  # a late estimate is nobody's loss

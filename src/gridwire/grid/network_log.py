@@ -192,12 +192,12 @@ class NetworkLog:
             for each, first in zip(versions[begin:end], firsts, strict=True)
         ]
 
-    def key_of(self, ordinal: int) -> tuple[tuple[int, int, bytes], ...] | None:
-        """`Timeline.key` when the version of this ordinal was the newest; None when there is no such version."""
+    def timeline_of(self, ordinal: int) -> Timeline | None:
+        """The models in time when the version of this ordinal was the newest; None when there is no such version."""
         for number, version in enumerate(self._published):
             if self._numbering is not None and self.ordinal(version) == ordinal:
                 versions = in_effect(self._published[: number + 1])
-                return tuple(era.key for era in self._eras(versions, versions[-1]))
+                return Timeline(self._numbering, tuple(self._eras(versions, versions[-1])))
         return None
 
     def ordinal(self, version: Version) -> int:

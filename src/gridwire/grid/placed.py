@@ -41,6 +41,8 @@ class PlacedValidator(Validator):
         self.interval_s = timeline.interval_s
         self.refused_slot = NEVER
         """The newest slot of a reading that was rejected for what its model said: another one may have let it pass."""
+        self.refused = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        """Rows and slots of those of the last call."""
         self._timeline = timeline
         self._limits_of: dict[int, NDArray[np.float64]] = {}
 
@@ -51,19 +53,21 @@ class PlacedValidator(Validator):
     def validate(self, readings: Measured, event_ms: NDArray[np.int64]) -> Validated:
         """See `Validator.validate`."""
         found = super().validate(readings, event_ms)
-        refused = np.flatnonzero(
-            (found.reasons == Reason.UNKNOWN_USAGE_POINT) | (found.reasons == Reason.IMPLAUSIBLE_VALUE)
-        )
-        if len(refused):
-            self._remember(readings.ts_end_us[refused], event_ms[refused])
+        self.refused = self._refused(readings, event_ms, found.reasons)
+        if len(self.refused[1]):
+            self.refused_slot = max(self.refused_slot, int(self.refused[1].max()))
         return found
 
-    def _remember(self, ts_end_us: NDArray[np.int64], event_ms: NDArray[np.int64]) -> None:
-        """Of what no model would let pass nothing is remembered."""
-        possible = (ts_end_us >= EARLIEST_US) & (ts_end_us <= LATEST_US) & ~self._from_the_future(ts_end_us, event_ms)
-        if possible.any():
-            newest = int(ts_end_us[possible].max()) // (self.interval_s * 1_000_000)
-            self.refused_slot = max(self.refused_slot, newest)
+    def _refused(
+        self, readings: Measured, event_ms: NDArray[np.int64], reasons: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(rows, slots) of what another model may let pass; what none would is left out."""
+        rows = np.flatnonzero((reasons == Reason.UNKNOWN_USAGE_POINT) | (reasons == Reason.IMPLAUSIBLE_VALUE))
+        ts_end_us = readings.ts_end_us[rows]
+        possible = (ts_end_us >= EARLIEST_US) & (ts_end_us <= LATEST_US)
+        if len(rows):
+            possible &= ~self._from_the_future(ts_end_us, event_ms[rows])
+        return rows[possible], ts_end_us[possible] // (self.interval_s * 1_000_000)
 
     def too_much(self, slot: int, points: NDArray[np.int64], amounts_mwh: NDArray[np.int64]) -> bool:
         """Whether one of these amounts of an interval would be rejected."""

@@ -213,27 +213,33 @@ class Timeline:
         first, last = self.era_of(np.array([first_slot, last_slot], np.int64)).tolist()
         return range(first, last + 1)
 
-    def ordinal_at(self, slot: int) -> int:
-        """Ordinal of the model of a slot."""
-        return self.eras[bisect_right(self.eras, slot, lo=1, key=lambda era: era.first_slot) - 1].ordinal
+    def era_at(self, slot: int) -> Era:
+        """The era of one slot."""
+        return self.eras[bisect_right(self.eras, slot, lo=1, key=lambda era: era.first_slot) - 1]
 
     def ordinals(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ordinal of the model of each slot. **Shape** `[n]`."""
         return np.array([era.ordinal for era in self.eras], np.int64)[self.era_of(slots)]
 
     def pick(self, field: str, slots: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[Any]:
-        """What the model of each slot says of a transformer or feeder: a field of `Placement`. **Shape** `[n]`."""
-        if not len(slots):
-            return getattr(self.eras[0].placement, field)[:0]  # type: ignore[no-any-return]
+        """What the model of each slot says of a transformer or feeder: a field of `Placement`. **Shape** `[n]`.
+
+        What a model does not have has no rating, and nothing is expected of it.
+        """
+        nothing = NOWHERE if field == "transformer_of_feeder" else 0
+        columns = [getattr(era.placement, field) for era in self.eras]
+        out = np.full(len(slots), nothing, columns[0].dtype)
         eras = self.era_of(slots)
-        out: NDArray[Any] | None = None
         for number in np.unique(eras).tolist():
-            values = getattr(self.eras[number].placement, field)
-            chosen = eras == number
-            out = np.empty(len(slots), values.dtype) if out is None else out
+            values = columns[number]
+            chosen = np.flatnonzero((eras == number) & (groups < len(values)))
             out[chosen] = values[groups[chosen]]
-        assert out is not None
         return out
+
+    def left(self, before: Timeline, slot: int) -> tuple[Ints, Ints]:
+        """Transformers and feeders that a usage point of a slot has left, from earlier models to these."""
+        now, then = (each.numbering.unfolded(each.era_at(slot).placement) for each in (self, before))
+        return _left(then[0], now[0]), _left(then[1], now[1])
 
     def _bounds(self) -> NDArray[np.int64]:
         return np.array([era.first_slot for era in self.eras[1:]], np.int64)
@@ -259,6 +265,12 @@ def wide_feeders(index: NetworkIndex) -> NDArray[np.bool_]:
     np.minimum.at(lowest, index.feeder_of_unit, index.transformer_of_unit)
     np.maximum.at(highest, index.feeder_of_unit, index.transformer_of_unit)
     return highest > lowest
+
+
+def _left(then: Ints, now: Ints) -> Ints:
+    """Where units were that are elsewhere now."""
+    found: Ints = np.unique(then[(then != now[: len(then)]) & (then != NOWHERE)])
+    return found
 
 
 def _numbers(known: dict[str, int], ids: list[str], given: Sequence[str]) -> Ints:

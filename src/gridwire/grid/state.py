@@ -128,6 +128,8 @@ class LoadState:
         self._used = np.zeros((rows, CHANNELS), np.uint8)
         self._repeats = np.zeros((rows, points), np.uint16)
         self._repeated = np.zeros(rows, np.uint8)
+        self._touched = np.zeros(rows, np.bool_)
+        """Rows of readings that the models do not let pass: others may have, and something been told of it."""
         self._transformers = _Groups("transformer", len(timeline.numbering.transformer_ids), days, self.per_day)
         self._feeders = _Groups("feeder", len(timeline.numbering.feeder_ids), days, self.per_day)
         self._eras = range(0)
@@ -189,8 +191,8 @@ class LoadState:
             self.forget_changes()
 
     def rows_since(self, slot: int) -> list[int]:
-        """Rows of this slot and later ones that hold a reading."""
-        rows = np.flatnonzero(self._used.any(axis=1))
+        """Rows of this slot and later ones that hold a reading, or had one that the models do not let pass."""
+        rows = np.flatnonzero(self._used.any(axis=1) | self._touched)
         return list(rows[self.slot_of_row(rows) >= slot].tolist())
 
     def amounts_of(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -233,23 +235,25 @@ class LoadState:
         self._era_of_row = self._timeline.era_of(self.slot_of_row(rows)) - self._eras.start
 
     def _sum_again(self, row: int) -> None:
-        """Count what was seen of each unit of a row anew, and forget readings of usage points that are not there."""
+        """Count what was seen of each unit of a row anew. Readings of usage points that are not there now stay: another
+        model may have them again."""
         era = int(self._era_of_row[row])
-        gone = self._transformers.of_point[era] == NOWHERE
-        for channel in np.flatnonzero(self._used[row]):
-            self._cells[row, channel, gone] = 0
-        if self._repeated[row]:
-            self._repeats[row, gone] = 0
         place, within = divmod(row, self.per_day)
         seen = self._repeats[row].astype(np.int64)
         for channel in np.flatnonzero(self._used[row]):
             seen += self._cells[row, channel] != 0
-        points = np.flatnonzero(seen)
+        points = np.flatnonzero((seen != 0) & (self._transformers.of_point[era] != NOWHERE))
         for groups in (self._transformers, self._feeders):
             found = np.bincount(groups.of_point[era, points], weights=seen[points], minlength=groups.count)
             groups.seen[row] = found
             groups.changed[row] = 0
             groups.loads[place, :, within] = kernels.NO_LOAD
+
+    def touch(self, slots: NDArray[np.int64]) -> None:
+        """Remember that there were readings of these slots which the models do not let pass."""
+        days = slots // self.per_day
+        inside = (days <= self.newest_day) & (days > self.newest_day - self.days)
+        self._touched[slots[inside] % len(self._touched)] = True
 
     def collect(self) -> list[Facts]:
         """Facts of every (unit, interval) whose sum changed since the last call."""
@@ -270,6 +274,13 @@ class LoadState:
         """Let the next `collect` tell every unit that has a reading in this row."""
         for groups in (self._transformers, self._feeders):
             groups.changed[row] = groups.seen[row] != 0
+
+    def mark_changed(self, row: int, before: Timeline) -> None:
+        """As `mark`; and let units be told that a usage point has left since `before`: nothing may be left of them."""
+        self.mark(row)
+        slot = int(self.slot_of_row(np.array([row], np.int64))[0])
+        for groups, left in zip((self._transformers, self._feeders), self._timeline.left(before, slot), strict=True):
+            groups.changed[row, left] = 1
 
     def slot_of_row(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which interval a row holds, given the newest day."""
@@ -303,6 +314,7 @@ class LoadState:
                 self._repeats[row] = 0
         self._used[rows] = 0
         self._repeated[rows] = 0
+        self._touched[rows] = False
         self._transformers.clear_day(place, rows)
         self._feeders.clear_day(place, rows)
 
@@ -336,13 +348,16 @@ class LoadState:
             estimates,
         )
         place, within = rows // self.per_day, rows % self.per_day
-        groups.loads[place, group, within] = sums[0] - sums[1]
+        seen = groups.seen[rows, group].astype(np.int64)
+        groups.loads[place, group, within] = np.where(seen > 0, sums[0] - sums[1], kernels.NO_LOAD)
         groups.changed[rows, group] = 0
         peaks, peak_at = np.empty(n, np.int64), np.empty(n, np.int64)
         kernels.day_peaks(groups.loads, place, group, peaks, peak_at)
+        never = peaks == kernels.NO_LOAD
+        peaks[never], peak_at[never] = 0, within[never]
         slots = self.slot_of_row(rows)
         generation = self._timeline.eras[self._eras[era]].ordinal
-        versions = generation * GENERATION_STEP + groups.seen[rows, group].astype(np.int64) - 1
+        versions = generation * GENERATION_STEP + seen - 1
         return Facts(
             groups.kind, group, slots, sums[0], sums[1], counts, largest, peaks, slots - within + peak_at, versions,
             estimated, estimates,
@@ -357,6 +372,7 @@ class LoadState:
             "window": np.array([self.newest_day, self.days, self.per_day], np.int64),
             "counts": self.counts,
             "used": self._used,
+            "touched": self._touched,
             "repeated": np.array([repeated[row], point], np.int64),
             "repeats": self._repeats[repeated[row], point],
         }
@@ -376,6 +392,7 @@ class LoadState:
         self.newest_day = newest
         self.counts[:] = arrays["counts"]
         self._used[:] = arrays["used"]
+        self._touched[:] = arrays["touched"]
         row, point = arrays["repeated"]
         self._repeats[row, point] = arrays["repeats"]
         self._repeated[row] = 1

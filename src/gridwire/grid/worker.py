@@ -234,8 +234,8 @@ class LoadsWorker:
             raise
         self._drop([name for name, lane in self._lanes.items() if not lane.follow(found)])
         for lane in self._lanes.values():
-            self._restate(source, lane)
             self._counts["followed"] += 1
+            self._restate(source, lane)
 
     # --- one connection ----------------------------------------------------------------------------------------
 
@@ -329,7 +329,7 @@ class LoadsWorker:
         fresh = [
             Lane(
                 name, places, current, self.settings.loads, SnapshotStore(self._directory, name), hub_id,
-                self.settings.stage, whole=source.whole_hubs, key_of=self._networks.key_of,
+                self.settings.stage, whole=source.whole_hubs, timeline_of=self._networks.timeline_of,
             )
             for name, places in wanted.items()
             if name not in self._lanes
