@@ -45,10 +45,11 @@ class PlacedValidator(Validator):
         """Rows and slots of those of the last call."""
         self._timeline = timeline
         self._limits_of: dict[int, NDArray[np.float64]] = {}
+        self._whole: dict[int, tuple[int, bool]] = {}
 
     def follow(self, timeline: Timeline) -> None:
         """Judge by other models from now on."""
-        self._timeline, self._limits_of = timeline, {}
+        self._timeline, self._limits_of, self._whole = timeline, {}, {}
 
     def validate(self, readings: Measured, event_ms: NDArray[np.int64]) -> Validated:
         """See `Validator.validate`."""
@@ -79,9 +80,19 @@ class PlacedValidator(Validator):
         if out.all():
             return out
         for era, rows in self._eras(slots):
-            transformer, _ = self._timeline.numbering.unfolded(self._timeline.eras[era].placement)
-            out[rows] |= transformer[readings.points[rows]] == NOWHERE
+            transformer = self._transformers_in(era)
+            if transformer is not None:
+                out[rows] |= transformer[readings.points[rows]] == NOWHERE
         return out
+
+    def _transformers_in(self, era: int) -> NDArray[np.int32] | None:
+        """Of every unit; None where each one has a place."""
+        placement = self._timeline.eras[era].placement
+        transformer, _ = self._timeline.numbering.unfolded(placement)
+        known = self._whole.get(era)
+        if known is None or known[0] != len(transformer):
+            known = self._whole[era] = (len(transformer), bool((transformer != NOWHERE).all()))
+        return None if known[1] else transformer
 
     def _limits(self, readings: Measured, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         out = np.empty(len(slots), np.float64)
