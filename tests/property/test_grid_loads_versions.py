@@ -23,11 +23,13 @@ from gridwire.core import batch
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import Unavailable
 from gridwire.grid import network
+from gridwire.grid.lane import Stage
 from gridwire.grid.network_log import NetworkLog
-from gridwire.grid.worker import WorkerSettings, run
+from gridwire.grid.worker import FEEDERS, LOADS, WorkerSettings, run
 from worker_hub import Crash, Hub
 
 HUBS = {"readings": 3, "grid.network": 1, "grid.transformers": 2, "grid.feeders": 2, "quarantine": 2}
+GROUPS = {"loads": ("grid.loads", "readings"), "feeders": ("grid.feeder-sums", "grid.feeder-parts")}
 START = datetime(2016, 1, 1, tzinfo=UTC)
 POINTS = 4
 LAST = 150
@@ -155,35 +157,37 @@ def sums_told(hub: Hub) -> dict[tuple[str, str], tuple[Decimal, int]]:
     return {key: (Decimal(repr(f["import_kwh"])), f["count"]) for key, f in facts.items() if f["count"]}
 
 
-def done(hub: Hub) -> bool:
+def done(hub: Hub, stage: Stage = LOADS) -> bool:
     """Whether everything has been read and told under the newest model."""
+    group, read = GROUPS[stage.name]
     models, networks = hub.log["grid.network", 0], NetworkLog()
     data = bytes(batch.encode(models, base_offset=0))
     for columns in decode(data, 0, len(data), from_offset=0).columns:
         networks.feed(ColumnBatch("grid.network", 0, columns, len(models)))
     assert networks.current is not None
     return all(
-        hub.committed.get(("grid.loads", place), 0) == len(events)
-        and hub.notes.get(("grid.loads", place)) == str(networks.current.ordinal)
+        hub.committed.get((group, place), 0) == len(events)
+        and hub.notes.get((group, place)) == str(networks.current.ordinal) + " shared" * hub.shared
         for place, events in hub.log.items()
-        if place[0] == "readings"
+        if place[0] == read
     )
 
 
 def work(
-    hub: Hub, directory: Path, more: Callable[[], bool], fail: Callable[[str], None], metrics: dict[str, int] | None
-) -> None:
+    hub: Hub, directory: Path, more: Callable[[], bool], fail: Callable[[str], None], metrics: dict[str, int] | None,
+    stage: Stage = LOADS,
+) -> None:  # fmt: skip
     """Run a worker until it has told everything and there is no more to come; a `Crash` goes through."""
     stop, clock = threading.Event(), ManualClock()
 
     def step(name: str) -> None:
         clock.advance(0.001)
-        if name == "poll" and done(hub) and not more():
+        if name == "poll" and done(hub, stage) and not more():
             stop.set()
         fail(name)
 
     hub.step = step
-    options = WorkerSettings("grid.loads", commit_readings=2, snapshot_s=0.0)
+    options = WorkerSettings(GROUPS[stage.name][0], stage, commit_readings=2, snapshot_s=0.0)
     assert run(hub.open, directory, stop, options, clock=clock, metrics=metrics) == "stopped"
 
 
@@ -342,6 +346,54 @@ def test_a_transformer_that_lost_its_usage_points_is_told_to_have_nothing(tmp_pa
     assert counts["T0", text_of(60)] == (1, 0.2)
     feeders = newest(hub, "grid.feeders", "feeder")
     assert feeders["F1", text_of(60)]["count"] == 0
+
+
+def wide_model(feeder: str, since: int) -> network.Network:
+    """MV lies above three transformers, each with its partition; U02 hangs on the feeder that is said."""
+    return network.Network(
+        name="wide",
+        transformers=tuple(network.Transformer(id=f"T{n}", rated_kva=100.0) for n in range(3)),
+        feeders=(network.Feeder(id="MV"), network.Feeder(id="F0", transformer="T0")),
+        usage_points=tuple(
+            network.UsagePoint(id=f"U{n}{m}", transformer=f"T{n}", feeder=feeder if (n, m) == (0, 2) else "MV")
+            for n in range(3)
+            for m in range(3)
+        ),
+        valid_from=text_of(since),
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, LAST)), max_size=20, unique=True),
+    st.integers(0, LAST), st.integers(0, 2), st.lists(st.integers(1, 9), max_size=4),
+)  # fmt: skip
+def test_feeders_of_shared_partitions_follow_the_models_as_those_of_one_owner(
+    rows: list[tuple[int, int, int]], since: int, piece: int, plan: list[int]
+) -> None:
+    found = []
+    for shared in (False, True):
+        hub, fail = Hub(HUBS), failing(plan, Crash)
+        hub.shared = shared
+        hub.append("grid.network", network.to_json(wide_model("F0", 0)))
+        with TemporaryDirectory() as directory:
+            for part in range(3):
+                if part == piece:
+                    hub.append("grid.network", network.to_json(wide_model("MV", since)))
+                for n, m, quarter in rows[part::3]:
+                    fields = {"usage_point": f"U{n}{m}", "ts_end": text_of(quarter), "interval_s": 900}
+                    more = {"reading_type": "import_kwh", "value": (n * 3 + m + 1) / 10}
+                    hub.append("readings", json.dumps(fields | more).encode(), n)
+                for stage in (LOADS, FEEDERS)[: 1 + shared]:
+                    for _ in range(20):
+                        try:
+                            work(hub, Path(directory), lambda: False, fail, None, stage)
+                            break
+                        except Crash:
+                            continue
+        facts = newest(hub, "grid.feeders", "feeder")
+        found.append({key: (f["import_kwh"], f["count"], f["expected"]) for key, f in facts.items() if f["count"]})
+    assert found[0] == found[1]
 
 
 def test_negative_control_a_model_that_is_followed_without_summing_again_is_noticed(

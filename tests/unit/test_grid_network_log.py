@@ -11,6 +11,7 @@ from gridwire.core import batch
 from gridwire.core.batch import Event
 from gridwire.core.timeline import instant_us
 from gridwire.grid import network as net
+from gridwire.grid.models.stage import devices_digest
 from gridwire.grid.network_log import AHEAD_MAX, NetworkLog
 from gridwire.grid.network_parts import to_events
 
@@ -142,6 +143,21 @@ def test_the_models_that_are_kept_are_few():
     networks = sent(("A", 1, None), *(("BCDE"[number % 4], 2, 10 + number) for number in range(16)))
     assert len(networks._networks) <= AHEAD_MAX + 1
     assert networks.now(3 * DAY_MS) is not None
+
+
+def test_a_model_that_differs_in_nothing_that_matters_is_the_same():
+    def placed(transformer, rated=100.0):
+        return net.Network(
+            name=transformer,
+            transformers=tuple(net.Transformer(id=id, rated_kva=rated, station="S") for id in ("T0", "T1")),
+            feeders=(net.Feeder(id="MV"),),
+            usage_points=(net.UsagePoint(id="U", transformer=transformer, feeder="MV"),),
+        )
+
+    for changed, versions in ((placed("T1"), 1), (placed("T0", 200.0), 2)):
+        networks = NetworkLog(digest=devices_digest)
+        feed(networks, [(net.to_json(placed("T0")), DAY_MS), (net.to_json(changed), 2 * DAY_MS)])
+        assert len(networks.versions) == versions
 
 
 events = st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 9), st.none() | st.integers(0, 9)), max_size=12)

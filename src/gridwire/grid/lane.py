@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.grid.loads import LoadsSettings, rows_between
-from gridwire.grid.network import Network
+from gridwire.grid.network import Network, digest
 from gridwire.grid.network_log import CurrentNetwork
 from gridwire.grid.placements import Timeline, first_difference
 from gridwire.grid.snapshots import Snapshot, SnapshotStore
@@ -146,6 +146,7 @@ class Stage:
         creates: hubs that it makes where nobody has yet.
         recalls: hubs with what it published before, which a state that is made again needs to go on from.
         make: its pipelines, which go by the network model that holds now. make_placed: those that go by all in time.
+        relevant: a digest of what it needs of a network model: another model with the same one is no change.
         timed: its places are taken in the order of time, and time goes on when nothing arrives.
     """
 
@@ -157,6 +158,7 @@ class Stage:
     creates: tuple[str, ...] = ()
     recalls: tuple[str, ...] = ()
     make_placed: MakePlaced | None = None
+    relevant: Callable[[Network], bytes] = digest
     timed: bool = False
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,9 +77,11 @@ class NetworkLog:
 
     Args:
         placed: keep where usage points hang in every version, for those who need models of other times than now.
+        digest: of what matters of a model; another model with the same one is the same.
     """
 
-    def __init__(self, placed: bool = False) -> None:
+    def __init__(self, placed: bool = False, digest: Callable[[Network], bytes] = digest_of) -> None:
+        self._digest_of = digest
         self.versions: list[Version] = []
         """Those in effect, oldest first."""
         self._published: list[Version] = []
@@ -149,11 +152,16 @@ class NetworkLog:
         return network
 
     def _publish(self, network: Network, published_ms: int, partition: int, offset: int) -> None:
-        told_us = valid_from_us(network)
+        told_us, published_us = valid_from_us(network), published_ms * 1000
         version = Version(
-            published_ms, partition, offset, digest_of(network), published_ms * 1000 if told_us is None else told_us,
-            len(self._times[partition]), told_us is not None and told_us > published_ms * 1000,
-        )  # fmt: skip
+            published_ms,
+            partition,
+            offset,
+            digest=self._digest_of(network),
+            valid_from_us=published_us if told_us is None else told_us,
+            before=len(self._times[partition]),
+            ahead=told_us is not None and told_us > published_us,
+        )
         if self._numbering is not None and version.digest not in self._placements:
             self._placements[version.digest] = self._numbering.place(network, version.digest)
         insort(self._published, version)

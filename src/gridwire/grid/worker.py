@@ -144,7 +144,7 @@ class LoadsWorker:
         self._stop = stop
         self._clock = clock or SystemClock()
         self._directory = work_directory
-        self._networks = NetworkLog(self.settings.stage.make_placed is not None)
+        self._networks = _models_of(self.settings.stage)
         self._current: CurrentNetwork | None = None
         self._stamp: object = None
         self._lanes: dict[str, Lane] = {}
@@ -200,7 +200,7 @@ class LoadsWorker:
     def _learn_network(self) -> bool:
         """Read the whole hub of models; wait until there is one. False when stopped first."""
         self._served = False
-        networks = NetworkLog(self.settings.stage.make_placed is not None)
+        networks = _models_of(self.settings.stage)
         source = self._open(self.settings.group, [], [NETWORK_HUB])
         try:
             while not self._stop.is_set():
@@ -497,6 +497,11 @@ class LoadsWorker:
         self._counts["snapshots"] += sum(lane.snapshot() for lane in self._lanes.values())
         took_s = self._clock.monotonic() - begun_s
         self._snapshot_due_s = self._clock.monotonic() + max(self.settings.snapshot_s, SNAPSHOT_SHARE * took_s)
+
+
+def _models_of(stage: Stage) -> NetworkLog:
+    """What a stage needs to know of network models, before any is read."""
+    return NetworkLog(stage.make_placed is not None, stage.relevant)
 
 
 def _ensure(source: EventSource, hub: str) -> None:

@@ -32,11 +32,11 @@ from gridwire.grid.models.model_log import ModelLog
 from gridwire.grid.models.normalising import DayDemand
 from gridwire.grid.models.scoring import DETECTOR, Scorer, ScoringSettings
 from gridwire.grid.network import Network
-from gridwire.grid.network import to_json as network_json
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
 from gridwire.grid.watch.hours import HOUR_US, in_time
 from gridwire.grid.watch.seen import Decoders, part_of
 from gridwire.grid.watch.told import Told
+from gridwire.grid.watch.weather import stations_of_feeders
 
 HUBS: Final = (TRANSFORMERS, FEEDERS, WEATHER, MODELS)
 """What is read."""
@@ -90,9 +90,7 @@ class ForecastPipeline:
         self.state = _NoRows()
         self.models = ModelLog()
         self.scorer = Scorer(index, scoring)
-        self.fingerprint = hashlib.sha256(
-            f"forecasts 1 {self.scorer.settings}".encode() + network_json(network)
-        ).hexdigest()
+        self.fingerprint = f"forecasts 2 {self.scorer.settings} {devices_digest(network).hex()}"
         self._decoders = Decoders(index, settings.rules)
         self._writers = {
             "transformer": ForecastWriter(index.transformer_ids, index.rated_kva),
@@ -232,6 +230,16 @@ class ForecastPipeline:
         self.scorer.from_arrays(arrays)
 
 
+def devices_digest(network: Network) -> bytes:
+    """Of what forecasts go by: devices and their stations. Where usage points hang is nothing to them."""
+    index = network.index()
+    devices = (
+        index.interval_s, index.transformer_ids, index.rated_kva.tolist(), index.station_of_transformer,
+        index.feeder_ids, index.transformer_of_feeder.tolist(), stations_of_feeders(index),
+    )  # fmt: skip
+    return hashlib.sha256(repr(devices).encode()).digest()
+
+
 def forecast_stage() -> Stage:
     """What the worker does that forecasts."""
     hubs = (WEATHER, MODELS, FORECASTS, DEMAND, ALERTS)
@@ -242,5 +250,6 @@ def forecast_stage() -> Stage:
         ForecastPipeline,
         creates=hubs,
         recalls=(MODELS, ALERTS),
+        relevant=devices_digest,
         timed=True,
     )

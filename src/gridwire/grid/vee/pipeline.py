@@ -9,7 +9,6 @@ Estimates go where the readings are, into the partition of their usage point, as
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from gridwire.core.batch import Event
 from gridwire.grid import reading_types
 from gridwire.grid.loads import LoadsSettings, measure
 from gridwire.grid.meter_event import KINDS, METER_EVENTS_HUB
-from gridwire.grid.network import Network, to_json
+from gridwire.grid.network import Network, digest
 from gridwire.grid.reading_types import READING_TYPES, Accumulation
 from gridwire.grid.readings import READINGS_HUB, ReadingColumns, decode_readings, qualities
 from gridwire.grid.validate import Measured, Reason, Validator, to_milliwatt_hours
@@ -68,7 +67,7 @@ class VeePipeline:
     ) -> None:
         settings = settings or LoadsSettings()
         index = network.index()
-        self.fingerprint = f"vee {hashlib.sha256(to_json(network)).hexdigest()} {settings.days} {settings.rules}"
+        self.fingerprint = f"vee {digest(network).hex()} {settings.days} {settings.rules}"
         self.state = VeeState(network, index, settings.days)
         self._points = TextIndex(index.unit_ids)
         self._validator = Validator(index, settings.rules)
