@@ -480,8 +480,8 @@ def test_a_hidden_tab_lets_go_of_its_connection(hub: RunningHub, browser: Watche
 # The grid now and in the past
 
 
-def grid_model() -> network.Network:
-    """Two substations; T-1 and T-2 hang on one feeder, T-3 has a feeder of its own."""
+def grid_model(moved: str = "T-2", since: int = 0) -> network.Network:
+    """Two substations; T-1 and T-2 hang on one feeder, T-3 has a feeder of its own. U2.0 hangs where `moved` says."""
     return network.Network(
         name="small",
         transformers=(
@@ -491,9 +491,13 @@ def grid_model() -> network.Network:
         ),
         feeders=(network.Feeder(id="MV"), network.Feeder(id="LV", transformer="T-3")),
         usage_points=(
-            *(network.UsagePoint(id=f"U{t}.{i}", transformer=f"T-{t}", feeder="MV") for t in (1, 2) for i in range(3)),
+            *(
+                network.UsagePoint(id=id, transformer=moved if id == "U2.0" else f"T-{id[1]}", feeder="MV")
+                for id in (f"U{t}.{i}" for t in (1, 2) for i in range(3))
+            ),
             *(network.UsagePoint(id=f"U3.{i}", transformer="T-3", feeder="LV") for i in range(3)),
         ),
+        valid_from=clock_of(since),
     )
 
 
@@ -510,6 +514,8 @@ def readings_of(interval: int) -> list[dict[str, Any]]:
 
 
 INTERVALS = range(4, 16)
+MOVED = 12
+"""U2.0 hangs on another transformer from the end of this interval on."""
 
 
 @pytest.fixture(scope="module")
@@ -535,6 +541,9 @@ def grid_hub(tmp_path_factory: pytest.TempPathFactory, gridwire_cli: Any) -> Ite
         until(lambda: len(lake(running, gridwire_cli, sums)) == 1, "loads are in the lake")
         newest = f"select ts_end from \"grid.transformers\" where ts_end = TIMESTAMPTZ '{clock_of(INTERVALS.stop)}'"
         until(lambda: bool(lake(running, gridwire_cli, newest)), "the estimate is summed")
+        running.post("grid.network", [json.loads(network.to_json(grid_model("T-1", MOVED)))])
+        four = "select ts_end from \"grid.transformers\" where transformer = 'T-1' and count = 4"
+        until(lambda: len(lake(running, gridwire_cli, four)) == INTERVALS[-1] - MOVED, "sums follow the usage point")
         yield running
     finally:
         running.stop()
@@ -647,6 +656,23 @@ def test_readings_tell_estimates_and_versions_apart(grid_hub: RunningHub, browse
     page.get_by_label("Every version").check()
     expect(table.locator("tr.past")).to_contain_text("replaced")
     expect(table.locator("tbody tr")).to_have_count(len(INTERVALS) + 1)
+
+
+def test_the_network_is_that_of_the_time_that_is_looked_at(grid_hub: RunningHub, browser: Watched) -> None:
+    page = live(browser.open(f"{grid_hub.url}/#/grid/T-1?at={clock_of(MOVED)}"))
+    points = page.get_by_test_id("usage-points").locator("tbody th")
+    expect(points).to_have_text(["U1.0", "U1.1", "U1.2"])
+    expect(page.get_by_test_id("detail")).to_contain_text("3 of 3")
+    diagram = page.get_by_role("region", name="One-line diagram")
+    expect(diagram).not_to_contain_text("valid from")
+    page.get_by_role("button", name="One interval on").click()
+    expect(points).to_have_text(["U1.0", "U1.1", "U1.2", "U2.0"])
+    expect(page.get_by_test_id("detail")).to_contain_text("4 of 4")
+    expect(diagram).to_contain_text(f"valid from {clock_of(MOVED)[:16].replace('T', ' ')} UTC")
+    page.get_by_role("button", name="One interval back").click()
+    expect(points).to_have_text(["U1.0", "U1.1", "U1.2"])
+    page.get_by_role("button", name="Live").click()
+    expect(points).to_have_text(["U1.0", "U1.1", "U1.2", "U2.0"])
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm ci in src/gridwire/web/ui)")

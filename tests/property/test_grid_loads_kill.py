@@ -24,6 +24,7 @@ from typing import Any
 
 import confluent_kafka as ck
 import pytest
+from msgspec import structs
 
 from gridwire.grid.network import Feeder, Network, Transformer, UsagePoint, to_json
 
@@ -85,9 +86,13 @@ def kill_worker(http: str, random_s: float, name: str = "grid") -> None:
             return
 
 
-def reading(point: int, interval: int) -> bytes:
+def ts_end_of(interval: int) -> str:
     day, rest = divmod(interval, 96)
-    ts_end = f"2016-01-{day + 1:02d}T{rest // 4:02d}:{rest % 4 * 15:02d}:00Z"
+    return f"2016-01-{day + 1:02d}T{rest // 4:02d}:{rest % 4 * 15:02d}:00Z"
+
+
+def reading(point: int, interval: int) -> bytes:
+    ts_end = ts_end_of(interval)
     fields = {"usage_point": f"U{point}", "ts_end": ts_end, "interval_s": 900, "reading_type": "import_kwh"}
     return json.dumps(fields)[:-1].encode() + b',"value":0.%03d}' % (point + interval)
 
@@ -147,6 +152,47 @@ def test_a_killed_worker_neither_loses_nor_repeats_a_reading(tmp_path: Path) -> 
     assert {key: round(fact["import_kwh"] * 1000) for key, fact in facts.items()} == expected
     assert {fact["count"] for fact in facts.values()} == {POINTS // TRANSFORMERS}
     assert set(told.values()) == {1}, "a version was told twice"
+
+
+def moved(every: int, since: int) -> tuple[Network, int]:
+    """A model in which each so many-th usage point hangs on the next transformer, and its first interval."""
+    points = tuple(
+        structs.replace(point, transformer=f"T{(n + (n % every == 0)) % TRANSFORMERS}")
+        for n, point in enumerate(NETWORK.usage_points)
+    )
+    return structs.replace(NETWORK, usage_points=points, valid_from=ts_end_of(since)), since + 1
+
+
+@pytest.mark.slow
+def test_a_killed_worker_sums_each_interval_under_the_model_of_its_time(tmp_path: Path) -> None:
+    """Models come between the readings: one for intervals that have been summed, a correction, one from now on."""
+    source = random.Random(3)
+    models = [moved(POINTS + 1, 0), moved(7, 30), moved(5, 20), moved(3, 45)]
+    with running_hub(tmp_path) as endpoints:
+        http = endpoints["http"]
+        call(f"{http}/v1/hubs", json.dumps({"name": "grid.network", "partitions": 1}).encode())
+        producer = ck.Producer({"bootstrap.servers": endpoints["kafka"], "linger.ms": 5})
+        expected: dict[tuple[str, str], int] = {}
+        for part, (model, _) in enumerate(models):
+            call(f"{http}/v1/hubs/grid.network/events", to_json(model))
+            for interval in range(1 + part, INTERVALS + 1, len(models)):
+                under = [each for each, first in (models[0], *models[2:]) if first <= interval][-1]
+                for point in range(POINTS):
+                    producer.produce("readings", reading(point, interval), f"T{point % TRANSFORMERS}".encode())
+                    key = (under.usage_points[point].transformer, ts_end_of(interval))
+                    expected[key] = expected.get(key, 0) + point + interval
+            assert producer.flush(30) == 0
+            kill_worker(http, source.uniform(0.0, 1.5))
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            facts, _ = newest_facts(endpoints["kafka"])
+            found = {key: round(fact["import_kwh"] * 1000) for key, fact in facts.items() if fact["count"]}
+            if found == expected or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        wait_until_read(http)
+    assert found == expected
+    assert sum(fact["count"] for fact in facts.values()) == POINTS * INTERVALS
 
 
 def wait_until_read(http: str, names: tuple[str, ...] = ("grid.loads",)) -> None:

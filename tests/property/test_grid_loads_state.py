@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridwire.grid.network import Feeder, Network, Transformer, UsagePoint
+from gridwire.grid.placements import Timeline
 from gridwire.grid.state import Facts, LoadState
 
 INTERVAL_S = 21_600  # four intervals a day: small enough for every edge to be hit
@@ -32,6 +33,7 @@ NETWORK = Network(
     ),
 )
 INDEX = NETWORK.index()
+TIMELINE = Timeline.of(NETWORK)
 
 Row = tuple[int, int, int, int, int, int]
 """(partition, slot, point, channel, amount, version)."""
@@ -153,7 +155,7 @@ def all_facts(state: LoadState) -> dict[tuple[str, int, int], dict[str, int]]:
 @settings(max_examples=200, deadline=None)
 @given(rows_strategy(days=4, versions=2, partitions=3))
 def test_the_state_is_the_model(rows: list[Row]) -> None:
-    state, model = LoadState(INDEX, DAYS), Model()
+    state, model = LoadState(TIMELINE, DAYS), Model()
     apply(state, rows)
     model.apply(rows)
     assert all_facts(state) == model.facts()
@@ -166,7 +168,7 @@ def test_shuffled_and_repeated_readings_give_the_same_sums(rows: list[Row], rand
     unique = list({row[1:4]: row for row in rows}.values())
     mixed = unique + (data.draw(st.lists(st.sampled_from(unique), max_size=20)) if unique else [])
     random.shuffle(mixed)
-    first, second = LoadState(INDEX, DAYS), LoadState(INDEX, DAYS)
+    first, second = LoadState(TIMELINE, DAYS), LoadState(TIMELINE, DAYS)
     apply(first, unique)
     apply(second, mixed)
     sums = [
@@ -179,7 +181,7 @@ def test_shuffled_and_repeated_readings_give_the_same_sums(rows: list[Row], rand
 @settings(max_examples=150, deadline=None)
 @given(rows_strategy(days=3, versions=1), st.lists(st.integers(0, 40), max_size=6))
 def test_any_cut_into_commits_tells_the_same_in_the_end(rows: list[Row], cuts: list[int]) -> None:
-    whole, pieces = LoadState(INDEX, DAYS), LoadState(INDEX, DAYS)
+    whole, pieces = LoadState(TIMELINE, DAYS), LoadState(TIMELINE, DAYS)
     apply(whole, rows)
     at_once = told(whole.collect())
     step_by_step: dict[tuple[str, int, int], dict[str, int]] = {}
@@ -206,7 +208,7 @@ def test_partitions_may_take_turns_in_any_way(rows: list[Row], random: Any) -> N
     mixed = []
     while any(streams):
         mixed.append(random.choice([stream for stream in streams if stream]).pop(0))
-    first, second = LoadState(INDEX, DAYS), LoadState(INDEX, DAYS)
+    first, second = LoadState(TIMELINE, DAYS), LoadState(TIMELINE, DAYS)
     apply(first, rows)
     apply(second, mixed)
     assert all_facts(first) == all_facts(second)
@@ -215,10 +217,10 @@ def test_partitions_may_take_turns_in_any_way(rows: list[Row], random: Any) -> N
 @settings(max_examples=50, deadline=None)
 @given(rows_strategy(days=4, versions=1), rows_strategy(days=4, versions=1))
 def test_a_snapshot_continues_where_it_was_taken(before: list[Row], after: list[Row]) -> None:
-    state = LoadState(INDEX, DAYS)
+    state = LoadState(TIMELINE, DAYS)
     apply(state, before)
     state.forget_changes()
-    copy = LoadState(INDEX, DAYS)
+    copy = LoadState(TIMELINE, DAYS)
     copy.from_arrays({name: array.copy() for name, array in state.to_arrays().items()})
     for one in (state, copy):
         apply(one, after)
@@ -227,8 +229,6 @@ def test_a_snapshot_continues_where_it_was_taken(before: list[Row], after: list[
 
 
 def test_a_snapshot_of_another_window_is_refused() -> None:
-    arrays = LoadState(INDEX, DAYS).to_arrays()
+    arrays = LoadState(TIMELINE, DAYS).to_arrays()
     with pytest.raises(ValueError, match="another window"):
-        LoadState(INDEX, DAYS + 1).from_arrays(arrays)
-    with pytest.raises(ValueError, match="another window"):
-        LoadState(INDEX, DAYS, generation=1).from_arrays(arrays)
+        LoadState(TIMELINE, DAYS + 1).from_arrays(arrays)

@@ -29,7 +29,7 @@ from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network_log import NetworkLog
-from gridwire.grid.parts import wide_feeders
+from gridwire.grid.placements import wide_feeders
 from gridwire.grid.worker import FEEDERS, LOADS, WorkerSettings, run
 from worker_hub import Crash, Hub
 

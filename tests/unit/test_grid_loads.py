@@ -15,6 +15,7 @@ from gridwire.core.batch import Event
 from gridwire.grid.facts import FactWriter
 from gridwire.grid.loads import LoadsPipeline, LoadsSettings, fingerprint, rows_between
 from gridwire.grid.network import Feeder, Network, Transformer, UsagePoint
+from gridwire.grid.placements import Timeline
 from gridwire.grid.state import GENERATION_STEP, Facts, LoadState, UnsupportedInterval
 from gridwire.grid.validate import Rules
 
@@ -225,21 +226,19 @@ def test_a_network_without_usage_points_rejects_everything() -> None:
 def test_an_interval_that_does_not_divide_a_day() -> None:
     odd = Network(name="odd", transformers=(), feeders=(), usage_points=(), interval_s=7_000)
     with pytest.raises(UnsupportedInterval, match="7000"):
-        LoadState(odd.index())
+        LoadState(Timeline.of(odd))
 
 
 def test_power_of_an_interval_longer_than_an_hour() -> None:
     def one(value: int) -> Any:
         return np.array([value], np.int64)
 
-    index = Network(
-        name="slow", transformers=(Transformer(id="T"),), feeders=(), usage_points=(), interval_s=21_600
-    ).index()
+    slow = Network(name="slow", transformers=(Transformer(id="T"),), feeders=(), usage_points=(), interval_s=21_600)
     table = Facts(
         "transformer", one(0), one(4), one(12_000_000), one(0), one(1).astype(np.int32), one(6_000_000),
         one(12_000_000), one(4), one(0), one(0), one(0).astype(np.int32),
     )  # fmt: skip
-    (event,) = FactWriter(index).events(table, NOW_MS)
+    (event,) = FactWriter(Timeline.of(slow)).events(table, NOW_MS)
     fact = json.loads(event.value or b"")
     assert (fact["load_kw"], fact["max_kw"], fact["ts_end"]) == (2.0, 1.0, "1970-01-02T00:00:00Z")
 

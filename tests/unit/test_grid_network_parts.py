@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from gridwire.grid import network as net
+from gridwire.grid.loads import LoadsPipeline, LoadsSettings
+from gridwire.grid.models.stage import ForecastPipeline
 from gridwire.grid.network_parts import UNFINISHED_MAX, Assembly, to_events
+from gridwire.grid.vee.pipeline import VeePipeline
+from gridwire.grid.watch.worker import WatchPipeline
 
 UNITS = 500
 
@@ -79,6 +83,12 @@ def test_a_model_with_a_part_missing_never_becomes_whole(lost):
         except net.InvalidNetwork as error:
             assert "part" in str(error)
     assert found == [None] * len(found)
+
+
+@pytest.mark.parametrize("make", [LoadsPipeline, VeePipeline, ForecastPipeline, WatchPipeline])
+def test_every_worker_takes_a_model_in_parts(make):
+    whole, in_parts = (make(network, LoadsSettings()) for network in (utility(), taken(parts())[-1]))
+    assert type(whole.state) is type(in_parts.state)
 
 
 def test_two_models_that_are_sent_at_once():

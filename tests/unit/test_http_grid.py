@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from gridwire.core import batch
@@ -60,12 +61,20 @@ def model(points: int = 6) -> network.Network:
     )
 
 
-def tell(hub: Any, *values: bytes) -> None:
+def dated(valid_from: str, points: int = 6, moved: str = "T0", **fields: Any) -> network.Network:
+    """A model in which U0 hangs on another transformer."""
+    found = model(points)
+    first, *others = found.usage_points
+    place = msgspec.structs.replace(first, transformer=moved, feeder="LV" if moved == "T2" else "MV")
+    return msgspec.structs.replace(found, usage_points=(place, *others), valid_from=valid_from, **fields)
+
+
+def tell(hub: Any, *values: bytes, at_ms: int = 0) -> None:
     async def append() -> None:
         if NETWORK not in {info.name for info in hub.broker.hubs()}:
             await hub.broker.create_hub(NETWORK, 1)
         for value in values:
-            await hub.broker.append(NETWORK, 0, batch.encode([Event(value)]))
+            await hub.broker.append(NETWORK, 0, batch.encode([Event(value, timestamp=at_ms)]))
 
     hub.run(append())
 
@@ -107,9 +116,68 @@ def test_what_is_no_model_is_passed_over(hub: Any, client: httpx.Client) -> None
     assert client.get("/v1/grid/network").json()["transformers"][0]["customers"] == 2
 
 
+def test_each_time_has_its_model(hub: Any, client: httpx.Client) -> None:
+    first, second = dated("2026-01-01T00:00:00Z"), dated("2026-03-01T00:00:00+01:00", moved="T2")
+    tell(hub, network.to_json(first), network.to_json(second))
+    told = client.get("/v1/grid/network?at=2026-02-01T00:00:00Z").json()
+    assert (told["valid_from"], told["valid_to"], told["first"]) == (
+        "2026-01-01T00:00:00Z", "2026-02-28T23:00:00Z", True,
+    )  # fmt: skip
+    assert [row["customers"] for row in told["transformers"]] == [2, 2, 2]
+    assert [row["customers"] for row in client.get("/v1/grid/network").json()["transformers"]] == [1, 2, 3]
+    assert client.get("/v1/grid/network?at=2016-01-01T00:00:00Z").json()["valid_from"] == "2026-01-01T00:00:00Z"
+    assert ids(client, "transformer=T0&at=2026-02-28T22:59:59Z") == ["U0", "U3"]
+    assert ids(client, "transformer=T0&at=2026-02-28t23:00:00z") == ["U3"]
+    assert ids(client, "transformer=T2") == ["U0", "U2", "U5"]
+
+
+def test_versions_are_listed_newest_first_with_those_that_were_replaced(hub: Any, client: httpx.Client) -> None:
+    assert client.get("/v1/grid/networks").json() == {"networks": [], "truncated": False}
+    parts = list(to_events(dated("2026-02-01T00:00:00Z", 3000), 20_000))
+    again = b" " + network.to_json(dated("2026-01-01T00:00:00Z"))
+    tell(hub, network.to_json(dated("2026-01-01T00:00:00Z")), *parts, again, at_ms=1_000)
+    tell(hub, network.to_json(dated("2026-04-01T00:00:00Z", 4, name="later")), at_ms=5)
+    told = client.get("/v1/grid/networks").json()["networks"]
+    assert [(row["name"], row["valid_from"][:10], row["in_effect"], row["usage_points"]) for row in told] == [
+        ("later", "2026-04-01", True, 4),
+        ("small", "2026-01-01", True, 6),
+        ("small", "2026-02-01", False, 3000),
+        ("small", "2026-01-01", False, 6),
+    ]
+    assert [row["valid_to"] for row in told] == [None, "2026-04-01T00:00:00Z", None, None]
+    assert {row["published"] for row in told} == {"1970-01-01T00:00:01Z"}
+    assert (told[2]["first_offset"], told[2]["offset"]) == (1, len(parts))
+    assert len(client.get("/v1/grid/networks?limit=1").json()["networks"]) == 1
+    assert client.get("/v1/grid/networks?limit=1").json()["truncated"]
+
+
+def test_models_that_are_not_kept_are_read_again(hub: Any, client: httpx.Client) -> None:
+    days = [f"2026-01-{number:02d}T00:00:00Z" for number in range(1, 9)]
+    for number, day in enumerate(days):
+        tell(hub, b"junk", *to_events(dated(day, 600 + number), 20_000))
+    for number in (0, 7, 3, 0, 5):
+        told = client.get("/v1/grid/network", params={"at": days[number]}).json()
+        assert sum(row["customers"] for row in told["transformers"]) == 600 + number
+        assert len(ids(client, f"transformer=T0&at={days[number]}")) == 200 + (number > 0) + (number > 3) + (number > 6)
+
+
+def test_a_model_sent_ahead_of_its_time_is_not_the_one_in_effect(hub: Any, client: httpx.Client) -> None:
+    tell(hub, network.to_json(dated("")), network.to_json(dated("2199-01-01T00:00:00Z", 3)), at_ms=1_000)
+    assert sum(row["customers"] for row in client.get("/v1/grid/network").json()["transformers"]) == 6
+    ahead = client.get("/v1/grid/network?at=2199-01-02T00:00:00Z").json()
+    assert sum(row["customers"] for row in ahead["transformers"]) == 3
+
+
+def test_a_model_whose_time_is_none_is_passed_over(hub: Any, client: httpx.Client) -> None:
+    tell(hub, network.to_json(dated("")), network.to_json(dated("tomorrow", 3)))
+    assert len(client.get("/v1/grid/networks").json()["networks"]) == 1
+
+
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
+        ("network?at=yesterday", 400, "RFC 3339"),
+        ("networks?limit=0", 400, "between 1"),
         ("usage-points", 400, "which transformer"),
         ("usage-points?transformer=T1&feeder=MV", 400, "which transformer"),
         ("usage-points?transformer=T9", 404, "GET /v1/grid/network"),

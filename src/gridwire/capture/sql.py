@@ -10,7 +10,8 @@ A hub's table goes by its own name, quoted if need be (`"grid.transformers"`), a
 (`grid.transformers`), and with underscores (`grid_transformers`). A table of exact decimals (columns `value` and
 `scale`) is shown with `value` as a number and, for energies of an interval, `kwh`; event tables get `key_text` and
 `value_text`. The stored form of both is `<name>_raw`. A table of readings keeps every version: `readings_current` shows
-the one that holds of each interval, `readings_as_of(TIMESTAMPTZ '...')` the one that held as far as was known then.
+the one that holds of each interval, `readings_as_of(TIMESTAMPTZ '...')` the one that held as far as was known then. Of
+captured network models there are `network_versions` and `usage_point_places`, see `gridwire.capture.network_views`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from gridwire.capture import network_views
 from gridwire.core.errors import GridwireError
+from gridwire.core.hubs import NETWORK
 from gridwire.core.limits import MIB
 
 Answer = TypeVar("Answer")
@@ -61,6 +64,8 @@ _READING_COLUMNS: Final = frozenset(
     ("usage_point", "reading_type", "ts_end", "interval_s", "version", "quality", "received_at", "partition", "offset")
 )
 """A table with these is one of readings."""
+
+_EVENT_COLUMNS: Final = frozenset(("partition", "offset", "timestamp", "value"))
 
 _TAKEN_BACK: Final = 3 << 24 | 8 << 16 | 65_535
 """Quality `3.8.65535`, see docs/reference/vee.md."""
@@ -264,7 +269,14 @@ def _question(con: Any, sql: str) -> Any:
 def _mentioned(names: list[str], sql: str) -> list[str]:
     """Tables the text names; all of them if it names none, as SHOW TABLES does. Opening a table costs some 20 ms."""
     text = sql.lower()
-    return [name for name in names if any(alias.lower() in text for alias in _aliases(name))] or names
+    return [name for name in names if any(alias.lower() in text for alias in _told_by(name))] or names
+
+
+def _told_by(name: str) -> Iterator[str]:
+    """Names under which a table, or something made of it, is asked for."""
+    yield from _aliases(name)
+    if name == NETWORK:
+        yield from network_views.NAMES
 
 
 def _aliases(name: str) -> Iterator[str]:
@@ -311,10 +323,18 @@ def _show(con: Any, snapshots: Mapping[str, _Snapshot]) -> None:
                 con.execute(f"CREATE VIEW {_quoted(_free(taken, f'{alias}_raw'))} AS FROM {_quoted(raw)}")
         if set(snapshot.schema.names) >= _READING_COLUMNS:
             _show_versions(con, taken, name, select)
+        if name == NETWORK and set(snapshot.schema.names) >= _EVENT_COLUMNS:
+            _show_networks(con, taken, raw)
         schema, dot, plain = name.partition(".")
         if dot and "." not in plain and "@" not in name:
             con.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
             con.execute(f"CREATE VIEW IF NOT EXISTS {_quoted(schema)}.{_quoted(plain)} AS {select}")
+
+
+def _show_networks(con: Any, taken: set[str], raw: str) -> None:
+    """What the captured network models say of their times."""
+    for view, select in network_views.views(_quoted(raw)).items():
+        con.execute(f"CREATE VIEW {_quoted(_free(taken, view))} AS {select}")
 
 
 def _show_versions(con: Any, taken: set[str], name: str, select: str) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from gridwire.cli.client import HubClient, hub_path
+from gridwire.cli.client import HubClient
 from gridwire.cli.durations import moment
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
+from gridwire.core.clock import SystemClock
 from gridwire.core.errors import GridwireError
 from gridwire.core.hubs import METER_EVENTS, NETWORK, QUARANTINE, READINGS, WEATHER
-from gridwire.grid.reading import timestamp_us
+from gridwire.grid.reading import rfc3339, timestamp_us
 
 if TYPE_CHECKING:
     from gridwire.grid.formats.base import Context
@@ -29,6 +30,7 @@ def import_(
     *,
     folder: Path | None = None,
     name: str = "",
+    valid_from: str | None = None,
     check: bool = False,
     common: Common = Common(),  # noqa: B008
 ) -> None:
@@ -40,9 +42,16 @@ def import_(
         grids: SimBench codes such as 1-LV-rural1--0-sw or subnets such as LV1.101; else files.
         folder: SimBench CSV files elsewhere than in the installed package.
         name: what to call the utility.
+        valid_from: since when or from when on it is right, such as 2026-01-01T00:00:00+01:00; else what the model says,
+            else now. What was measured before counts for the model of its time; a past of which the model should hold,
+            such as one that is replayed, needs this.
         check: say what is in it and publish nothing.
     """
     found = _imported(source, grids, folder, name)
+    if valid_from is not None:
+        import msgspec
+
+        found = msgspec.structs.replace(found, valid_from=rfc3339(timestamp_us(moment(valid_from))))
     if not check:
         publish(common.client(), found)
     counts = {
@@ -54,7 +63,8 @@ def import_(
         print_json(counts)
     else:
         told = ", ".join(f"{count} {what}" for what, count in counts.items())
-        say(f"{'read' if check else 'published'} network {found.name!r}: {told}")
+        since = f", valid from {found.valid_from} on" if found.valid_from else ""
+        say(f"{'read' if check else 'published'} network {found.name!r}: {told}{since}")
 
 
 def _imported(source: str, grids: list[str], folder: Path | None, name: str) -> Network:
@@ -91,19 +101,17 @@ def _read(path: Path) -> bytes:
 
 
 @network.command
-def show(*, common: Common = Common()) -> None:  # noqa: B008
-    """Show the current network model."""
+def show(*, at: str | None = None, common: Common = Common()) -> None:  # noqa: B008
+    """Show the network model in effect.
+
+    Args:
+        at: that of another time, such as 2026-01-01T00:00:00Z.
+    """
+    from gridwire.cli import network_versions as versions
     from gridwire.grid import network as model
 
     client = common.client()
-    answer = client.get(f"{hub_path(NETWORK)}/events", partition=0, offset=-1, limit=1)
-    if not answer["events"]:
-        raise GridwireError("no network model yet: `gridwire network import simbench 1-LV-rural1--0-sw` publishes one")
-    newest = answer["events"][-1]
-    if common.json and "parts" not in newest["value"]:
-        print_json(newest["value"])
-        return
-    found = _whole(client, newest)
+    found = versions.model_of(client, versions.holding(versions.versions(client), at or _now()))
     if common.json:
         import json
 
@@ -116,19 +124,82 @@ def show(*, common: Common = Common()) -> None:  # noqa: B008
     print_table(("transformer", "rated kVA", "usage points"), rows, ("rated kVA", "usage points"))
 
 
-def _whole(client: HubClient, newest: dict[str, Any]) -> Network:
-    """The model that ends with the newest event. Raises GridwireError when a part of it is missing."""
-    from gridwire.grid.network_parts import Assembly
+def _now() -> str:
+    return rfc3339(SystemClock().now_ms() * 1000)
 
-    assembly, found = Assembly(), None
-    before = int(newest["value"].get("part", 0))
-    for event in client.stored(NETWORK, 0, int(newest["offset"]) - before):
-        found = assembly.take(event.value)
-        if event.offset == newest["offset"]:
-            break
-    if found is None:
-        raise GridwireError("the newest network model is not whole yet: its last part is still to come")
-    return found
+
+@network.command(name="list")
+def list_(*, limit: int = 20, common: Common = Common()) -> None:  # noqa: B008
+    """List versions of the network model, the newest first: from when on each holds, and what changed with it.
+
+    Args:
+        limit: at most so many; each is read whole to say what changed.
+    """
+    from gridwire.cli import network_versions as versions
+
+    if limit < 1:
+        raise GridwireError(f"--limit must be at least 1, not {limit}")
+    client = common.client()
+    known = versions.versions(client)
+    changed = versions.changes(client, known, limit)
+    shown = known[:limit]
+    if common.json:
+        print_json([versions.as_json(version, changed.get(version.offset)) for version in shown])
+        return
+    columns = ("offset", "valid from", "until", "published", "name", "transformers", "usage points", "changes")
+    rows = [
+        (
+            each.offset, each.valid_from, (each.valid_to or "") if each.in_effect else "replaced", each.published,
+            each.name, each.transformers, each.usage_points,
+            versions.spoken(changed[each.offset]) if each.offset in changed else "",
+        )
+        for each in shown
+    ]  # fmt: skip
+    print_table(columns, rows, ("offset", "transformers", "usage points"))
+
+
+@network.command
+def diff(before: str, after: str, *, limit: int = 20, common: Common = Common()) -> None:  # noqa: B008
+    """Say what differs between two versions: usage points that moved, came or went, devices that came or went.
+
+    Args:
+        before: the offset of a version as `network list` tells it, or a time at which it holds.
+        after: the same of the other version.
+        limit: at most so many of each kind; counts are of all.
+    """
+    from itertools import islice
+
+    import msgspec
+
+    from gridwire.cli import network_versions as versions
+    from gridwire.grid.network_diff import NetworkDiff
+
+    client = common.client()
+    known = versions.versions(client)
+    chosen = [versions.chosen(known, text) for text in (before, after)]
+    found = NetworkDiff(*(versions.model_of(client, version) for version in chosen))
+    moves = [msgspec.to_builtins(move) for move in islice(found.moves(), limit)]
+    lists = {
+        "usage_points_added": list(islice(found.added(), limit)),
+        "usage_points_removed": list(islice(found.removed(), limit)),
+        **{
+            name: getattr(found, name)[:limit]
+            for name in (
+                "transformers_added", "transformers_removed", "transformers_changed", "feeders_added", "feeders_removed"
+            )
+        },
+    }  # fmt: skip
+    if common.json:
+        print_json({"counts": found.counts(), "usage_points_moved": moves, **lists})
+        return
+    say(versions.spoken(found.counts()))
+    rows = [("usage point moved", *move.values()) for move in moves]
+    for name, ids in lists.items():
+        *thing, did = name.split("_")
+        what = f"{' '.join(thing).removesuffix('s')} {did}"
+        rows += [(what, id, "", "", "", "") for id in ids]
+    if rows:
+        print_table(("what", "id", "from transformer", "from feeder", "to transformer", "to feeder"), rows)
 
 
 @network.command

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cyclopts import App
 
-from gridwire.cli.client import HubClient, hub_path
+from gridwire.cli.client import HubClient
 from gridwire.cli.durations import moment
 from gridwire.cli.grid import publish
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import GridwireError
-from gridwire.core.hubs import NETWORK, READING_EDITS, READINGS
+from gridwire.core.hubs import READING_EDITS, READINGS
 from gridwire.grid.reading import timestamp_us
 
 if TYPE_CHECKING:
@@ -187,14 +187,9 @@ def _rows(data: Path, table: str, question: str) -> list[dict[str, Any]]:
 
 def current_model(client: HubClient) -> Network:
     """The newest network model. Raises GridwireError: there is none."""
-    import orjson
+    from gridwire.cli import network_versions as versions
 
-    from gridwire.grid import network
-
-    answer = client.get(f"{hub_path(NETWORK)}/events", partition=0, offset=-1, limit=1)
-    if not answer["events"]:
-        raise GridwireError("no network model yet: `gridwire network import simbench 1-LV-rural1--0-sw` publishes one")
-    return network.from_json(orjson.dumps(answer["events"][-1]["value"]))
+    return versions.model_of(client, versions.versions(client, limit=1)[0])
 
 
 @readings.command

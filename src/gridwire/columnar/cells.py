@@ -43,6 +43,9 @@ GRADE_SHIFT: Final = AMOUNT_BITS + PARTITION_BITS + VERSION_BITS
 NO_LOAD: Final = -(2**63)
 """Marks an interval nobody has reported."""
 
+REPEATS_MAX: Final = 2**16 - 1
+"""Repeats counted of one usage point and interval."""
+
 NEW: Final = 0
 REPLACED: Final = 1
 SAME: Final = 2
@@ -70,6 +73,9 @@ def apply_readings(
     changed_b: NDArray[np.uint8],
     group_a: NDArray[np.int32],
     group_b: NDArray[np.int32],
+    era_of_row: NDArray[np.int64],
+    repeats: NDArray[np.uint16],
+    repeated: NDArray[np.uint8],
     slots: NDArray[np.int64],
     points: NDArray[np.int32],
     channels: NDArray[np.int8],
@@ -85,7 +91,9 @@ def apply_readings(
     """Apply readings `[start, n)` in order, up to the first one of a day after `newest_day`.
 
     **Shape**: `cells[rows, 2, points]`, `used[rows, 2]`, `seen_*`, `changed_*` `[rows, groups]`, rows = days x slots of
-    a day, as a ring; `group_*[points]`; the reading arrays `[n]`; `counts[OUTCOMES]` is added to. `ranks`: see `ranks`.
+    a day, as a ring; `group_*[eras, points]` for each of the models that rows may be of, `era_of_row[rows]`;
+    `repeats[rows, points]` and `repeated[rows]`: how many readings were more than the cells in use, and whether there
+    are any; the reading arrays `[n]`; `counts[OUTCOMES]` is added to. `ranks`: see `ranks`.
 
     Returns:
         The number of readings dealt with; when it is below n, that reading opens a new day.
@@ -102,7 +110,8 @@ def apply_readings(
             counts[TOO_OLD] += 1
             continue
         row, point, channel = slot % rows, points[i], channels[i]
-        a, b = group_a[point], group_b[point]
+        era = era_of_row[row]
+        a, b = group_a[era, point], group_b[era, point]
         seen_a[row, a] += 1
         seen_b[row, b] += 1
         old = cells[row, channel, point]
@@ -118,6 +127,11 @@ def apply_readings(
             outcome = REPLACED
         outcomes[i] = outcome
         counts[outcome] += 1
+        kept = old if outcome == SUPERSEDED else new
+        again = 1 + (old != 0) - (kept != 0)
+        if again:
+            repeats[row, point] = min(np.int64(repeats[row, point]) + again, REPEATS_MAX)
+            repeated[row] = 1
         if outcome == SUPERSEDED:
             continue
         cells[row, channel, point] = new

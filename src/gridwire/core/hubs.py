@@ -38,7 +38,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     TRANSFORMERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     FEEDERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
-    NETWORK: {"retention_ms": -1},
+    NETWORK: {"capture": "events", "retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
     ALERT_NOTES: {"cleanup": "compact", "retention_ms": -1, "timestamp_type": "append"},
     HEALTH: {"capture": "health", "retention_ms": 90 * _DAY_MS},

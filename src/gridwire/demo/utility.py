@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
+from msgspec import structs
+
 from gridwire.grid.network import Network
 from gridwire.grid.profiles import QuarterHours, load_profiles
 from gridwire.grid.simbench import DEMO_CODES, import_simbench
@@ -16,6 +18,9 @@ NAME: Final = "Demo utility"
 
 START_INTERVAL: Final = 14_592
 """Where a new demo starts: 1 June, 00:00 local standard time. Sun and load both show within two minutes."""
+
+VALID_FROM: Final = "2016-01-01T00:00:00+01:00"
+"""From when on the network model holds: the beginning of its readings."""
 
 METERS: Final = {
     "K8EG004046395507": "LV1.101 Load 1",
@@ -56,7 +61,7 @@ def build() -> Utility:
         SimbenchUnavailable: the package simbench is not installed.
     """
     grids = import_simbench(DEMO_CODES, name=NAME)
-    return Utility(grids.network, load_profiles(grids))
+    return Utility(structs.replace(grids.network, valid_from=VALID_FROM), load_profiles(grids))
 
 
 def frame_files() -> Iterator[FrameFile]:

@@ -23,6 +23,7 @@ import structlog
 
 from gridwire.broker.port import ColumnBatch, EventSource, Output
 from gridwire.core.batch import Event
+from gridwire.core.clock import SystemClock
 from gridwire.core.errors import Rebalanced, StorageFailed, Unavailable, UnknownHub
 from gridwire.core.limits import MIB
 from gridwire.grid.decoding import DecoderPool, Found, Frame
@@ -92,6 +93,7 @@ class _Worker:
         self._open, self._feeds, self._stop, self._pool, self._metrics = open_source, feeds, stop, pool, metrics
         self._counts: Counter[str] = Counter()
         self._networks = NetworkLog()
+        self._clock, self._stamp = SystemClock(), self._networks.stamp(0)
         self._transformer_of: dict[bytes, bytes] = {}
 
     def run(self) -> None:
@@ -110,6 +112,7 @@ class _Worker:
         source = self._open(list(self._feeds), [NETWORK_HUB])
         try:
             self._networks = NetworkLog()
+            self._stamp = self._networks.stamp(0)
             for place in source.positions():
                 if place[0] == NETWORK_HUB:
                     source.seek(place, 0)
@@ -125,7 +128,8 @@ class _Worker:
         batches = source.poll(POLL_S, POLL_BYTES)
         for batch in batches:
             if batch.hub == NETWORK_HUB:
-                self._take_network(batch)
+                self._networks.feed(batch)
+        self._follow_network()
         frames = [batch for batch in batches if batch.hub in self._feeds]
         if not frames:
             return
@@ -144,9 +148,13 @@ class _Worker:
         self._metrics.update(self._counts)
         self._metrics["lag_events"] = sum(lag for (hub, _), lag in source.lag().items() if hub in self._feeds)
 
-    def _take_network(self, batch: ColumnBatch) -> None:
-        self._networks.feed(batch)
-        current = self._networks.current
+    def _follow_network(self) -> None:
+        """Key readings as the model that holds now does."""
+        now_ms = self._clock.now_ms()
+        stamp = self._networks.stamp(now_ms)
+        if stamp == self._stamp:
+            return
+        current, self._stamp = self._networks.now(now_ms), stamp
         points = current.network.usage_points if current is not None else ()
         self._transformer_of = {point.id.encode(): point.transformer.encode() for point in points}
 

@@ -19,12 +19,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from gridwire.core import hubs
 from gridwire.core.batch import Event
-from gridwire.grid.network import NetworkIndex
-from gridwire.grid.reading_types import EXPORT_KWH, IMPORT_KWH
+from gridwire.grid.placements import Timeline
 from gridwire.grid.state import Facts
 
 TRANSFORMERS_HUB: Final = hubs.TRANSFORMERS
@@ -81,29 +79,13 @@ class FeederFact(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class FactWriter:
-    """Writes facts of one network."""
+    """Writes facts of networks in time: what a fact says of its unit is what the model of its interval says."""
 
-    def __init__(self, index: NetworkIndex) -> None:
-        self._index = index
-        self._interval_s = index.interval_s
-        summed = np.isin(index.channel_type, (IMPORT_KWH, EXPORT_KWH))
-        points = index.channel_unit[summed]
-        transformers, feeders = len(index.transformer_ids), len(index.feeder_ids)
-        self._expected = {
-            "transformer": np.bincount(index.transformer_of_unit[points], minlength=transformers),
-            "feeder": np.bincount(index.feeder_of_unit[points], minlength=feeders),
-        }
-        above = index.transformer_of_feeder
-        self._rated = {
-            "transformer": index.rated_kva,
-            "feeder": np.append(index.rated_kva, 0.0)[above],
-        }
-        ids = (*index.transformer_ids, "")
-        self._transformer_of_feeder = [ids[place] for place in above.tolist()]
-        self._keys = {
-            "transformer": [id.encode() for id in index.transformer_ids],
-            "feeder": [id.encode() for id in index.feeder_ids],
-        }
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._interval_s = timeline.interval_s
+        self._ids = {"transformer": timeline.numbering.transformer_ids, "feeder": timeline.numbering.feeder_ids}
+        self._keys = {kind: [id.encode() for id in ids] for kind, ids in self._ids.items()}
         self._times: dict[int, str] = {}
         self._encode = msgspec.json.Encoder().encode
 
@@ -115,12 +97,12 @@ class FactWriter:
             yield Event(encode(row), keys[group], (), now_ms)
 
     def _rows(self, facts: Facts) -> Iterator[Any]:
-        transformer_ids, feeder_ids = self._index.transformer_ids, self._index.feeder_ids
-        above, interval_s = self._transformer_of_feeder, self._interval_s
+        transformer_ids, feeder_ids = self._ids["transformer"], self._ids["feeder"]
+        interval_s = self._interval_s
         make = TransformerFact if facts.kind == "transformer" else None
         for (
-            group, ts_end, imported, exported, load, count, expected, largest, peak, peak_at, rated, version, guesses,
-            guessed,
+            group, place, ts_end, imported, exported, load, count, expected, largest, peak, peak_at, rated, version,
+            guesses, guessed,
         ) in zip(*self._columns(facts), strict=True):  # fmt: skip
             if make is not None:
                 yield make(
@@ -131,7 +113,8 @@ class FactWriter:
                 )  # fmt: skip
             else:
                 yield FeederFact(
-                    feeder=feeder_ids[group], transformer=above[group], ts_end=ts_end, interval_s=interval_s,
+                    feeder=feeder_ids[group], transformer=transformer_ids[place] if place >= 0 else "",
+                    ts_end=ts_end, interval_s=interval_s,
                     import_kwh=imported, export_kwh=exported, load_kw=load, count=count, expected=expected,
                     max_kw=largest, peak_kw=peak, peak_at=peak_at, rated_kva=rated, version=version,
                     estimated=guesses,
@@ -143,18 +126,22 @@ class FactWriter:
             # Multiplied as an integer: the one division then gives the decimal itself, not a neighbour of it.
             return list((energy * 3600 / (self._interval_s * _MWH_PER_KWH)).tolist())
 
+        def model(field: str) -> list[Any]:
+            return list(self._timeline.pick(field, facts.slots, facts.groups).tolist())
+
         return (
             facts.groups.tolist(),
+            facts.groups.tolist() if facts.kind == "transformer" else model("transformer_of_feeder"),
             self._texts(facts.slots.tolist()),
             (facts.imported / _MWH_PER_KWH).tolist(),
             (facts.exported / _MWH_PER_KWH).tolist(),
             kilowatts(facts.imported - facts.exported),
             facts.counts.tolist(),
-            self._expected[facts.kind][facts.groups].tolist(),
+            model(f"expected_of_{facts.kind}"),
             kilowatts(facts.largest),
             kilowatts(facts.peaks),
             self._texts(facts.peak_slots.tolist()),
-            self._rated[facts.kind][facts.groups].tolist(),
+            model("rated_kva" if facts.kind == "transformer" else "rated_of_feeder"),
             facts.versions.tolist(),
             facts.estimates.tolist(),
             (facts.estimated / _MWH_PER_KWH).tolist(),

@@ -5,7 +5,8 @@
 It is run by the same worker as the first stage, with lanes, commits and snapshots of the same kind: a lane is one
 partition of the hub of parts, which has all parts of its feeders. Sums, counts and the highest value are those of the
 parts together; a fact's version counts the readings that all parts have seen, as it does where one worker has the whole
-hub. Parts of another network model are passed over; a new model begins a new state from the same hub.
+hub. Parts of another network model than that of their interval are passed over; a new model begins a new state from the
+same hub.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.columnar import cells as kernels
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
 from gridwire.grid.loads import LoadsSettings, fact_outputs, fingerprint
-from gridwire.grid.network import Network, NetworkIndex
+from gridwire.grid.network import Network
 from gridwire.grid.parts import Part
+from gridwire.grid.placements import Timeline
 from gridwire.grid.state import DAY_S, GENERATION_STEP, Facts
 
 DAYS: Final = 8
@@ -49,14 +51,14 @@ class FeederState:
     feeder and a partition it has readings in.
     """
 
-    def __init__(self, index: NetworkIndex, days: int, generation: int) -> None:
-        self.generation = generation
+    def __init__(self, timeline: Timeline, days: int) -> None:
+        self.timeline = timeline
         self.days = max(days, DAYS)
-        self.per_day = DAY_S // index.interval_s
+        self.per_day = DAY_S // timeline.interval_s
         self.newest_day = -1
         self.silent = False
         self.too_old = 0
-        self._feeders = len(index.feeder_ids)
+        self._feeders = len(timeline.numbering.feeder_ids)
         self._columns: dict[tuple[int, int], int] = {}
         self._room = 1
         self._days: dict[int, _Day] = {}
@@ -122,12 +124,20 @@ class FeederState:
             for within in np.flatnonzero(day.numbers[:, :, _SEEN].any(axis=1)).tolist()
         ]
 
+    def rows_since(self, slot: int) -> list[int]:
+        """Intervals from this one on that have a part."""
+        return [row for row in self.used_rows() if row >= slot]
+
     def mark(self, row: int) -> None:
         """Let the next `collect` tell every feeder that has a part in this interval."""
         number, within = divmod(row, self.per_day)
         day = self._days[number]
         for (feeder, _), column in self._columns.items():
             day.changed[within, feeder] |= day.numbers[within, column, _SEEN] > 0
+
+    def mark_changed(self, row: int, before: Timeline) -> None:
+        """As `mark`. What was told of a feeder that nothing hangs on any more is not withdrawn."""
+        self.mark(row)
 
     def _collect(self, number: int) -> list[Facts]:
         day = self._days[number]
@@ -148,7 +158,7 @@ class FeederState:
         peaks, peak_at = np.empty(len(within), np.int64), np.empty(len(within), np.int64)
         kernels.day_peaks(day.loads, np.zeros(len(within), np.int64), feeders, peaks, peak_at)
         first = number * self.per_day
-        versions = self.generation * GENERATION_STEP + sums[:, _SEEN] - 1
+        versions = self.timeline.ordinals(first + within) * GENERATION_STEP + sums[:, _SEEN] - 1
         counts = sums[:, _COUNT].astype(np.int32)
         return [
             Facts(
@@ -162,7 +172,7 @@ class FeederState:
         days, pairs = sorted(self._days), list(self._columns)
         numbers = [self._days[day].numbers[:, : len(pairs)] for day in days]
         return {
-            "window": np.array([self.newest_day, self.days, self.per_day, self.generation, self.too_old], np.int64),
+            "window": np.array([self.newest_day, self.days, self.per_day, self.too_old], np.int64),
             "days": np.array(days, np.int64),
             "pairs": np.array(pairs, np.int64).reshape(-1, 2),
             "numbers": np.array(numbers, np.int64).reshape(len(days), self.per_day, len(pairs), _FIELDS),
@@ -170,8 +180,8 @@ class FeederState:
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over what `to_arrays` of a state of the same network gave. Raises ValueError: another window."""
-        newest, days, per_day, generation, too_old = (int(number) for number in arrays["window"])
-        if (days, per_day, generation) != (self.days, self.per_day, self.generation):
+        newest, days, per_day, too_old = (int(number) for number in arrays["window"])
+        if (days, per_day) != (self.days, self.per_day):
             raise ValueError("snapshot of another window")
         self.newest_day, self.too_old = newest, too_old
         for feeder, part in arrays["pairs"].tolist():
@@ -184,14 +194,22 @@ class FeederState:
 
 
 class FeederSums:
-    """Parts in, facts of feeders out, for one network model; see `gridwire.grid.lane.Pipeline`."""
+    """Parts in, facts of feeders out; see `gridwire.grid.lane.Pipeline`. Another model begins it anew.
 
-    def __init__(self, network: Network, settings: LoadsSettings, generation: int = 0, part: int | None = None) -> None:
-        index = network.index()
-        self.fingerprint = f"feeders {fingerprint(network, settings)}"
-        self.state = FeederState(index, settings.days, generation)
-        self._feeder_at = {id: number for number, id in enumerate(index.feeder_ids)}
-        self._writer = FactWriter(index)
+    Args:
+        timeline: the models in time; None: `network` always holds, as the model of this `generation`.
+    """
+
+    def __init__(
+        self, network: Network, settings: LoadsSettings, generation: int = 0, part: int | None = None,
+        timeline: Timeline | None = None,
+    ) -> None:  # fmt: skip
+        timeline = timeline or Timeline.of(network, generation)
+        self.fingerprint = f"feeders {fingerprint(network, settings)} {timeline.fingerprint}"
+        self.state = FeederState(timeline, settings.days)
+        self._timeline = timeline
+        self._feeder_at = {id: number for number, id in enumerate(timeline.numbering.feeder_ids)}
+        self._writer = FactWriter(timeline)
         self._decode = msgspec.json.Decoder(Part).decode
         self._facts = self._applied = self._passed_over = self._unreadable = 0
 
@@ -218,7 +236,7 @@ class FeederSums:
             self._unreadable += 1
             return
         feeder = self._feeder_at.get(part.feeder)
-        if part.model != self.state.generation or feeder is None:
+        if feeder is None or part.model != self._timeline.era_at(part.slot).ordinal:
             self._passed_over += 1
             return
         self._applied += 1

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import structlog
 from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.grid.loads import LoadsSettings, rows_between
-from gridwire.grid.network import Network
+from gridwire.grid.network import Network, digest
 from gridwire.grid.network_log import CurrentNetwork
+from gridwire.grid.placements import Timeline, first_difference
 from gridwire.grid.snapshots import Snapshot, SnapshotStore
 
 log = structlog.get_logger(__name__)
@@ -65,6 +66,19 @@ class NothingToRestate:
 
     def mark(self, row: int) -> None:
         """Nothing."""
+
+
+@runtime_checkable
+class PlacedState(Protocol):
+    """A state that goes by the network models in time; its rows are intervals."""
+
+    def rows_since(self, slot: int) -> list[int]:
+        """Rows of this interval and later ones that hold anything."""
+        ...
+
+    def mark_changed(self, row: int, before: Timeline) -> None:
+        """Tell this row again, and what was told of it under the models before and does not hold under those now."""
+        ...
 
 
 class Pipeline(Protocol):
@@ -116,6 +130,25 @@ class MakePipeline(Protocol):
         ...
 
 
+class MakePlaced(Protocol):
+    """The same for a pipeline that goes by the network models in time."""
+
+    def __call__(
+        self, network: Network, settings: LoadsSettings, generation: int, part: int | None, timeline: Timeline
+    ) -> Pipeline:
+        """An empty one."""
+        ...
+
+
+@runtime_checkable
+class Following(Protocol):
+    """A pipeline that can go on under other network models, see `gridwire.grid.loads.LoadsPipeline.follow`."""
+
+    def follow(self, timeline: Timeline) -> bool:
+        """Whether it did; else it is of no use any more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """What a worker does.
@@ -126,6 +159,8 @@ class Stage:
         writes_shared: hubs that it writes only where partitions are shared out, and then makes itself.
         creates: hubs that it makes where nobody has yet.
         recalls: hubs with what it published before, which a state that is made again needs to go on from.
+        make: its pipelines, which go by the network model that holds now. make_placed: those that go by all in time.
+        relevant: a digest of what it needs of a network model: another model with the same one is no change.
         timed: its places are taken in the order of time, and time goes on when nothing arrives.
     """
 
@@ -136,6 +171,8 @@ class Stage:
     writes_shared: tuple[str, ...] = ()
     creates: tuple[str, ...] = ()
     recalls: tuple[str, ...] = ()
+    make_placed: MakePlaced | None = None
+    relevant: Callable[[Network], bytes] = digest
     timed: bool = False
 
 
@@ -144,8 +181,9 @@ class Lane:
 
     Args:
         places: with the number of their assignment. whole: they are all of the hub.
-        note: what a commit says that told the facts of this model.
+        note: what a commit says that told the facts of these models.
         identity: what a snapshot must have been made from.
+        timeline_of: the models in time that an ordinal in a note stands for, see `NetworkLog.timeline_of`.
     """
 
     def __init__(
@@ -159,17 +197,21 @@ class Lane:
         stage: Stage,
         *,
         whole: bool,
+        timeline_of: Callable[[int], Timeline | None] = lambda ordinal: None,
     ) -> None:
         self.name = name
         self.places = dict(places)
         self.hub_id = hub_id
-        self.note = str(network.ordinal) if whole else f"{network.ordinal} shared"  # sharing tells parts as well
+        self._whole = whole
         self._network, self._settings = network, settings
-        self._make, self._timed = stage.make, stage.timed
+        self._stage, self._timed = stage, stage.timed
         self._part = None if whole else next(number for _, number in places)
         self.pipeline = self._empty()
-        self.identity = f"{self.pipeline.fingerprint} {network.ordinal} {hub_id}"
+        self.identity = self._identity()
         self.told = False
+        self.told_note = ""
+        """What the facts were told under before; until that is so for these models, too."""
+        self._timeline_of = timeline_of
         self.applied: dict[Place, int] = {}
         self.committed: dict[Place, int] = {}
         self.pending: Pending | None = None
@@ -177,14 +219,49 @@ class Lane:
         self._snapshots = snapshots
 
     def _empty(self) -> Pipeline:
-        return self._make(self._network.network, self._settings, self._network.ordinal, self._part)
+        known, stage = self._network, self._stage
+        if stage.make_placed is not None and known.timeline is not None:
+            return stage.make_placed(known.network, self._settings, known.ordinal, self._part, known.timeline)
+        return stage.make(known.network, self._settings, known.ordinal, self._part)
+
+    @property
+    def note(self) -> str:
+        """What a commit says that told the facts of the models the lane has."""
+        timeline = self._network.timeline
+        ordinal = self._network.ordinal if timeline is None else timeline.ordinal
+        return str(ordinal) if self._whole else f"{ordinal} shared"  # sharing tells parts as well
+
+    def _identity(self) -> str:
+        """What a snapshot must have been made from. A pipeline that goes by models in time finds out by itself."""
+        ordinal = self._network.ordinal if self._network.timeline is None else ""
+        return f"{self.pipeline.fingerprint} {ordinal} {self.hub_id}"
+
+    def follow(self, network: CurrentNetwork) -> bool:
+        """Go on under another model without reading again; False when that cannot be. Everything must be committed."""
+        if network.timeline is None or not isinstance(self.pipeline, Following):
+            return False
+        if not self.told or self.pending is not None or not self.pipeline.follow(network.timeline):
+            return False
+        self.told_note = self.note
+        self._network, self.told = network, False
+        return True
+
+    def _told_before(self) -> Timeline | None:
+        """The models under which the facts were told; None: they have not been told, or not by such a lane."""
+        ordinal, *shared = self.told_note.split(" ", 1)
+        if self._network.timeline is None or not ordinal.isdecimal() or shared != self.note.split(" ", 1)[1:]:
+            return None
+        before = self._timeline_of(int(ordinal))
+        return before if before is not None and before.interval_s == self._network.timeline.interval_s else None
 
     # -- coming to life -----------------------------------------------------------------------------------------
 
     def load(self, committed: Mapping[Place, Position]) -> bool:
         """Start from the newest snapshot within the committed positions; whether there was one."""
         self.committed = {place: known.offset if (known := committed.get(place)) else 0 for place in self.places}
-        self.told = all(place in committed and committed[place].metadata == self.note for place in self.places)
+        notes = {known.metadata if (known := committed.get(place)) else "" for place in self.places}
+        self.told_note = notes.pop() if len(notes) == 1 else ""
+        self.told = self.told_note == self.note
         self.applied = dict.fromkeys(self.places, 0)
         snapshot = self._snapshots.newest(self.identity, self.committed)
         if snapshot is None:
@@ -282,11 +359,10 @@ class Lane:
         self.pending = None
 
     def restatement(self, now_ms: int, partitions: Callable[[str], int]) -> Iterator[list[Output]]:
-        """Every fact of the window under the model's generation, in the pieces of a commit each."""
+        """Every fact of the window that was not told under its model yet, in the pieces of a commit each."""
         outputs: list[Output] = []
         size = 0
-        for row in self.pipeline.state.used_rows():
-            self.pipeline.state.mark(row)
+        for _ in self._rows_to_tell():
             told = self.pipeline.outputs(now_ms, partitions)
             outputs += told
             size += sum(len(output.events) for output in told)
@@ -294,6 +370,19 @@ class Lane:
                 yield outputs
                 outputs, size = [], 0
         yield outputs
+
+    def _rows_to_tell(self) -> Iterator[int]:
+        """Rows with facts to be told again, each one marked."""
+        state, timeline, before = self.pipeline.state, self._network.timeline, self._told_before()
+        if timeline is None or before is None or not isinstance(state, PlacedState):
+            for row in state.used_rows():
+                state.mark(row)
+                yield row
+            return
+        since = first_difference(before.key, timeline.key)
+        for row in [] if since is None else state.rows_since(since):
+            state.mark_changed(row, before)
+            yield row
 
     def snapshot(self) -> bool:
         """Keep the state of the last commit; False when something has been applied since, or the disk refuses."""

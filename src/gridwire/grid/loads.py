@@ -17,7 +17,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -32,9 +32,11 @@ from gridwire.core.limits import MIB
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
 from gridwire.grid.network import Network, digest
 from gridwire.grid.parts import PARTS_HUB, PartWriter
+from gridwire.grid.placed import PlacedValidator
+from gridwire.grid.placements import Timeline, first_difference
 from gridwire.grid.readings import QUARANTINE_HUB, ReadingColumns, Status, decode_readings
 from gridwire.grid.state import Facts, LoadState
-from gridwire.grid.validate import Measured, Reason, Rules, Validated, Validator
+from gridwire.grid.validate import Measured, Reason, Rules, Validated
 
 QUARANTINE_EVENT_BYTES_MAX: Final = MIB
 """Largest rejected reading that is copied; a larger one is only told of, since the hub may refuse it."""
@@ -140,17 +142,22 @@ def _headers(reason: str, source: str, format: str = "reading") -> tuple[tuple[s
 
 def fingerprint(network: Network, settings: LoadsSettings) -> str:
     """What a snapshot must agree on to be of use: the model and every setting that shapes the state."""
-    text = f"{settings.days} {settings.rules}".encode()
-    return hashlib.sha256(digest(network) + b"\0" + text).hexdigest()
+    return hashlib.sha256(digest(network) + b"\0" + settings_fingerprint(settings).encode()).hexdigest()
+
+
+def settings_fingerprint(settings: LoadsSettings) -> str:
+    """Of every setting that shapes the state."""
+    return f"{settings.days} {settings.rules}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A batch, decoded and validated."""
+    """A batch, decoded and validated. `refused`: rows and slots of what another model may let pass."""
 
     batch: ColumnBatch
     readings: ReadingColumns
     found: Validated
+    refused: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     def explain(self, row: int) -> tuple[Reason, str]:
         detail = self.readings.reason(row) if self.readings.status[row] else ""
@@ -176,30 +183,65 @@ class _Stretch:
 
 
 class LoadsPipeline:
-    """Readings in, facts and rejected readings out, for one network model.
+    """Readings in, facts and rejected readings out, each interval under the network model of its time.
 
     Args:
-        generation: rises with every change of the model, see `state.GENERATION_STEP`.
+        network: the model that holds, where there is no `timeline`. generation: its ordinal, see
+            `state.GENERATION_STEP`.
         part: the one partition whose readings these are; of feeders that have readings in others, parts are told
             instead of facts. None: all readings come here.
+        timeline: the models in time.
     """
 
     def __init__(
-        self, network: Network, settings: LoadsSettings | None = None, generation: int = 0, part: int | None = None
-    ) -> None:
+        self, network: Network, settings: LoadsSettings | None = None, generation: int = 0, part: int | None = None,
+        timeline: Timeline | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings or LoadsSettings()
-        self.fingerprint = fingerprint(network, self.settings)
-        index = network.index()
-        self.state = LoadState(index, self.settings.days, generation)
-        self._points = index.points()
-        self._validator = Validator(index, self.settings.rules)
-        self._writer = FactWriter(index)
-        self._parts = None if part is None else PartWriter(index, part, generation)
+        self._timeline = timeline or Timeline.of(network, generation)
+        self.fingerprint = settings_fingerprint(self.settings)
+        self.state = LoadState(self._timeline, self.settings.days)
+        self._points = self._timeline.numbering.units
+        self._validator = PlacedValidator(self._timeline, self.settings.rules)
+        self._part = part
+        self._make_writers()
         self._quarantine = Quarantine(self.settings.quarantine_events_max, self.settings.quarantine_bytes_max)
         self.rejected = np.zeros(len(Reason), np.int64)
         self.not_summed = 0
         self._day_of_place: dict[Place, int] = {}
         self.totals: Counter[str] = Counter()
+
+    def _make_writers(self) -> None:
+        self._writer = FactWriter(self._timeline)
+        self._parts = None if self._part is None else PartWriter(self._timeline, self._part)
+
+    def follow(self, timeline: Timeline) -> bool:
+        """Go on under other models without reading anything again. What they change is told when it is marked.
+
+        Returns:
+            False when only reading again can give what these models would have given: the interval is another one, or a
+            reading was judged by a model that does not hold any more for its interval. The pipeline is of no use then.
+        """
+        if timeline.numbering is not self._timeline.numbering or timeline.interval_s != self._timeline.interval_s:
+            return False
+        since = first_difference(self._timeline.key, timeline.key)
+        self._timeline = timeline
+        self._validator.follow(timeline)
+        if since is None:
+            return True
+        if self._validator.refused_slot >= since:
+            return False
+        self.state.follow(timeline)
+        self._make_writers()
+        return not self._any_too_much(since)
+
+    def _any_too_much(self, since: int) -> bool:
+        """Whether an amount that was accepted is more than its usage point can take where it hangs now."""
+        for row in self.state.rows_since(since):
+            slot = int(self.state.slot_of_row(np.array([row], np.int64))[0])
+            if self._validator.too_much(slot, *self.state.amounts_of(row)):
+                return True
+        return False
 
     def take(
         self, batches: Sequence[ColumnBatch], publish: bool = True, behind: Collection[Place] = ()
@@ -241,7 +283,7 @@ class LoadsPipeline:
         """Cut a batch where its newest day so far rises."""
         readings = decode_readings(batch.columns)
         found = self._validator.validate(measure(readings, self._points), batch.columns.timestamps)
-        judged = _Judged(batch, readings, found)
+        judged = _Judged(batch, readings, found, self._validator.refused)
         place, per_day = (batch.hub, batch.partition), self.state.per_day
         day = self._day_of_place.get(place, -1)
         cuts, days = [0], [day]
@@ -264,6 +306,9 @@ class LoadsPipeline:
             batch.partition, found.slots[chosen], found.points[chosen], found.channels[chosen],
             found.amounts[chosen], found.versions[chosen], None if found.grades is None else found.grades[chosen],
         )  # fmt: skip
+        rows, slots = stretch.judged.refused
+        if len(rows):
+            self.state.touch(slots[(rows >= stretch.begin) & (rows < stretch.end)])
         reasons = found.reasons[stretch.begin : stretch.end]
         too_old = outcomes == cells.TOO_OLD
         if found.grades is not None:  # a late estimate is nobody's loss
@@ -292,7 +337,7 @@ class LoadsPipeline:
         outputs: list[Output] = []
         for facts in self.state.collect():
             if self._parts is not None and facts.kind == "feeder":
-                wide = self._parts.wide[facts.groups]
+                wide = self._parts.wide(facts)
                 if wide.any():
                     outputs += self._parts.outputs(facts.only(wide), now_ms, partitions(PARTS_HUB))
                     facts = facts.only(~wide)
@@ -312,13 +357,38 @@ class LoadsPipeline:
                 out[f"rejected_{reason.text}"] = int(self.rejected[reason])
         return out | {name: self.totals[name] for name in ("facts", "quarantined", "quarantine_overflow")}
 
-    def to_arrays(self) -> dict[str, NDArray[np.int64]]:
-        """State and counts for a snapshot."""
-        return self.state.to_arrays() | {"rejected": self.rejected, "not_summed": np.array([self.not_summed])}
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """State and counts for a snapshot, and the models that they were made under."""
+        numbering = self._timeline.numbering
+        return self.state.to_arrays() | {
+            "rejected": self.rejected,
+            "not_summed": np.array([self.not_summed]),
+            "refused_slot": np.array([self._validator.refused_slot]),
+            "numbered": np.array([len(numbering.history)]),
+            "history": np.frombuffer(numbering.history[-1], np.uint8),
+            "eras": np.array([[era.first_slot, era.ordinal] for era in self._timeline.eras], np.int64),
+            "digests": np.array([np.frombuffer(era.digest, np.uint8) for era in self._timeline.eras]),
+        }
 
-    def from_arrays(self, arrays: dict[str, NDArray[np.int64]]) -> None:
-        """Take over a snapshot. Raises ValueError or KeyError when it does not fit."""
+    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Take over a snapshot, of other models too where they have not judged otherwise.
+
+        Raises:
+            ValueError, KeyError: it does not fit.
+        """
+        history, numbered = self._timeline.numbering.history, int(arrays["numbered"][0])
+        if not 0 < numbered <= len(history) or history[numbered - 1] != arrays["history"].tobytes():
+            raise ValueError("snapshot of other network models")
+        eras = zip(arrays["eras"].tolist(), arrays["digests"], strict=True)
+        then = [(first, ordinal, digest.tobytes()) for (first, ordinal), digest in eras]
+        since = first_difference(then, self._timeline.key)
+        refused = int(arrays["refused_slot"][0])
+        if since is not None and refused >= since:
+            raise ValueError("snapshot with readings that another network model refused")
         self.state.from_arrays(arrays)
+        if since is not None and self._any_too_much(since):
+            raise ValueError("snapshot with readings that the network model refuses")
+        self._validator.refused_slot = refused
         self.rejected[:] = arrays["rejected"]
         self.not_summed = int(arrays["not_summed"][0])
 

@@ -8,6 +8,7 @@ One model is one event of the hub `grid.network`; the newest one holds:
      "usage_points": [{"id": "U1", "transformer": "T1", "feeder": "T1 Feeder 1", "expects": ["import_kwh"]}]}
 
 A feeder may lie under one transformer (low voltage) or feed several (medium voltage, `transformer` absent).
+`valid_from` says from when on the model holds, see `gridwire.core.timeline`; without it, from the time of its event.
 `zone` says where days begin, for the network or a usage point of its own. `meters` says which meter measured what when,
 `vee` how readings are validated and estimated; see `gridwire.grid.registers` and `gridwire.grid.vee.config`.
 Unknown fields are ignored, so that newer models stay readable. A model too large for one event comes in several, see
@@ -26,6 +27,7 @@ import msgspec
 
 from gridwire.core import hubs
 from gridwire.core.errors import GridwireError
+from gridwire.core.timeline import instant_us
 from gridwire.grid import reading_types
 from gridwire.grid.meter_install import MeterInstall, problems_of
 from gridwire.grid.usage_points import Texts, UsagePoints
@@ -107,6 +109,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         interval_s: length of the expected readings' interval.
+        valid_from: from when on it is right, RFC 3339 with an offset; "": from the time of its event.
         voltage_standard: what voltages are judged by: EN 50160 or ANSI C84.1.
         zone: IANA time zone of usage points that do not name one.
         meters: which meter was where, when. vee: see `gridwire.grid.vee.config`.
@@ -121,6 +124,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = "UTC"
     meters: tuple[MeterInstall, ...] = ()
     vee: dict[str, Any] = {}
+    valid_from: str = ""
 
     def index(self) -> NetworkIndex:
         """The model as arrays, for grouping."""
@@ -187,9 +191,11 @@ def listed(network: Network) -> Network:
 
 
 def digest(network: Network) -> bytes:
-    """Of a model, to compare it with another. That of a model in parts is one of its events as they were sent."""
+    """Of a model, to compare it with another, whenever they hold. That of a model in parts is one of its events as they
+    were sent."""
     points = network.usage_points
-    given = points.digest if isinstance(points, UsagePoints) else to_json(network)
+    undated = msgspec.structs.replace(network, valid_from="")
+    given = points.digest if isinstance(points, UsagePoints) else to_json(undated)
     return hashlib.sha256(given).digest()
 
 
@@ -243,6 +249,7 @@ def check(network: Network) -> None:
 
 def check_rest(network: Network) -> None:
     """Raise InvalidNetwork unless meters, zones and rules fit the elements, which have been checked before."""
+    _check_valid_from(network)
     _check_transformer_meters(network)
     _check_zones(network)
     _check_meters(network)
@@ -278,6 +285,20 @@ def check_devices(network: Network) -> tuple[set[str], set[str]]:
         if feeder.transformer and feeder.transformer not in transformers:
             raise InvalidNetwork(f"feeder {feeder.id!r} names unknown transformer {feeder.transformer!r}")
     return transformers, feeders
+
+
+def valid_from_us(network: Network) -> int | None:
+    """From when on a valid model says that it holds, microseconds since the epoch; None: it does not say."""
+    return instant_us(network.valid_from) if network.valid_from else None
+
+
+def _check_valid_from(network: Network) -> None:
+    try:
+        valid_from_us(network)
+    except ValueError:
+        raise InvalidNetwork(
+            f"valid_from {network.valid_from!r} is no time with an offset: write 2026-01-01T00:00:00Z"
+        ) from None
 
 
 def _check_transformer_meters(network: Network) -> None:

@@ -62,6 +62,7 @@ class _Shared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     voltage_standard: str = "en50160"
     zone: str = "UTC"
     vee: dict[str, Any] = {}
+    valid_from: str = ""
 
 
 _DECODER = msgspec.json.Decoder(Part)

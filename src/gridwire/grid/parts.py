@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gridwire.broker.port import Output
 from gridwire.core import hubs
 from gridwire.core.batch import Event
-from gridwire.grid.network import NetworkIndex
+from gridwire.grid.placements import Timeline
 from gridwire.grid.state import GENERATION_STEP, Facts
 
 PARTS_HUB: Final = hubs.FEEDER_PARTS
@@ -33,7 +33,7 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=2**50)]  # a thousand of them sti
 
 
 class Part(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """See the module. `model`: ordinal of the network model. `seen`: readings accepted, repeats included."""
+    """See the module. `model`: ordinal of that of its interval. `seen`: readings accepted, repeats included."""
 
     feeder: str
     part: _Number
@@ -48,23 +48,18 @@ class Part(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     estimates: _Number = 0
 
 
-def wide_feeders(index: NetworkIndex) -> NDArray[np.bool_]:
-    """**Shape** `[n_feeders]`: whether usage points of several transformers hang on the feeder."""
-    lowest = np.full(len(index.feeder_ids), np.iinfo(np.int32).max, np.int32)
-    highest = np.full(len(index.feeder_ids), -1, np.int32)
-    np.minimum.at(lowest, index.feeder_of_unit, index.transformer_of_unit)
-    np.maximum.at(highest, index.feeder_of_unit, index.transformer_of_unit)
-    return highest > lowest
-
-
 class PartWriter:
-    """Writes one partition's parts under one network model."""
+    """Writes one partition's parts."""
 
-    def __init__(self, index: NetworkIndex, part: int, model: int) -> None:
-        self.wide = wide_feeders(index)
-        self._ids = index.feeder_ids
-        self._part, self._model = part, model
+    def __init__(self, timeline: Timeline, part: int) -> None:
+        self._timeline, self._part = timeline, part
+        self._ids = timeline.numbering.feeder_ids
         self._encode = msgspec.json.Encoder().encode
+
+    def wide(self, facts: Facts) -> NDArray[np.bool_]:
+        """**Shape** `[n]`: whether the feeder of each fact lies above several transformers in the model of its time."""
+        found: NDArray[np.bool_] = self._timeline.pick("wide", facts.slots, facts.groups)
+        return found
 
     def outputs(self, facts: Facts, now_ms: int, partitions: int) -> Iterator[Output]:
         """Parts out of what is known of wide feeders."""
@@ -76,15 +71,16 @@ class PartWriter:
                 yield Output(PARTS_HUB, partition, events)
 
     def _parts(self, facts: Facts) -> Iterator[Part]:
-        seen = facts.versions - self._model * GENERATION_STEP + 1
+        models = self._timeline.ordinals(facts.slots)
+        seen = facts.versions - models * GENERATION_STEP + 1
         columns = (
-            facts.groups, facts.slots, facts.imported, facts.exported, facts.counts, facts.largest, seen,
+            facts.groups, models, facts.slots, facts.imported, facts.exported, facts.counts, facts.largest, seen,
             facts.estimated, facts.estimates,
         )  # fmt: skip
-        for group, slot, imported, exported, count, largest, times, guessed, guesses in zip(
+        for group, model, slot, imported, exported, count, largest, times, guessed, guesses in zip(
             *(column.tolist() for column in columns), strict=True
         ):
             yield Part(
-                feeder=self._ids[group], part=self._part, model=self._model, slot=slot, imported=imported,
+                feeder=self._ids[group], part=self._part, model=model, slot=slot, imported=imported,
                 exported=exported, count=count, largest=largest, seen=times, estimated=guessed, estimates=guesses,
             )  # fmt: skip

@@ -1,10 +1,13 @@
 """What the loads worker knows: every reading of the last days as one matrix, from which every sum is made.
 
-The state is a pure function of the network model and of how far each partition of `readings` has been applied. It does
-not depend on how the readings were cut into batches or commits, nor on the order in which partitions took turns:
+The state is a pure function of the network models in time and of how far each partition of `readings` has been
+applied. It does not depend on how the readings were cut into batches or commits, nor on the order in which partitions
+took turns, nor on when a model became known:
 
 * a cell keeps the reading with the highest (grade, version, partition), the last in offset order among those (see
   `gridwire.columnar.cells`); sums, counts and maxima are made from the cells, in exact integers;
+* cells are of usage points, so they stay when a model places these elsewhere; an interval is summed under the model
+  that held when it began;
 * the version of a fact is the number of accepted readings of its (unit, interval), repeats included, less one;
 * the window moves by whole UTC days with the newest reading. A day is there whole or not at all, so a day's peak is
   never made from a part of it.
@@ -22,14 +25,14 @@ from numpy.typing import NDArray
 
 from gridwire.columnar import cells as kernels
 from gridwire.core.errors import GridwireError
-from gridwire.grid.network import NetworkIndex
+from gridwire.grid.placements import NOWHERE, Timeline, first_difference
 
 DAY_S: Final = 86_400
 CHANNELS: Final = 2
 """Import and export."""
 
 GENERATION_STEP: Final = 1_000_000
-"""Versions of facts restart above this for every change of the network model, so that a newer model's facts win."""
+"""Versions of facts start above this for each network model, times its ordinal, so that a newer model's facts win."""
 
 
 class UnsupportedInterval(GridwireError):
@@ -68,17 +71,33 @@ class Facts:
 
 
 class _Groups:
-    """The units of one kind: their members, what was seen of them, and the loads peaks are found in."""
+    """The units of one kind: what was seen of them, the loads peaks are found in, and their members in each era."""
 
-    def __init__(self, kind: str, group_of_point: NDArray[np.int32], count: int, days: int, per_day: int) -> None:
+    def __init__(self, kind: str, count: int, days: int, per_day: int) -> None:
         self.kind = kind
-        self.of_point = np.ascontiguousarray(group_of_point, np.int32)
-        self.members = np.argsort(self.of_point, kind="stable").astype(np.int32)
-        self.starts = np.zeros(count + 1, np.int64)
-        np.cumsum(np.bincount(self.of_point, minlength=count), out=self.starts[1:])
         self.seen = np.zeros((days * per_day, count), np.int32)
         self.changed = np.zeros((days * per_day, count), np.uint8)
         self.loads = np.full((days, count, per_day), kernels.NO_LOAD, np.int64)
+        self.place(np.zeros((1, 0), np.int32))
+
+    @property
+    def count(self) -> int:
+        return self.seen.shape[1]
+
+    def grow(self, count: int) -> None:
+        """Room for units that came into the numbering."""
+        more = count - self.count
+        if more > 0:
+            self.seen = np.pad(self.seen, ((0, 0), (0, more)))
+            self.changed = np.pad(self.changed, ((0, 0), (0, more)))
+            self.loads = np.pad(self.loads, ((0, 0), (0, more), (0, 0)), constant_values=kernels.NO_LOAD)
+
+    def place(self, of_point: NDArray[np.int32]) -> None:
+        """Say who is a member where. **Shape** `of_point[eras, points]`."""
+        self.of_point = of_point
+        self.members = [np.argsort(each, kind="stable").astype(np.int32) for each in of_point]
+        sizes = (np.bincount(each - NOWHERE, minlength=self.count + 1) for each in of_point)
+        self.starts = [np.cumsum(each, dtype=np.int64) for each in sizes]
 
     def clear_day(self, place: int, rows: slice) -> None:
         self.seen[rows] = 0
@@ -87,29 +106,36 @@ class _Groups:
 
 
 class LoadState:
-    """Readings of the last `days` UTC days of one network. Memory: 8 bytes a usage point, interval and direction, and
-    nothing for what was never read.
+    """Readings of the last `days` UTC days. Memory: 8 bytes a usage point, interval and direction, and nothing for what
+    was never read; 2 bytes a usage point and interval where readings are repeated.
 
     Raises:
-        UnsupportedInterval: the model's interval does not divide a day.
+        UnsupportedInterval: the models' interval does not divide a day.
     """
 
-    def __init__(self, index: NetworkIndex, days: int = 2, generation: int = 0) -> None:
-        if DAY_S % index.interval_s:
-            raise UnsupportedInterval(f"the network's interval_s {index.interval_s} does not divide a day of {DAY_S} s")
-        self.interval_s = index.interval_s
+    def __init__(self, timeline: Timeline, days: int = 2) -> None:
+        interval_s = timeline.interval_s
+        if DAY_S % interval_s:
+            raise UnsupportedInterval(f"the network's interval_s {interval_s} does not divide a day of {DAY_S} s")
+        self.interval_s = interval_s
         self.days = days
-        self.generation = generation
-        self.per_day = DAY_S // index.interval_s
+        self.per_day = DAY_S // interval_s
         self.newest_day = -1
         self.counts = np.zeros(kernels.OUTCOMES, np.int64)
-        points = len(index.unit_ids)
-        self._cells = np.zeros((days * self.per_day, CHANNELS, points), np.int64)
-        self._used = np.zeros((days * self.per_day, CHANNELS), np.uint8)
-        self._transformers = _Groups(
-            "transformer", index.transformer_of_unit, len(index.transformer_ids), days, self.per_day
-        )
-        self._feeders = _Groups("feeder", index.feeder_of_unit, len(index.feeder_ids), days, self.per_day)
+        self._timeline = timeline
+        rows, points = days * self.per_day, _room(len(timeline.numbering.units))
+        self._cells = np.zeros((rows, CHANNELS, points), np.int64)
+        self._used = np.zeros((rows, CHANNELS), np.uint8)
+        self._repeats = np.zeros((rows, points), np.uint16)
+        self._repeated = np.zeros(rows, np.uint8)
+        self._touched = np.zeros(rows, np.bool_)
+        """Rows of readings that the models do not let pass: others may have, and something been told of it."""
+        self._transformers = _Groups("transformer", len(timeline.numbering.transformer_ids), days, self.per_day)
+        self._feeders = _Groups("feeder", len(timeline.numbering.feeder_ids), days, self.per_day)
+        self._eras = range(0)
+        """Numbers of the eras that the window has intervals of."""
+        self._era_of_row = np.zeros(rows, np.int64)
+        """The place of each row's era among those."""
         self._leaving: list[Facts] = []
         self.silent = False
         """While set, nothing is told of days that leave the window: a rebuild repeats what was published before."""
@@ -127,6 +153,7 @@ class LoadState:
         """Apply readings of one partition in offset order.
 
         Args:
+            points: each must be somewhere in the model of its slot.
             slots: `ts_end` / interval. channels: 0 import, 1 export. amounts: mWh, 0 to `cells.AMOUNT_MAX`; -1 takes
                 an estimate back. grades: None, all are measured.
 
@@ -140,12 +167,93 @@ class LoadState:
         while True:
             done = kernels.apply_readings(
                 self._cells, self._used, a.seen, b.seen, a.changed, b.changed, a.of_point, b.of_point,
+                self._era_of_row, self._repeats, self._repeated,
                 slots, points, channels, amounts, ranks, outcomes, self.counts,
                 partition, done, self.newest_day, self.days,
             )  # fmt: skip
             if done == len(slots):
                 return outcomes
             self._open_day(int(slots[done]) // self.per_day)
+
+    def follow(self, timeline: Timeline) -> None:
+        """Go on under other models, in the same numbering; nothing is told of what they change until it is marked.
+
+        What is to be told of the old ones must have been collected.
+        """
+        since = first_difference(self._timeline.key, timeline.key)
+        self._timeline = timeline
+        self._make_room()
+        self._enter_eras()
+        if since is not None:
+            for row in self.rows_since(since):
+                self._sum_again(row)
+                self.mark(row)
+            self.forget_changes()
+
+    def rows_since(self, slot: int) -> list[int]:
+        """Rows of this slot and later ones that hold a reading, or had one that the models do not let pass."""
+        rows = np.flatnonzero(self._used.any(axis=1) | self._touched)
+        return list(rows[self.slot_of_row(rows) >= slot].tolist())
+
+    def amounts_of(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(points, amounts in mWh) of a row, the higher one of both directions."""
+        cells = np.maximum(*(self._cells[row, channel] & kernels.AMOUNT_MASK for channel in range(CHANNELS)))
+        points = np.flatnonzero(cells)
+        return points, cells[points] - 1
+
+    def _make_room(self) -> None:
+        numbering = self._timeline.numbering
+        self._transformers.grow(len(numbering.transformer_ids))
+        self._feeders.grow(len(numbering.feeder_ids))
+        before = self._repeats.shape[1]
+        if len(numbering.units) <= before:
+            return
+        points = _room(len(numbering.units))
+        rows = len(self._cells)
+        cells, self._cells = self._cells, np.zeros((rows, CHANNELS, points), np.int64)
+        repeats, self._repeats = self._repeats, np.zeros((rows, points), np.uint16)
+        # Only what is in use is copied: the rest takes no memory.
+        for row, channel in np.argwhere(self._used).tolist():
+            self._cells[row, channel, :before] = cells[row, channel]
+        for row in np.flatnonzero(self._repeated).tolist():
+            self._repeats[row, :before] = repeats[row]
+
+    def _enter_eras(self) -> None:
+        """Have the members of the models that the window has intervals of, and say which row is of which."""
+        if self.newest_day < 0:
+            return
+        first = (self.newest_day - self.days + 1) * self.per_day
+        self._eras = self._timeline.eras_between(first, first + self.days * self.per_day - 1)
+        numbering, points = self._timeline.numbering, self._repeats.shape[1]
+        columns = [numbering.unfolded(self._timeline.eras[number].placement) for number in self._eras]
+        for groups, column in ((self._transformers, 0), (self._feeders, 1)):
+            of_point = np.full((len(columns), points), NOWHERE, np.int32)
+            for at, each in enumerate(columns):
+                of_point[at, : len(each[column])] = each[column][:points]
+            groups.place(of_point)
+        rows = np.arange(len(self._era_of_row), dtype=np.int64)
+        self._era_of_row = self._timeline.era_of(self.slot_of_row(rows)) - self._eras.start
+
+    def _sum_again(self, row: int) -> None:
+        """Count what was seen of each unit of a row anew. Readings of usage points that are not there now stay: another
+        model may have them again."""
+        era = int(self._era_of_row[row])
+        place, within = divmod(row, self.per_day)
+        seen = self._repeats[row].astype(np.int64)
+        for channel in np.flatnonzero(self._used[row]):
+            seen += self._cells[row, channel] != 0
+        points = np.flatnonzero((seen != 0) & (self._transformers.of_point[era] != NOWHERE))
+        for groups in (self._transformers, self._feeders):
+            found = np.bincount(groups.of_point[era, points], weights=seen[points], minlength=groups.count)
+            groups.seen[row] = found
+            groups.changed[row] = 0
+            groups.loads[place, :, within] = kernels.NO_LOAD
+
+    def touch(self, slots: NDArray[np.int64]) -> None:
+        """Remember that there were readings of these slots which the models do not let pass."""
+        days = slots // self.per_day
+        inside = (days <= self.newest_day) & (days > self.newest_day - self.days)
+        self._touched[slots[inside] % len(self._touched)] = True
 
     def collect(self) -> list[Facts]:
         """Facts of every (unit, interval) whose sum changed since the last call."""
@@ -167,6 +275,13 @@ class LoadState:
         for groups in (self._transformers, self._feeders):
             groups.changed[row] = groups.seen[row] != 0
 
+    def mark_changed(self, row: int, before: Timeline) -> None:
+        """As `mark`; and let units be told that a usage point has left since `before`: nothing may be left of them."""
+        self.mark(row)
+        slot = int(self.slot_of_row(np.array([row], np.int64))[0])
+        for groups, left in zip((self._transformers, self._feeders), self._timeline.left(before, slot), strict=True):
+            groups.changed[row, left] = 1
+
     def slot_of_row(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which interval a row holds, given the newest day."""
         place = rows // self.per_day
@@ -183,72 +298,114 @@ class LoadState:
             for place in places:
                 self._clear_day(place)
         self.newest_day = day
+        first = (day - self.days + 1) * self.per_day
+        if self._timeline.eras_between(first, first + self.days * self.per_day - 1) != self._eras:
+            self._enter_eras()
+        elif len(self._eras) > 1:
+            rows = np.arange(len(self._era_of_row), dtype=np.int64)
+            self._era_of_row = self._timeline.era_of(self.slot_of_row(rows)) - self._eras.start
 
     def _clear_day(self, place: int) -> None:
         rows = slice(place * self.per_day, (place + 1) * self.per_day)
         for row in range(rows.start, rows.stop):
             for channel in np.flatnonzero(self._used[row]):
                 self._cells[row, channel] = 0
+            if self._repeated[row]:
+                self._repeats[row] = 0
         self._used[rows] = 0
+        self._repeated[rows] = 0
+        self._touched[rows] = False
         self._transformers.clear_day(place, rows)
         self._feeders.clear_day(place, rows)
 
     def _collect(self, rows: NDArray[np.int64]) -> list[Facts]:
         """Facts in the order of time, whichever way the ring of days lies."""
         rows = rows[np.argsort(self.slot_of_row(rows))]
-        found = [self._facts(groups, rows) for groups in (self._transformers, self._feeders)]
+        eras = self._era_of_row[rows]
+        found = [
+            self._facts(groups, rows[eras == era], era)
+            for era in np.unique(eras).tolist()
+            for groups in (self._transformers, self._feeders)
+        ]
         return [facts for facts in found if len(facts)]
 
-    def _facts(self, groups: _Groups, candidates: NDArray[np.int64]) -> Facts:
+    def _facts(self, groups: _Groups, candidates: NDArray[np.int64], era: int) -> Facts:
         at, group = np.nonzero(groups.changed[candidates])
         rows = candidates[at]
         n = len(rows)
         sums, largest, counts = np.empty((CHANNELS, n), np.int64), np.empty(n, np.int64), np.empty(n, np.int32)
         estimated, estimates = np.empty(n, np.int64), np.empty(n, np.int32)
         kernels.sum_groups(
-            self._cells, rows, group, groups.starts, groups.members, sums, largest, counts, estimated, estimates
+            self._cells,
+            rows,
+            group,
+            groups.starts[era],
+            groups.members[era],
+            sums,
+            largest,
+            counts,
+            estimated,
+            estimates,
         )
         place, within = rows // self.per_day, rows % self.per_day
-        groups.loads[place, group, within] = sums[0] - sums[1]
+        seen = groups.seen[rows, group].astype(np.int64)
+        groups.loads[place, group, within] = np.where(seen > 0, sums[0] - sums[1], kernels.NO_LOAD)
         groups.changed[rows, group] = 0
         peaks, peak_at = np.empty(n, np.int64), np.empty(n, np.int64)
         kernels.day_peaks(groups.loads, place, group, peaks, peak_at)
+        never = peaks == kernels.NO_LOAD
+        peaks[never], peak_at[never] = 0, within[never]
         slots = self.slot_of_row(rows)
-        versions = self.generation * GENERATION_STEP + groups.seen[rows, group].astype(np.int64) - 1
+        generation = self._timeline.eras[self._eras[era]].ordinal
+        versions = generation * GENERATION_STEP + seen - 1
         return Facts(
             groups.kind, group, slots, sums[0], sums[1], counts, largest, peaks, slots - within + peak_at, versions,
             estimated, estimates,
         )  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """What a snapshot keeps: the cells in use and what was seen; loads and peaks are made anew."""
+        """What a snapshot keeps: the cells in use and what was repeated; everything else is made of them."""
+        points = len(self._timeline.numbering.units)
+        repeated = np.flatnonzero(self._repeated)
+        row, point = np.nonzero(self._repeats[repeated, :points])
         out: dict[str, NDArray[Any]] = {
-            "window": np.array([self.newest_day, self.days, self.per_day, self.generation], np.int64),
+            "window": np.array([self.newest_day, self.days, self.per_day], np.int64),
             "counts": self.counts,
             "used": self._used,
-            "seen_transformers": self._transformers.seen,
-            "seen_feeders": self._feeders.seen,
+            "touched": self._touched,
+            "repeated": np.array([repeated[row], point], np.int64),
+            "repeats": self._repeats[repeated[row], point],
         }
         for channel in range(CHANNELS):
-            out[f"cells_{channel}"] = self._cells[np.flatnonzero(self._used[:, channel]), channel]
+            out[f"cells_{channel}"] = self._cells[np.flatnonzero(self._used[:, channel]), channel, :points]
         return out
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what `to_arrays` of a state of the same network gave.
+        """Take over what `to_arrays` of a state in the same numbering gave, under these models or others.
 
         Raises:
             ValueError: another window, or shapes that do not fit.
         """
-        newest, days, per_day, generation = (int(number) for number in arrays["window"])
-        if (days, per_day, generation) != (self.days, self.per_day, self.generation):
+        newest, days, per_day = (int(number) for number in arrays["window"])
+        if (days, per_day) != (self.days, self.per_day):
             raise ValueError("snapshot of another window")
         self.newest_day = newest
         self.counts[:] = arrays["counts"]
         self._used[:] = arrays["used"]
-        self._transformers.seen[:] = arrays["seen_transformers"]
-        self._feeders.seen[:] = arrays["seen_feeders"]
+        self._touched[:] = arrays["touched"]
+        row, point = arrays["repeated"]
+        self._repeats[row, point] = arrays["repeats"]
+        self._repeated[row] = 1
         for channel in range(CHANNELS):
-            self._cells[np.flatnonzero(self._used[:, channel]), channel] = arrays[f"cells_{channel}"]
+            cells = arrays[f"cells_{channel}"]
+            self._cells[np.flatnonzero(self._used[:, channel]), channel, : cells.shape[1]] = cells
+        self._enter_eras()
         for row in self.used_rows():
+            self._sum_again(row)
             self.mark(row)
         self.forget_changes()
+
+
+def _room(points: int) -> int:
+    """Columns for so many usage points, and for those that come later: what is not used takes no memory."""
+    return points + points // 16 + 64

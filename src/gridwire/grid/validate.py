@@ -135,15 +135,14 @@ class Validator:
     def __init__(self, index: NetworkIndex, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
         self.interval_s = index.interval_s
-        rated_kw = index.rated_kva[index.transformer_of_unit] * self.rules.rated_times_max
-        limit = self.rules.power_kw_max
         # One place more, for the unknown usage point -1.
-        self._limit_kw = np.append(np.where(rated_kw > 0, np.minimum(rated_kw, limit), limit), limit)
+        self._limit_kw = np.append(
+            limits_kw(index.rated_kva[index.transformer_of_unit], self.rules), self.rules.power_kw_max
+        )
 
     def validate(self, readings: Measured, event_ms: NDArray[np.int64]) -> Validated:
         """Judge every reading; `event_ms` are the timestamps of their events."""
-        types = readings.types
-        channels = _CHANNEL[types]
+        channels = _CHANNEL[readings.types]
         slots = readings.ts_end_us // (self.interval_s * 1_000_000)
         summed = (channels >= 0) & (readings.interval_s == self.interval_s)
         reasons = self._reasons(readings, event_ms, slots, summed)
@@ -173,18 +172,27 @@ class Validator:
         bad_version = (readings.versions < 0) | (readings.versions > VERSION_MAX)
         checks = (
             (Reason.BAD_VERSION, bad_version),
-            (Reason.IMPLAUSIBLE_VALUE, self._implausible(readings)),
+            (Reason.IMPLAUSIBLE_VALUE, self._implausible(readings, self._limits(readings, slots))),
             (Reason.NEGATIVE_VALUE, (mantissas < 0) & (_COUNTED[types] == 1)),
             (Reason.MISALIGNED, self._misaligned(readings, slots, summed)),
             (Reason.FROM_THE_FUTURE, self._from_the_future(ts_end_us, event_ms)),
             (Reason.TIME_OUT_OF_RANGE, (ts_end_us < EARLIEST_US) | (ts_end_us > LATEST_US)),
-            (Reason.UNKNOWN_USAGE_POINT, (readings.points < 0) & summed),
+            (Reason.UNKNOWN_USAGE_POINT, self._unknown(readings, slots) & summed),
         )
         reasons = np.zeros(len(types), np.uint8)
         for reason, failed in checks:
             if failed.any():
                 reasons[failed] = reason
         return np.where(readings.reasons == Reason.ACCEPTED, reasons, readings.reasons)
+
+    def _unknown(self, readings: Measured, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Readings of usage points that the model does not have."""
+        return readings.points < 0
+
+    def _limits(self, readings: Measured, slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Largest plausible power of each reading's usage point, kW."""
+        found: NDArray[np.float64] = self._limit_kw[readings.points]
+        return found
 
     def _from_the_future(self, ts_end_us: NDArray[np.int64], event_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
         return (ts_end_us > (event_ms + self.rules.future_s * 1000) * 1000) & (event_ms > 0)
@@ -199,18 +207,25 @@ class Validator:
         out[others] = (HOUR_S % interval_s == 0) & (readings.ts_end_us[others] % (interval_s * 1_000_000) != 0)
         return out
 
-    def _implausible(self, readings: Measured) -> NDArray[np.bool_]:
+    def _implausible(self, readings: Measured, limit_kw: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Power above what the usage point can take; compared as a float, which is exact enough for a limit."""
         value = readings.mantissas * _FLOAT_TEN_TO[readings.scales.astype(np.intp) + 128]
         energy = (_INTERVAL[readings.types] == 1) & (readings.interval_s > 0)
         if energy.all():
-            too_much = value * HOUR_S > self._limit_kw[readings.points] * readings.interval_s
+            too_much = value * HOUR_S > limit_kw * readings.interval_s
         else:
             hours = np.where(energy, readings.interval_s, HOUR_S)
             measured = energy | (_POWER[readings.types] == 1)
-            too_much = measured & (np.abs(value) * HOUR_S > self._limit_kw[readings.points] * hours)
+            too_much = measured & (np.abs(value) * HOUR_S > limit_kw * hours)
         too_large: NDArray[np.bool_] = energy & (value * 10.0**-MILLIWATT_HOUR > AMOUNT_MAX)
         return too_much | too_large
+
+
+def limits_kw(rated_kva: NDArray[np.float64], rules: Rules) -> NDArray[np.float64]:
+    """Largest plausible power under transformers of these ratings, 0 unknown."""
+    limit = rules.power_kw_max
+    found: NDArray[np.float64] = np.where(rated_kva > 0, np.minimum(rated_kva * rules.rated_times_max, limit), limit)
+    return found
 
 
 def to_milliwatt_hours(mantissas: NDArray[np.int64], scales: NDArray[np.int8]) -> NDArray[np.int64]:

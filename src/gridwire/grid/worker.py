@@ -10,9 +10,12 @@ before it, versions and peaks included, whichever worker makes it.
     take     batches -> lanes
     commit   all lanes together
 
-A new network model ends every state: it is rebuilt from the log with the new model, then every (unit, interval) of the
-window is told again under the next generation of versions. The note on a committed position says under which model the
-facts of that place have been told, so a crash in between only tells the same facts again, byte for byte.
+Loads are summed under the network model that held when their interval began. A new model changes what is known of the
+intervals from its `valid_from` on: these are summed again out of the readings that are kept, and told under the next
+generation of versions. Where that is not enough (a reading was refused that the new model has a place for, another
+interval), the state is rebuilt from the log; in other stages than those of loads always, with the model that holds now.
+The note on a committed position says under which models the facts of that place have been told, so a crash in between
+only tells the same facts again, byte for byte.
 
 What the hubs must keep: `readings` longer than the window, or a rebuild without a snapshot misses what expired;
 `grid.network` for ever, or there is no model to start with; `grid.feeder-parts` as long as its stage keeps days.
@@ -44,7 +47,7 @@ from gridwire.grid.feeder_sums import FeederSums
 from gridwire.grid.lane import Lane, Stage
 from gridwire.grid.loads import LoadsPipeline, LoadsSettings
 from gridwire.grid.network import NETWORK_HUB
-from gridwire.grid.network_log import NetworkLog
+from gridwire.grid.network_log import CurrentNetwork, NetworkLog
 from gridwire.grid.parts import PARTS_HUB
 from gridwire.grid.readings import QUARANTINE_HUB, READINGS_HUB
 from gridwire.grid.rehearsal import rehearse
@@ -68,11 +71,12 @@ NOBODYS: Final = -1
 """Number of the assignment of a lane whose connection is gone."""
 
 LOADS: Final = Stage(
-    "loads", (READINGS_HUB,), (TRANSFORMERS_HUB, FEEDERS_HUB, QUARANTINE_HUB), LoadsPipeline, writes_shared=(PARTS_HUB,)
-)
+    "loads", (READINGS_HUB,), (TRANSFORMERS_HUB, FEEDERS_HUB, QUARANTINE_HUB), LoadsPipeline,
+    writes_shared=(PARTS_HUB,), make_placed=LoadsPipeline,
+)  # fmt: skip
 """From readings to facts, and to parts of feeders that have readings in several partitions."""
 
-FEEDERS: Final = Stage("feeders", (PARTS_HUB,), (FEEDERS_HUB,), FeederSums)
+FEEDERS: Final = Stage("feeders", (PARTS_HUB,), (FEEDERS_HUB,), FeederSums, make_placed=FeederSums)
 """From parts of feeders to their facts; needed where partitions are shared out."""
 
 
@@ -141,7 +145,9 @@ class LoadsWorker:
         self._stop = stop
         self._clock = clock or SystemClock()
         self._directory = work_directory
-        self._networks = NetworkLog()
+        self._networks = _models_of(self.settings.stage)
+        self._current: CurrentNetwork | None = None
+        self._stamp: object = None
         self._lanes: dict[str, Lane] = {}
         self._partitions: dict[str, int] = {}
         self._first_wait_s: float | None = None
@@ -149,7 +155,15 @@ class LoadsWorker:
         self._snapshot_due_s = 0.0
         self._served = False
         self._counts: Counter[str] = Counter(
-            {"commits": 0, "reconnects": 0, "rebuilds": 0, "rebuilt_readings": 0, "snapshots": 0, "rebalances": 0}
+            {
+                "commits": 0,
+                "reconnects": 0,
+                "rebuilds": 0,
+                "rebuilt_readings": 0,
+                "snapshots": 0,
+                "rebalances": 0,
+                "followed": 0,
+            }
         )
 
     def run(self) -> str:
@@ -157,7 +171,7 @@ class LoadsWorker:
         attempt = 0
         while not self._stop.is_set():
             try:
-                if self._networks.current is None:
+                if self._current is None:
                     if not self._learn_network():
                         break
                     rehearse(self.settings.stage, self.settings.loads)
@@ -189,31 +203,42 @@ class LoadsWorker:
     def _learn_network(self) -> bool:
         """Read the whole hub of models; wait until there is one. False when stopped first."""
         self._served = False
-        networks = NetworkLog()
+        networks = _models_of(self.settings.stage)
         source = self._open(self.settings.group, [], [NETWORK_HUB])
         try:
             while not self._stop.is_set():
                 for batch in source.poll(IDLE_S):
                     networks.feed(batch)
                 if networks.current is not None and not any(source.lag().values()):
-                    self._networks = networks
+                    self._networks, now_ms = networks, self._clock.now_ms()
+                    self._current, self._stamp = networks.now(now_ms), networks.stamp(now_ms)
                     return True
             return False
         finally:
             source.close()
 
     def _take_network(self, source: EventSource, batches: Sequence[ColumnBatch]) -> None:
-        before = self._networks.current
+        """Take models, and go over to another one when it holds: a new one, or one whose time has come."""
         for batch in batches:
             self._networks.feed(batch)
-        if self._networks.current != before:
-            log.info(
-                "the network model changed", network=self._networks.current and self._networks.current.network.name
-            )
-            try:
-                self._commit_all(source)
-            finally:
-                self._drop(list(self._lanes))
+        now_ms = self._clock.now_ms()
+        stamp = self._networks.stamp(now_ms)
+        if stamp == self._stamp:
+            return
+        found, self._stamp = self._networks.now(now_ms), stamp
+        if found is None or (self._current is not None and found.key == self._current.key):
+            return
+        log.info("the network model changed", network=found.network.name)
+        self._current = found
+        try:
+            self._commit_all(source)
+        except BaseException:
+            self._drop(list(self._lanes))
+            raise
+        self._drop([name for name, lane in self._lanes.items() if not lane.follow(found)])
+        for lane in self._lanes.values():
+            self._counts["followed"] += 1
+            self._restate(source, lane)
 
     # --- one connection ----------------------------------------------------------------------------------------
 
@@ -302,12 +327,12 @@ class LoadsWorker:
                 self._drop([name])
         self._seek(source)
         self._commit_all(source)  # what a lost connection left over, before time goes into rebuilding
-        current = self._networks.current
+        current = self._current
         assert current is not None
         fresh = [
             Lane(
                 name, places, current, self.settings.loads, SnapshotStore(self._directory, name), hub_id,
-                self.settings.stage, whole=source.whole_hubs,
+                self.settings.stage, whole=source.whole_hubs, timeline_of=self._networks.timeline_of,
             )
             for name, places in wanted.items()
             if name not in self._lanes
@@ -385,10 +410,10 @@ class LoadsWorker:
             source.close()
 
     def _restate(self, source: EventSource, lane: Lane) -> None:
-        """Tell every fact of the window under the model's generation, then that the model has been told."""
+        """Tell every fact of the window that another model changes, then that the model has been told."""
         pieces = list(lane.restatement(self._clock.now_ms(), self._partitions.__getitem__))
         for outputs in pieces[:-1]:
-            source.commit(lane.committed, outputs)
+            source.commit(lane.committed, outputs, lane.told_note)
             self._committed(source)
         lane.pending = (dict(lane.applied), pieces[-1])
         source.commit(*lane.pending, lane.note)
@@ -475,6 +500,11 @@ class LoadsWorker:
         self._counts["snapshots"] += sum(lane.snapshot() for lane in self._lanes.values())
         took_s = self._clock.monotonic() - begun_s
         self._snapshot_due_s = self._clock.monotonic() + max(self.settings.snapshot_s, SNAPSHOT_SHARE * took_s)
+
+
+def _models_of(stage: Stage) -> NetworkLog:
+    """What a stage needs to know of network models, before any is read."""
+    return NetworkLog(stage.make_placed is not None, stage.relevant)
 
 
 def _ensure(source: EventSource, hub: str) -> None:

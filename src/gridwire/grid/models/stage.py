@@ -34,12 +34,12 @@ from gridwire.grid.models.normalising import DayDemand
 from gridwire.grid.models.risk import Risks, RiskScorer
 from gridwire.grid.models.scoring import DETECTOR, Scorer, ScoringSettings
 from gridwire.grid.network import Network
-from gridwire.grid.network import digest as network_digest
 from gridwire.grid.watch.base import SeenLoads, SeenWeather
 from gridwire.grid.watch.demand import below
 from gridwire.grid.watch.hours import HOUR_US, in_time
 from gridwire.grid.watch.seen import Decoders, part_of
 from gridwire.grid.watch.told import Told
+from gridwire.grid.watch.weather import stations_of_feeders
 
 HUBS: Final = (TRANSFORMERS, FEEDERS, WEATHER, HEALTH, MODELS)
 """What is read."""
@@ -80,9 +80,7 @@ class ForecastPipeline:
         self.models = ModelLog()
         self.scorer = Scorer(index, scoring)
         self.risk = RiskScorer(index.transformer_ids)
-        self.fingerprint = hashlib.sha256(
-            f"forecasts 2 {self.scorer.settings}".encode() + network_digest(network)
-        ).hexdigest()
+        self.fingerprint = f"forecasts 3 {self.scorer.settings} {devices_digest(network).hex()}"
         self._decoders = Decoders(index, settings.rules)
         self._writers = {
             "transformer": ForecastWriter(index.transformer_ids, index.rated_kva),
@@ -235,6 +233,16 @@ class ForecastPipeline:
         self.risk.from_arrays(below(arrays, "risk."))
 
 
+def devices_digest(network: Network) -> bytes:
+    """Of what forecasts go by: devices and their stations. Where usage points hang is nothing to them."""
+    index = network.index()
+    devices = (
+        index.interval_s, index.transformer_ids, index.rated_kva.tolist(), index.station_of_transformer,
+        index.feeder_ids, index.transformer_of_feeder.tolist(), stations_of_feeders(index),
+    )  # fmt: skip
+    return hashlib.sha256(repr(devices).encode()).digest()
+
+
 def forecast_stage() -> Stage:
     """What the worker does that forecasts."""
     hubs = (WEATHER, HEALTH, MODELS, FORECASTS, DEMAND, RISK, ALERTS)
@@ -245,5 +253,6 @@ def forecast_stage() -> Stage:
         ForecastPipeline,
         creates=hubs,
         recalls=(MODELS, ALERTS),
+        relevant=devices_digest,
         timed=True,
     )

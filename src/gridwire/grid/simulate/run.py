@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 import numpy as np
 import orjson
+from msgspec import structs
 from numpy.typing import NDArray
 
 from gridwire.columnar.encode import encode_batch
@@ -88,8 +89,8 @@ class Simulation:
         self._generates = self.town.generation > 0
 
     def network(self) -> Network:
-        """The model as the utility has it."""
-        return self.town.network()
+        """The model as the utility has it, from the first interval on."""
+        return structs.replace(self.town.network(), valid_from=rfc3339(self.scenario.start_us))
 
     def measured(self, interval: int) -> Measured:
         """Measurements of an interval; the newest are remembered."""

@@ -20,7 +20,7 @@ class Stations:
     STATIONS_MAX = 4096
 
     def __init__(self, index: NetworkIndex) -> None:
-        self._named = {"transformer": index.station_of_transformer, "feeder": _of_feeders(index)}
+        self._named = {"transformer": index.station_of_transformer, "feeder": stations_of_feeders(index)}
         self.ids: list[str] = []
         self._at: dict[str, int] = {}
 
@@ -40,7 +40,7 @@ class Stations:
         return np.array([self._at.get(name, -1) if name else first for name in self._named[level]], np.int64)
 
 
-def _of_feeders(index: NetworkIndex) -> tuple[str, ...]:
+def stations_of_feeders(index: NetworkIndex) -> tuple[str, ...]:
     """A feeder's station is its transformer's; above several, that of its first usage point."""
     above = index.transformer_of_feeder.copy()
     places, first = np.unique(index.feeder_of_unit, return_index=True)

@@ -152,6 +152,7 @@ class App:
             Route("silences", "/v1/silences", {"GET": self._list_silences, "POST": self._silence}),
             Route("silence", "/v1/silences/{name}", {"DELETE": self._unsilence}),
             Route("grid", "/v1/grid/network", {"GET": self._network}),
+            Route("grid", "/v1/grid/networks", {"GET": self._networks}),
             Route("grid", "/v1/grid/usage-points", {"GET": self._usage_points}),
             Route("grid", "/v1/grid/usage-points/{usage_point}/readings", {"GET": self._readings}),
             Route("grid", "/v1/grid/loads", {"GET": self._loads}),
@@ -514,7 +515,11 @@ class App:
 
     async def _network(self, call: Call) -> Answer:
         self._reads(call, NETWORK)
-        return json_answer(await self._grid.network())
+        return json_answer(await self._grid.network(call.query()))
+
+    async def _networks(self, call: Call) -> Answer:
+        self._reads(call, NETWORK)
+        return json_answer(await self._grid.networks(call.query()))
 
     async def _usage_points(self, call: Call) -> Answer:
         self._reads(call, NETWORK)

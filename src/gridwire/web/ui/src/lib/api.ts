@@ -133,6 +133,11 @@ export interface Alert {
 export interface NetworkModel {
   readonly name: string;
   readonly interval_s: number;
+  /** From when on it holds; the first one also before. */
+  readonly valid_from: string;
+  /** Until when; null is until further notice. */
+  readonly valid_to: string | null;
+  readonly first: boolean;
   readonly transformers: readonly {
     readonly id: string;
     readonly rated_kva: number;
@@ -349,18 +354,19 @@ export function silenceAlerts(kind: string, subject: string, why: string, by: st
 
 export const LIVE_PATH = "v1/live";
 
-/** Ask for the network model in effect. */
-export function fetchNetwork(): Promise<NetworkModel> {
-  return get<NetworkModel>("v1/grid/network");
+/** Ask for the network model in effect, now or at a time. */
+export function fetchNetwork(at: string | null = null): Promise<NetworkModel> {
+  return get<NetworkModel>(`v1/grid/network${at === null ? "" : `?${new URLSearchParams({ at })}`}`);
 }
 
-/** Ask for the usage points of a transformer or feeder. */
+/** Ask for the usage points of a transformer or feeder, now or at a time. */
 export function fetchUsagePoints(
   kind: UnitKind,
   unit: string,
+  at: string | null,
   signal?: AbortSignal,
 ): Promise<{ readonly usage_points: readonly UsagePoint[]; readonly truncated: boolean }> {
-  return get(`v1/grid/usage-points?${new URLSearchParams({ [kind]: unit })}`, signal);
+  return get(`v1/grid/usage-points?${new URLSearchParams({ [kind]: unit, ...(at === null ? {} : { at }) })}`, signal);
 }
 
 /** Ask for a usage point's readings of a span of time. */
