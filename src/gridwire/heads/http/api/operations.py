@@ -289,14 +289,21 @@ _ALERTS: Final[dict[tuple[str, str], Operation]] = {
 _UNIT: Final = (
     Parameter("transformer", "id of a transformer"), Parameter("feeder", "id of a feeder, in place of a transformer")
 )  # fmt: skip
+_AT: Final = Parameter("at", "by the network model of this time; that of now by default", Time)
 _GRID: Final[dict[tuple[str, str], Operation]] = {
     ("GET", "/v1/grid/network"): Operation(
-        "showNetwork", GRID, "Show the network model in effect", answers("Devices.", shapes.Network),
-        needs=_reads(NETWORK), refusals=(404,),
+        "showNetwork", GRID, "Show the network model that holds now, or at a time", answers("Devices.", shapes.Network),
+        (_AT,), needs=_reads(NETWORK), refusals=(404,),
+    ),
+    ("GET", "/v1/grid/networks"): Operation(
+        "listNetworks", GRID, "List the versions of the network model",
+        answers("The newest first, those that were replaced too.", shapes.Networks),
+        (_limit(grid.VERSIONS, grid.VERSIONS_MAX),), needs=_reads(NETWORK),
     ),
     ("GET", "/v1/grid/usage-points"): Operation(
         "listUsagePoints", GRID, "List the usage points below a transformer or feeder",
-        answers(f"At most {grid.POINTS_MAX:,}.", shapes.UsagePoints), _UNIT, needs=_reads(NETWORK), refusals=(404,),
+        answers(f"At most {grid.POINTS_MAX:,}.", shapes.UsagePoints), (*_UNIT, _AT),
+        needs=_reads(NETWORK), refusals=(404,),
     ),
     ("GET", "/v1/grid/usage-points/{usage_point}/readings"): Operation(
         "listReadings", GRID, "List a usage point's readings", answers("Oldest first.", shapes.PointReadings),

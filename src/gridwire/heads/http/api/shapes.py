@@ -350,13 +350,42 @@ class NetworkFeeder(msgspec.Struct):
     customers: int
 
 
-class Network(msgspec.Struct):
-    """The network model in effect, without its usage points."""
+class NetworkVersion(msgspec.Struct):
+    """When a version of the model holds: until `valid_to`, null until further notice; `in_effect` is false of one that
+    was replaced, `first` holds before its time too. It lies at `offset` of `grid.network`, from `first_offset` on."""
 
     name: str
+    valid_from: str
+    valid_to: str | None
+    in_effect: bool
+    first: bool
+    published: str
+    partition: int
+    first_offset: int
+    offset: int
+
+
+class Network(NetworkVersion):
+    """A network model without its usage points."""
+
     interval_s: int
     transformers: list[NetworkTransformer]
     feeders: list[NetworkFeeder]
+
+
+class NetworkCounts(NetworkVersion):
+    """A version, and how much is in it."""
+
+    transformers: int
+    feeders: int
+    usage_points: int
+
+
+class Networks(msgspec.Struct):
+    """Versions of the network model, those published last first."""
+
+    networks: list[NetworkCounts]
+    truncated: bool
 
 
 class NetworkPoint(msgspec.Struct):
