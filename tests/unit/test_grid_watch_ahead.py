@@ -22,10 +22,10 @@ def guard(units=530):
     return Ahead(network.index())
 
 
-def seen(*slots, type=VOLTS):
+def seen(*slots, type=VOLTS, points=None):
     n = len(slots)
     return SeenReadings(
-        np.arange(n, dtype=np.int32), np.full(n, type, np.int16), np.array(slots, np.int64) * INTERVAL_US,
+        np.arange(n, dtype=np.int32) if points is None else np.array(points, np.int32), np.full(n, type, np.int16), np.array(slots, np.int64) * INTERVAL_US,
         np.zeros(n, np.int32), np.full(n, 230.0), np.zeros(n, np.int64),
     )  # fmt: skip
 
@@ -48,6 +48,13 @@ def test_one_from_the_future_moves_nobody():
     assert ahead.passed_over == QUORUM_MAX - 1 + 1  # those that were first at the start, and the lone one
     assert kept(ahead, NOW + YEARS) == []
     assert kept(ahead, NOW + 3) == [NOW + 3]
+
+
+def test_one_that_says_it_again_and_again_is_still_one():
+    ahead = started()
+    for _ in range(3 * QUORUM_MAX):
+        assert kept(ahead, NOW + YEARS, points=[7]) == []
+    assert kept(ahead, NOW + 1) == [NOW + 1]
 
 
 def test_a_gap_of_everybody_ends_when_several_are_back():
@@ -78,7 +85,11 @@ def test_how_readings_are_cut_into_batches_changes_nothing(cut):
     slots = (NOW + np.arange(600) // 5 + random.choice([0, 0, 0, YEARS, 9, 700], 600)).tolist()
     whole, parts = guard(), guard()
     expected = kept(whole, *slots)
-    found = [slot for at in range(0, 600, cut) for slot in kept(parts, *slots[at : at + cut])]
+    found = [
+        slot
+        for at in range(0, 600, cut)
+        for slot in kept(parts, *slots[at : at + cut], points=[*range(600)][at : at + cut])
+    ]
     assert found == expected
     assert parts.newest == whole.newest
     again = guard()

@@ -2,7 +2,7 @@
 
 Voltages are compared interval by interval, and the newest one moves all detectors on: one reading of next week would
 make everybody's readings until then too late. So an interval further ahead than `REACH_S` is believed once several
-readings say that it is there; who said it before is passed over. A utility of a few meters believes each of them.
+usage points say that it is there; who said it before is passed over. A utility of a few meters believes each of them.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Ahead:
         self.passed_over = 0
         self._reach = max(1, REACH_S // index.interval_s)
         self._interval_us = index.interval_s * 1_000_000
-        self._suspects: dict[int, int] = {}
+        self._suspects: dict[int, set[int]] = {}
 
     def only(self, seen: SeenReadings) -> SeenReadings:
         """The readings that are believed."""
         rows = np.flatnonzero(np.isin(seen.types, TYPES))
         if self.quorum == 1 or not len(rows):
             return seen
-        good = self._believed(seen.ts_end_us[rows] // self._interval_us)
+        good = self._believed(seen.ts_end_us[rows] // self._interval_us, seen.points[rows])
         if good.all():
             return seen
         self.passed_over += int(np.count_nonzero(~good))
@@ -65,19 +65,21 @@ class Ahead:
             seen.received_us[kept],
         )  # fmt: skip
 
-    def _believed(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _believed(self, slots: NDArray[np.int64], points: NDArray[np.int32]) -> NDArray[np.bool_]:
         good = np.ones(len(slots), np.bool_)
         for first in range(0, len(slots), BLOCK):
-            block, marks = slots[first : first + BLOCK], good[first : first + BLOCK]
+            part = slice(first, first + BLOCK)
+            block, marks, who = slots[part], good[part], points[part]
             begin: int | None = 0
             while begin is not None:
                 far = np.flatnonzero(block[begin:] > self.newest + self._reach) + begin
-                begin = self._judge(block, far, marks, begin)
+                begin = self._judge(block, who, far, marks, begin)
         return good
 
     def _judge(
-        self, slots: NDArray[np.int64], far: NDArray[np.int64], good: NDArray[np.bool_], begin: int
-    ) -> int | None:
+        self, slots: NDArray[np.int64], points: NDArray[np.int32], far: NDArray[np.int64], good: NDArray[np.bool_],
+        begin: int,
+    ) -> int | None:  # fmt: skip
         """Mark those that are too far ahead, up to the first one that moves the newest interval: its row."""
         row: int
         for row in far.tolist():
@@ -86,9 +88,9 @@ class Ahead:
                 self.newest = max(self.newest, int(near.max()))
             begin = row
             slot = int(slots[row])
-            if slot <= self.newest + self._reach or self._suspected(slot) >= self.quorum:
+            if slot <= self.newest + self._reach or self._suspected(slot, int(points[row])) >= self.quorum:
                 self.newest = max(self.newest, slot)
-                self._suspects = {each: count for each, count in self._suspects.items() if each > self.newest}
+                self._suspects = {each: known for each, known in self._suspects.items() if each > self.newest}
                 return row + 1
             good[row] = False
         near = slots[begin:][good[begin:]]
@@ -96,20 +98,23 @@ class Ahead:
             self.newest = max(self.newest, int(near.max()))
         return None
 
-    def _suspected(self, slot: int) -> int:
-        """How many have spoken of an interval, this one included."""
-        count = self._suspects.pop(slot, 0) + 1
-        self._suspects[slot] = count
+    def _suspected(self, slot: int, point: int) -> int:
+        """How many usage points have spoken of an interval, this one included."""
+        known = self._suspects.pop(slot, set()) | {point}
+        self._suspects[slot] = known
         if len(self._suspects) > SUSPECTS_MAX:
             del self._suspects[next(iter(self._suspects))]
-        return count
+        return len(known)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The whole state."""
-        suspects = np.array(list(self._suspects.items()), np.int64).reshape(-1, 2)
+        pairs = [(slot, point) for slot, points in self._suspects.items() for point in sorted(points)]
+        suspects = np.array(pairs, np.int64).reshape(-1, 2)
         return {"at": np.array([self.newest, self.passed_over], np.int64), "suspects": suspects}
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a state. Raises ValueError or KeyError when it does not fit."""
         self.newest, self.passed_over = arrays["at"].tolist()
-        self._suspects = dict(arrays["suspects"].tolist())
+        self._suspects = {}
+        for slot, point in arrays["suspects"].tolist():
+            self._suspects.setdefault(slot, set()).add(point)

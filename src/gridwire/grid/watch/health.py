@@ -9,7 +9,7 @@ Beside findings it tells the present state of each transformer once an hour, as 
 
 `risk` is 0 to 1 and orders transformers: 1 - (1 - signs)(1 - ageing)(1 - overload). It is no probability of failure:
 there was no labelled history to fit one to (`gridwire.grid.models.risk` is, once there is). `voltage_pu`
-is the median of its customers in the interval that ends the hour, by what had come of it; null when nothing had.
+is the median of its customers in the interval that ends the hour, or in the last one known; null without one.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Health(Detector):
                 watched_h=round(float(loading.watched_h[unit]), 2), held_h=round(float(loading.held_h[unit]), 2),
                 ambient="observed" if loading.observed[unit] else "default", signature=NAMES[sign[unit]],
                 risk=round(float(risks[place]), 4),
-                voltage_pu=None if volts is None or np.isnan(volts[unit]) else round(float(volts[unit]), 4),
+                voltage_pu=None if np.isnan(volts[unit]) else round(float(volts[unit]), 4),
             )  # fmt: skip
             self._facts.append(UnitFact(HEALTH_HUB, id, msgspec.json.encode(fact)))
 

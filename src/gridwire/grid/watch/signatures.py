@@ -82,6 +82,7 @@ class Signatures:
         self._loads = np.full((2 * settings.depth, n), np.nan, np.float32)
         self._load_slots = np.full((2 * settings.depth, n), -1, np.int64)
         self._hour = -1
+        self._last = np.full(n, np.nan, np.float32)
         self._sums = np.zeros((3, n))  # of the open hour: count, residual, load
         self._usual, self._settled = np.zeros(n), np.zeros(n, np.int32)
         self._past = np.zeros((6, n))  # count, x, y, xx, xy, yy with x: load, y: residual
@@ -108,12 +109,16 @@ class Signatures:
         for slot, frame in self._frames.take(seen):
             self._interval(slot, pu_of(frame))
 
-    def voltages(self, slot: int) -> NDArray[np.float32] | None:
-        """Median voltage of each transformer's customers, pu, NaN unknown, by what came of an interval so far."""
+    def voltages(self, slot: int) -> NDArray[np.float32]:
+        """Median voltage of each transformer's customers, pu, NaN unknown.
+
+        By what came of an interval so far, or of the last one that is closed.
+        """
         frame = self._frames.open(slot)
-        return None if frame is None else 1.0 + self._children.medians(pu_of(frame), 1)
+        return 1.0 + (self._last if frame is None else self._children.medians(pu_of(frame), 1))
 
     def _interval(self, slot: int, off: NDArray[np.float32]) -> None:
+        self._last[:] = self._children.medians(off, 1)
         hour = (slot - 1) // self._per_hour
         if hour != self._hour:
             self._close()
@@ -212,7 +217,7 @@ class Signatures:
         )  # fmt: skip
 
     _ARRAYS = ("_usual", "_settled", "_loads", "_load_slots", "_sums", "_past", "_largest", "up", "down",
-               "sag", "sign", "_started_us",
+               "sag", "sign", "_started_us", "_last",
                "_deviation_pu")  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
