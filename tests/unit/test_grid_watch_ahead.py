@@ -24,9 +24,10 @@ def guard(units=530):
 
 def seen(*slots, type=VOLTS, points=None):
     n = len(slots)
+    who = np.arange(n, dtype=np.int32) if points is None else np.array(points, np.int32)
     return SeenReadings(
-        np.arange(n, dtype=np.int32) if points is None else np.array(points, np.int32), np.full(n, type, np.int16), np.array(slots, np.int64) * INTERVAL_US,
-        np.zeros(n, np.int32), np.full(n, 230.0), np.zeros(n, np.int64),
+        who, np.full(n, type, np.int16), np.array(slots, np.int64) * INTERVAL_US, np.zeros(n, np.int32),
+        np.full(n, 230.0), np.zeros(n, np.int64),
     )  # fmt: skip
 
 
