@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.columnar import cells as kernels
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
-from gridwire.grid.loads import LoadsSettings, fact_outputs, fingerprint
+from gridwire.grid.loads import LoadsSettings, fact_outputs, settings_fingerprint
 from gridwire.grid.network import Network
 from gridwire.grid.parts import Part
 from gridwire.grid.placements import Timeline
@@ -205,7 +205,7 @@ class FeederSums:
         timeline: Timeline | None = None,
     ) -> None:  # fmt: skip
         timeline = timeline or Timeline.of(network, generation)
-        self.fingerprint = f"feeders {fingerprint(network, settings)} {timeline.fingerprint}"
+        self.fingerprint = f"feeders {settings_fingerprint(settings)} {timeline.fingerprint}"
         self.state = FeederState(timeline, settings.days)
         self._timeline = timeline
         self._feeder_at = {id: number for number, id in enumerate(timeline.numbering.feeder_ids)}
