@@ -1,7 +1,7 @@
 """Network models in one numbering, and what differs between two of them, against plain dictionaries."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -49,6 +49,7 @@ def places_of(numbering, placement):
     }
 
 
+@settings(deadline=None)
 @given(st.lists(placings, min_size=1, max_size=6))
 def test_every_model_keeps_its_places_whatever_comes_later(many):
     numbering = Numbering()
@@ -71,6 +72,7 @@ def test_every_model_keeps_its_places_whatever_comes_later(many):
             assert placement.wide[at] == (len(under) > 1)
 
 
+@settings(deadline=None)
 @given(placings, placings)
 def test_the_digest_is_of_what_hangs_where(before, after):
     same = list(before.items()) == list(after.items())
@@ -120,6 +122,7 @@ def test_where_two_timelines_part() -> None:
     assert first_difference(keys, [(FIRST_SLOT, 3, b"d")]) == FIRST_SLOT
 
 
+@settings(deadline=None)
 @given(placings, placings)
 def test_a_difference_is_that_of_the_sets(before, after):
     found = NetworkDiff(model(before), model(after, rated=200.0 if 0 in before else 100.0))
