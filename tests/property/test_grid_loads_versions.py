@@ -25,6 +25,7 @@ from gridwire.core.errors import Unavailable
 from gridwire.grid import network
 from gridwire.grid.lane import Stage
 from gridwire.grid.network_log import NetworkLog
+from gridwire.grid.parts import PARTS_HUB
 from gridwire.grid.worker import FEEDERS, LOADS, WorkerSettings, run
 from worker_hub import Crash, Hub
 
@@ -394,6 +395,52 @@ def test_feeders_of_shared_partitions_follow_the_models_as_those_of_one_owner(
         facts = newest(hub, "grid.feeders", "feeder")
         found.append({key: (f["import_kwh"], f["count"], f["expected"]) for key, f in facts.items() if f["count"]})
     assert found[0] == found[1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, LAST)), min_size=1, max_size=15),
+    st.integers(0, LAST), st.integers(0, 15), st.integers(0, 30), st.integers(1, 4),
+)  # fmt: skip
+def test_the_second_stage_follows_a_model_that_comes_before_or_after_its_parts(
+    rows: list[tuple[int, int, int]], since: int, told_at: int, known_at: int, chunk: int
+) -> None:
+    first, second = (network.to_json(wide_model(*each)) for each in (("F0", 0), ("MV", since)))
+    whole, metrics = Hub(HUBS), dict[str, int]()
+    whole.shared = True
+    whole.append("grid.network", first)
+    with TemporaryDirectory() as name:
+        for number, (n, m, quarter) in enumerate([*rows, *rows[:1]]):
+            if number in (told_at, len(rows)) and len(whole.log["grid.network", 0]) == 1:
+                whole.append("grid.network", second)
+            fields = {"usage_point": f"U{n}{m}", "ts_end": text_of(quarter), "interval_s": 900}
+            more = {"reading_type": "import_kwh", "value": (n * 3 + m + 1 + number) / 10}
+            whole.append("readings", json.dumps(fields | more).encode(), n)
+            work(whole, Path(name), lambda: False, nothing_fails, None)
+        work(whole, Path(name), lambda: False, nothing_fails, None, FEEDERS)
+    parts = [(place, event) for place, events in whole.log.items() if place[0] == PARTS_HUB for event in events]
+    piecewise = Hub(HUBS)
+    piecewise.shared = True
+    piecewise.log |= {place: [] for place in whole.log if place[0] == PARTS_HUB}
+    piecewise.append("grid.network", first)
+    steps: list[tuple[str, bytes, int]] = [(PARTS_HUB, event.value or b"", place[1]) for place, event in parts]
+    steps.insert(min(known_at, len(steps)), ("grid.network", second, 0))
+
+    def feed() -> bool:
+        some, steps[:] = steps[:chunk], steps[chunk:]
+        for hub_name, value, partition in some:
+            piecewise.append(hub_name, value, partition)
+        return bool(some)
+
+    with TemporaryDirectory() as name:
+        work(piecewise, Path(name), feed, nothing_fails, metrics, FEEDERS)
+    assert metrics["rebuilt_readings"] == 0
+    assert metrics["followed"] == sum(place[0] == PARTS_HUB for place in piecewise.log)  # a lane each
+    told = []
+    for hub in (whole, piecewise):
+        found = newest(hub, "grid.feeders", "feeder")
+        told.append({key: (f["import_kwh"], f["count"]) for key, f in found.items() if key[0] == "MV" and f["count"]})
+    assert told[0] == told[1]
 
 
 def test_negative_control_a_model_that_is_followed_without_summing_again_is_noticed(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gridwire.broker.port import ColumnBatch
 from gridwire.columnar.decode import decode
@@ -385,6 +386,18 @@ def test_the_same_network_model_again_changes_nothing(tmp_path: Path) -> None:
     assert (changed["import_kwh"], changed["version"]) == (0.9, 2)
 
 
+def test_a_model_that_changes_no_sum_tells_nothing_again(tmp_path: Path) -> None:
+    hub = Hub(HUBS)
+    hub.append("grid.network", network.to_json(model()))
+    fill(hub, READINGS)
+    work(hub, tmp_path)
+    told, note = hub.values("grid.transformers"), dict(hub.notes)
+    renamed = structs.replace(model(), name="renamed", vee={"general": {"grace_s": 60}})
+    hub.append("grid.network", network.to_json(renamed))
+    assert stopping(hub, lambda: True, tmp_path) == "stopped"
+    assert (hub.values("grid.transformers"), hub.notes) == (told, note)
+
+
 @pytest.mark.parametrize("moment", ["before commit", "after commit"])
 def test_a_commit_without_an_answer_is_repeated_only_if_it_failed(moment: str, tmp_path: Path) -> None:
     hub = Hub(HUBS)
@@ -459,11 +472,11 @@ def test_no_reading_of_a_backlog_is_too_old_because_of_another_partition(
 # -- feeders above several transformers -----------------------------------------------------------------------------
 
 
-def wide_model(name: str = "wide") -> network.Network:
+def wide_model(rated: float = 100.0) -> network.Network:
     """Feeder F lies above three transformers, whose readings are in three partitions; F2 hangs under one of them."""
     return network.Network(
-        name=name,
-        transformers=tuple(network.Transformer(id=f"T{n}", rated_kva=100.0) for n in range(3)),
+        name="wide",
+        transformers=tuple(network.Transformer(id=f"T{n}", rated_kva=rated) for n in range(3)),
         feeders=(network.Feeder(id="F"), network.Feeder(id="F2", transformer="T0"), network.Feeder(id="unused")),
         usage_points=tuple(
             network.UsagePoint(id=f"U{n}{m}", transformer=f"T{n}", feeder="F2" if (n, m) == (0, 2) else "F")
@@ -571,7 +584,7 @@ def test_a_new_model_is_told_for_wide_feeders_too(tmp_path: Path) -> None:
     fill_wide(hub, readings)
     for _ in range(2):  # before the second stage knows of the new model, and after
         work(hub, tmp_path)
-        hub.append("grid.network", network.to_json(wide_model("renamed")))
+        hub.append("grid.network", network.to_json(wide_model(120.0)))
         work(hub, tmp_path)
         work(hub, tmp_path, stage=FEEDERS)
         hub.append("grid.network", network.to_json(wide_model()))

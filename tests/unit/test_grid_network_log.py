@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridwire.broker.port import ColumnBatch
@@ -11,9 +11,11 @@ from gridwire.core import batch
 from gridwire.core.batch import Event
 from gridwire.core.timeline import instant_us
 from gridwire.grid import network as net
+from gridwire.grid import network_log
 from gridwire.grid.models.stage import devices_digest
 from gridwire.grid.network_log import AHEAD_MAX, NetworkLog
 from gridwire.grid.network_parts import to_events
+from gridwire.grid.placements import FIRST_SLOT
 
 DAY_MS = 86_400_000
 DAY_US = DAY_MS * 1000
@@ -145,6 +147,32 @@ def test_the_models_that_are_kept_are_few():
     assert networks.now(3 * DAY_MS) is not None
 
 
+def test_places_are_kept_of_versions_in_effect_and_of_the_last_ones_that_were_replaced(monkeypatch):
+    monkeypatch.setattr(network_log, "ERAS_MAX", 3)
+    monkeypatch.setattr(network_log, "REPLACED_MAX", 2)
+    rows = [(net.to_json(model("A", day(number), points=number + 1)), DAY_MS) for number in range(9)]
+    networks = feed(NetworkLog(placed=True), rows)
+    eras = networks.current.timeline.eras
+    assert [era.ordinal for era in eras] == [6, 7, 8]
+    assert eras[0].first_slot == FIRST_SLOT
+    feed(networks, [(net.to_json(model("B", day(0))), DAY_MS)], start=9)
+    assert [era.ordinal for era in networks.current.timeline.eras] == [9]
+    assert [networks.timeline_of(ordinal) is not None for ordinal in (7, 8, 9, 10)] == [False, True, True, False]
+    assert len(networks._placements) == 2
+
+
+def test_models_of_another_interval_are_no_part_of_a_timeline():
+    rows = [
+        (net.to_json(msgspec.structs.replace(model("A", day(number)), interval_s=interval_s)), DAY_MS)
+        for number, interval_s in enumerate((900, 1800, 1800, 900))
+    ]
+    networks = feed(NetworkLog(placed=True), rows[:3])
+    assert [era.ordinal for era in networks.current.timeline.eras] == [1]  # the same model again is none
+    feed(networks, rows[3:], start=3)
+    assert [era.ordinal for era in networks.current.timeline.eras] == [3]
+    assert networks.current.timeline.interval_s == 900
+
+
 def test_a_model_that_differs_in_nothing_that_matters_is_the_same():
     def placed(transformer, rated=100.0):
         return net.Network(
@@ -163,6 +191,7 @@ def test_a_model_that_differs_in_nothing_that_matters_is_the_same():
 events = st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 9), st.none() | st.integers(0, 9)), max_size=12)
 
 
+@settings(deadline=None)
 @given(events, events)
 def test_two_partitions_give_the_same_history_in_any_order(left, right):
     streams = [
@@ -178,6 +207,7 @@ def test_two_partitions_give_the_same_history_in_any_order(left, right):
     assert [first.ordinal(v) for v in first.versions] == [second.ordinal(v) for v in second.versions]
 
 
+@settings(deadline=None)
 @given(events)
 def test_what_holds_is_the_newest_published_of_those_that_hold(told):
     networks = sent(*told) if told else NetworkLog()

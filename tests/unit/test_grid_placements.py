@@ -1,13 +1,22 @@
 """Network models in one numbering, and what differs between two of them, against plain dictionaries."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gridwire.grid import network as net
 from gridwire.grid.network_diff import NetworkDiff
 from gridwire.grid.network_parts import Assembly, to_events
-from gridwire.grid.placements import FIRST_SLOT, Era, Numbering, Timeline, first_difference, first_slot
+from gridwire.grid.placements import (
+    FIRST_SLOT,
+    Era,
+    Numbering,
+    Timeline,
+    first_difference,
+    first_slot,
+    placement_digest,
+)
 
 UNITS, PLACES = 12, 4
 
@@ -40,6 +49,7 @@ def places_of(numbering, placement):
     }
 
 
+@settings(deadline=None)
 @given(st.lists(placings, min_size=1, max_size=6))
 def test_every_model_keeps_its_places_whatever_comes_later(many):
     numbering = Numbering()
@@ -60,6 +70,16 @@ def test_every_model_keeps_its_places_whatever_comes_later(many):
             assert (numbering.transformer_ids[above] if above >= 0 else "") == row.transformer
             under = {point.transformer for point in model(each).usage_points if point.feeder == row.id}
             assert placement.wide[at] == (len(under) > 1)
+
+
+@settings(deadline=None)
+@given(placings, placings)
+def test_the_digest_is_of_what_hangs_where(before, after):
+    same = list(before.items()) == list(after.items())
+    assert (placement_digest(model(before)) == placement_digest(model(after))) == same
+    assert placement_digest(model(before)) != placement_digest(model(before | {0: 0}, rated=7.0))
+    beside = structs.replace(model(before), name="y", valid_from="2026-01-01T00:00:00Z", zone="Europe/Oslo")
+    assert placement_digest(model(before)) == placement_digest(beside)
 
 
 def test_a_small_change_takes_little():
@@ -102,6 +122,7 @@ def test_where_two_timelines_part() -> None:
     assert first_difference(keys, [(FIRST_SLOT, 3, b"d")]) == FIRST_SLOT
 
 
+@settings(deadline=None)
 @given(placings, placings)
 def test_a_difference_is_that_of_the_sets(before, after):
     found = NetworkDiff(model(before), model(after, rated=200.0 if 0 in before else 100.0))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from gridwire.cli.client import HubClient, hub_path
+from gridwire.cli.client import HubClient
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say, size_text
 from gridwire.core.errors import GridwireError
-from gridwire.core.hubs import MODELS, NETWORK
+from gridwire.core.hubs import MODELS
 
 if TYPE_CHECKING:
     from gridwire.grid.models.dataset import Failure
@@ -128,16 +128,11 @@ def _moment(text: str | None) -> datetime | None:
 
 def _stations(client: HubClient) -> dict[str, dict[str, str]]:
     """Station by unit, as the current network model has it; nothing where there is none."""
-    import orjson
+    from gridwire.cli.vee import current_model
 
-    from gridwire.grid import network
-
-    if all(known["name"] != NETWORK for known in client.get("/v1/hubs")["hubs"]):
+    if not client.get("/v1/grid/networks", limit=1)["networks"]:
         return {}
-    answer = client.get(f"{hub_path(NETWORK)}/events", partition=0, offset=-1, limit=1)
-    if not answer["events"]:
-        return {}
-    found = network.from_json(orjson.dumps(answer["events"][-1]["value"]))
+    found = current_model(client)
     of_transformer = {each.id: each.station for each in found.transformers}
     of_feeder = {each.id: of_transformer.get(each.transformer, "") for each in found.feeders}
     for point in found.usage_points:

@@ -5,8 +5,8 @@
 It is run by the same worker as the first stage, with lanes, commits and snapshots of the same kind: a lane is one
 partition of the hub of parts, which has all parts of its feeders. Sums, counts and the highest value are those of the
 parts together; a fact's version counts the readings that all parts have seen, as it does where one worker has the whole
-hub. Parts of another network model than that of their interval are passed over; a new model begins a new state from the
-same hub.
+hub. Parts of another network model than that of their interval are passed over. Those of a model that is not known here
+yet wait for it: who tells parts may know of it first.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from numpy.typing import NDArray
 from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.columnar import cells as kernels
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
-from gridwire.grid.loads import LoadsSettings, fact_outputs, fingerprint
+from gridwire.grid.loads import LoadsSettings, fact_outputs, settings_fingerprint
 from gridwire.grid.network import Network
 from gridwire.grid.parts import Part
-from gridwire.grid.placements import Timeline
+from gridwire.grid.placements import Timeline, first_difference
 from gridwire.grid.state import DAY_S, GENERATION_STEP, Facts
 
 DAYS: Final = 8
 """UTC days kept, or the window of readings if that is longer: how far one partition may be behind the others."""
+
+AHEAD_MAX: Final = 50_000
+"""Parts that wait for their model, 20 MB; with more of them the state is made again when it comes."""
 
 _IMPORTED, _EXPORTED, _COUNT, _LARGEST, _SEEN, _ESTIMATED, _ESTIMATES, _FIELDS = range(8)
 
@@ -104,6 +107,19 @@ class FeederState:
                 day.numbers = np.pad(day.numbers, ((0, 0), (0, self._room), (0, 0)))
             self._room *= 2
         return column
+
+    def follow(self, timeline: Timeline, since: int) -> None:
+        """Go on under other models; parts from this slot on were of models that do not hold any more."""
+        self.timeline = timeline
+        more = len(timeline.numbering.feeder_ids) - self._feeders
+        self._feeders += more
+        for number, day in self._days.items():
+            day.loads = np.pad(day.loads, ((0, 0), (0, more), (0, 0)), constant_values=kernels.NO_LOAD)
+            day.changed = np.pad(day.changed, ((0, 0), (0, more)))
+            first = min(max(since - number * self.per_day, 0), self.per_day)
+            day.numbers[first:] = 0
+            day.loads[:, :, first:] = kernels.NO_LOAD
+            day.changed[first:] = False
 
     def collect(self) -> list[Facts]:
         """Facts of every (feeder, interval) whose parts changed since the last call."""
@@ -194,7 +210,7 @@ class FeederState:
 
 
 class FeederSums:
-    """Parts in, facts of feeders out; see `gridwire.grid.lane.Pipeline`. Another model begins it anew.
+    """Parts in, facts of feeders out; see `gridwire.grid.lane.Pipeline`.
 
     Args:
         timeline: the models in time; None: `network` always holds, as the model of this `generation`.
@@ -205,13 +221,33 @@ class FeederSums:
         timeline: Timeline | None = None,
     ) -> None:  # fmt: skip
         timeline = timeline or Timeline.of(network, generation)
-        self.fingerprint = f"feeders {fingerprint(network, settings)} {timeline.fingerprint}"
+        self._settings = settings
         self.state = FeederState(timeline, settings.days)
+        self._decode = msgspec.json.Decoder(Part).decode
+        self._ahead: list[Part] = []
+        self._lost_ahead = False
+        self._facts = self._applied = self._passed_over = self._unreadable = 0
+        self._go_by(timeline)
+
+    def _go_by(self, timeline: Timeline) -> None:
         self._timeline = timeline
+        self.fingerprint = f"feeders {settings_fingerprint(self._settings)} {timeline.fingerprint}"
         self._feeder_at = {id: number for number, id in enumerate(timeline.numbering.feeder_ids)}
         self._writer = FactWriter(timeline)
-        self._decode = msgspec.json.Decoder(Part).decode
-        self._facts = self._applied = self._passed_over = self._unreadable = 0
+
+    def follow(self, timeline: Timeline) -> bool:
+        """Go on under other models; False when only reading all parts again can give what they would have given."""
+        before = self._timeline
+        if timeline.numbering is not before.numbering or timeline.interval_s != before.interval_s or self._lost_ahead:
+            return False
+        since = first_difference(before.key, timeline.key)
+        self._go_by(timeline)
+        if since is not None:
+            self.state.follow(timeline, since)
+        waiting, self._ahead = self._ahead, []
+        for part in waiting:
+            self._take_part(part)
+        return True
 
     def take(
         self, batches: Sequence[ColumnBatch], publish: bool = True, behind: Collection[Place] = ()
@@ -234,6 +270,14 @@ class FeederSums:
             part = self._decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self._unreadable += 1
+            return
+        self._take_part(part)
+
+    def _take_part(self, part: Part) -> None:
+        if part.model > self._timeline.ordinal:
+            self._lost_ahead |= len(self._ahead) >= AHEAD_MAX
+            if not self._lost_ahead:
+                self._ahead.append(part)
             return
         feeder = self._feeder_at.get(part.feeder)
         if feeder is None or part.model != self._timeline.era_at(part.slot).ordinal:
@@ -265,8 +309,13 @@ class FeederSums:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """State for a snapshot."""
-        return self.state.to_arrays()
+        return self.state.to_arrays() | {
+            "ahead": np.frombuffer(msgspec.json.encode(self._ahead), np.uint8),
+            "lost_ahead": np.array([self._lost_ahead]),
+        }
 
     def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Take over a snapshot. Raises ValueError or KeyError when it does not fit."""
         self.state.from_arrays(arrays)
+        self._ahead = msgspec.json.decode(arrays["ahead"].tobytes(), type=list[Part])
+        self._lost_ahead = bool(arrays["lost_ahead"][0])

@@ -244,6 +244,7 @@ class Lane:
             return False
         self.told_note = self.note
         self._network, self.told = network, False
+        self.identity = self._identity()
         return True
 
     def _told_before(self) -> Timeline | None:

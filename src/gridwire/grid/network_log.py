@@ -29,6 +29,12 @@ log = structlog.get_logger(__name__)
 AHEAD_MAX: Final = 4
 """Models kept that were sent ahead of their time; of more, the first ones are taken for the one after them."""
 
+ERAS_MAX: Final = 1_000
+"""Versions in effect whose places are kept, the newest ones: three years of a model a day."""
+
+REPLACED_MAX: Final = 32
+"""Versions published last whose places are kept though others replaced them: facts may have been told under them."""
+
 
 @dataclass(frozen=True, slots=True)
 class CurrentNetwork:
@@ -168,6 +174,9 @@ class NetworkLog:
         self._networks[version.digest] = network
         self.versions = in_effect(self._published)
         self._networks = {digest: self._networks[digest] for digest in self._kept() if digest in self._networks}
+        if self._numbering is not None:
+            placed = {each.digest for each in (*self.versions[-ERAS_MAX:], *self._published[-REPLACED_MAX:])}
+            self._placements = {digest: place for digest, place in self._placements.items() if digest in placed}
 
     def _kept(self) -> list[bytes]:
         """Digests of the models that may hold now, newest first."""
@@ -189,6 +198,7 @@ class NetworkLog:
 
     def _eras(self, versions: list[Version], version: Version) -> list[Era]:
         """The versions around one that have its interval: others are of another grid of times."""
+        versions = [each for each in versions if each.digest in self._placements]
         at = versions.index(version)
         interval_s = self._placements[version.digest].interval_s
         alike = [self._placements[each.digest].interval_s == interval_s for each in versions]
@@ -202,8 +212,10 @@ class NetworkLog:
 
     def timeline_of(self, ordinal: int) -> Timeline | None:
         """The models in time when the version of this ordinal was the newest; None when there is no such version."""
+        if self._numbering is None:
+            return None
         for number, version in enumerate(self._published):
-            if self._numbering is not None and self.ordinal(version) == ordinal:
+            if version.digest in self._placements and self.ordinal(version) == ordinal:
                 versions = in_effect(self._published[: number + 1])
                 return Timeline(self._numbering, tuple(self._eras(versions, versions[-1])))
         return None

@@ -250,6 +250,23 @@ class Timeline:
         return np.array([era.first_slot for era in self.eras[1:]], np.int64)
 
 
+def placement_digest(network: Network) -> bytes:
+    """Of what sums depend on: devices, what hangs where and which energies are expected of it."""
+    index = network.index()
+    energy = np.isin(index.channel_type, (IMPORT_KWH, EXPORT_KWH))
+    devices = (index.interval_s, index.transformer_ids, index.feeder_ids)
+    hashed = hashlib.sha256(repr(devices).encode())
+    for column in (
+        index.rated_kva, index.transformer_of_feeder, index.transformer_of_unit, index.feeder_of_unit,
+        index.channel_unit[energy], index.channel_type[energy],
+    ):  # fmt: skip
+        hashed.update(b"%d\n" % len(column) + column.tobytes())
+    left = iter(index.unit_ids)
+    while chunk := list(islice(left, _CHUNK)):
+        hashed.update(repr(chunk).encode())
+    return hashed.digest()
+
+
 def first_difference(before: Sequence[tuple[int, int, bytes]], after: Sequence[tuple[int, int, bytes]]) -> int | None:
     """The first slot for which two timelines (`Timeline.key`) differ; None when they do not."""
     for old, new in zip_longest(before, after):

@@ -49,6 +49,7 @@ from gridwire.grid.loads import LoadsPipeline, LoadsSettings
 from gridwire.grid.network import NETWORK_HUB
 from gridwire.grid.network_log import CurrentNetwork, NetworkLog
 from gridwire.grid.parts import PARTS_HUB
+from gridwire.grid.placements import placement_digest
 from gridwire.grid.readings import QUARANTINE_HUB, READINGS_HUB
 from gridwire.grid.rehearsal import rehearse
 from gridwire.grid.snapshots import SnapshotStore
@@ -72,11 +73,13 @@ NOBODYS: Final = -1
 
 LOADS: Final = Stage(
     "loads", (READINGS_HUB,), (TRANSFORMERS_HUB, FEEDERS_HUB, QUARANTINE_HUB), LoadsPipeline,
-    writes_shared=(PARTS_HUB,), make_placed=LoadsPipeline,
+    writes_shared=(PARTS_HUB,), make_placed=LoadsPipeline, relevant=placement_digest,
 )  # fmt: skip
 """From readings to facts, and to parts of feeders that have readings in several partitions."""
 
-FEEDERS: Final = Stage("feeders", (PARTS_HUB,), (FEEDERS_HUB,), FeederSums, make_placed=FeederSums)
+FEEDERS: Final = Stage(
+    "feeders", (PARTS_HUB,), (FEEDERS_HUB,), FeederSums, make_placed=FeederSums, relevant=placement_digest
+)
 """From parts of feeders to their facts; needed where partitions are shared out."""
 
 
