@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from gridwire import config
 from gridwire.core.errors import InvalidSetting
 from gridwire.router.addresses import Allowed, Refused, find, system_resolve
 from gridwire.router.sender import ANSWER_BYTES_MAX, Answer, NotSent, Sender, agree
+from webhook_receiver import Receiver, answering
 
 LOOPBACK = Allowed.parse(config.LOOPBACK)
 NOTHING = Allowed()
@@ -102,57 +103,9 @@ def test_loopback_is_allowed_where_nobody_else_gets_in() -> None:
 # -- over a socket
 
 
-class Receiver(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    asked: list[tuple[str, str, dict[str, str], bytes]]
-    answer: Callable[[BaseHTTPRequestHandler], None]
-
-    def handle_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        self.asked.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-        type(self).answer(self)
-
-    do_POST = do_OPTIONS = handle_any  # noqa: N815
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def answering(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> Any:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in {"content-length": str(len(body)), **(headers or {})}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
-
-
-class Listening:
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.handler: Any = type("Handler", (Receiver,), {"asked": [], "answer": staticmethod(answering(200))})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
-        self.port = self.server.server_address[1]
-        if tls is not None:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def answers(self, answer: Any) -> None:
-        self.handler.answer = staticmethod(answer)
-
-    @property
-    def asked(self) -> list[Any]:
-        return self.handler.asked  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
-def receiver() -> Iterator[Listening]:
-    listening = Listening()
+def receiver() -> Iterator[Receiver]:
+    listening = Receiver()
     yield listening
     listening.close()
 
@@ -168,17 +121,17 @@ def ask(url: str, allowed: Allowed = LOOPBACK, method: str = "POST", **options: 
     return asyncio.run(asked())
 
 
-def test_a_request_arrives_as_it_was_meant(receiver: Listening) -> None:
-    receiver.answers(answering(202, {"x-name": "y"}, b"thanks"))
+def test_a_request_arrives_as_it_was_meant(receiver: Receiver) -> None:
+    receiver.always(answering(202, {"x-name": "y"}, b"thanks"))
     answer = ask(f"http://127.0.0.1:{receiver.port}/a%20b?c=d%26e")
     assert (answer.status, answer.body, answer.headers["x-name"]) == (202, "thanks", "y")
-    ((method, path, headers, body),) = receiver.asked
-    assert (method, path, body) == ("POST", "/a%20b?c=d%26e", b"hello")
-    assert headers["host"] == f"127.0.0.1:{receiver.port}"
-    assert headers["content-type"] == "text/plain"
+    (asked,) = receiver.asked
+    assert (asked.method, asked.path, asked.body) == ("POST", "/a%20b?c=d%26e", b"hello")
+    assert asked.headers["host"] == f"127.0.0.1:{receiver.port}"
+    assert asked.headers["content-type"] == "text/plain"
 
 
-def test_a_name_that_means_something_else_a_moment_later_gains_nothing(receiver: Listening) -> None:
+def test_a_name_that_means_something_else_a_moment_later_gains_nothing(receiver: Receiver) -> None:
     meant = ["127.0.0.1", "8.8.8.8"]
     seen = []
 
@@ -189,7 +142,7 @@ def test_a_name_that_means_something_else_a_moment_later_gains_nothing(receiver:
     url = f"http://receiver.example:{receiver.port}/"
     ask(url, resolve=rebinding)
     assert seen == ["receiver.example"], "resolved once: what was looked at is what is connected to"
-    assert receiver.asked[0][2]["host"] == f"receiver.example:{receiver.port}"
+    assert receiver.asked[0].headers["host"] == f"receiver.example:{receiver.port}"
     meant[:] = ["127.0.0.1"]
     seen.clear()
     with pytest.raises(NotSent, match="not on the public internet"):
@@ -197,8 +150,8 @@ def test_a_name_that_means_something_else_a_moment_later_gains_nothing(receiver:
     assert len(receiver.asked) == 1
 
 
-def test_redirects_are_answers_and_not_followed(receiver: Listening) -> None:
-    receiver.answers(answering(302, {"location": f"http://127.0.0.1:{receiver.port}/secret"}))
+def test_redirects_are_answers_and_not_followed(receiver: Receiver) -> None:
+    receiver.always(answering(302, {"location": f"http://127.0.0.1:{receiver.port}/secret"}))
     assert ask(f"http://127.0.0.1:{receiver.port}/").status == 302
     assert len(receiver.asked) == 1
 
@@ -208,7 +161,7 @@ def test_plain_http_goes_only_where_it_is_allowed() -> None:
         ask("http://receiver.example/", resolve=resolver("8.8.8.8"))
 
 
-def test_an_answer_without_end_is_cut(receiver: Listening) -> None:
+def test_an_answer_without_end_is_cut(receiver: Receiver) -> None:
     def endless(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("content-length", str(10**12))
@@ -219,11 +172,11 @@ def test_an_answer_without_end_is_cut(receiver: Listening) -> None:
         except OSError:
             pass
 
-    receiver.answers(endless)
+    receiver.always(endless)
     assert len(ask(f"http://127.0.0.1:{receiver.port}/").body) == ANSWER_BYTES_MAX
 
 
-def test_a_receiver_that_drips_is_given_up(receiver: Listening) -> None:
+def test_a_receiver_that_drips_is_given_up(receiver: Receiver) -> None:
     gone = threading.Event()
 
     def dripping(handler: BaseHTTPRequestHandler) -> None:
@@ -234,7 +187,7 @@ def test_a_receiver_that_drips_is_given_up(receiver: Listening) -> None:
         except OSError:
             pass
 
-    receiver.answers(dripping)
+    receiver.always(dripping)
     try:
         with pytest.raises(NotSent, match=r"within 0\.5 s"):
             ask(f"http://127.0.0.1:{receiver.port}/", total_s=0.5)
@@ -253,7 +206,7 @@ def test_certificates_are_those_of_the_name_in_the_address() -> None:
     server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
     authority.issue_cert("receiver.example").configure_cert(server)
     authority.configure_trust(client)
-    listening = Listening(server)
+    listening = Receiver(server)
     try:
         here = {"resolve": resolver("127.0.0.1"), "tls": client}
         assert ask(f"https://receiver.example:{listening.port}/", **here).status == 200
@@ -288,14 +241,15 @@ def handshake(url: str) -> int:
     ],
 )
 def test_a_receiver_agrees_before_anything_is_delivered(
-    receiver: Listening, status: int, headers: dict[str, str], rate: int | None
+    receiver: Receiver, status: int, headers: dict[str, str], rate: int | None
 ) -> None:
-    receiver.answers(answering(status, headers))
+    receiver.always(answering(status, headers))
     url = f"http://127.0.0.1:{receiver.port}/hook"
     if rate is None:
         with pytest.raises(NotSent, match="handshake"):
             handshake(url)
     else:
         assert handshake(url) == rate
-    ((method, _, sent, _),) = receiver.asked
-    assert (method, sent["webhook-request-origin"], sent["authorization"]) == ("OPTIONS", "gridwire", "x")
+    (asked,) = receiver.asked
+    sent = asked.headers
+    assert (asked.method, sent["webhook-request-origin"], sent["authorization"]) == ("OPTIONS", "gridwire", "x")
