@@ -264,6 +264,7 @@ def test_a_receiver_that_is_back_gets_everything_at_once() -> None:
 
 
 def test_notes_of_others_are_no_notes() -> None:
+    assert parse_note('{"failed":2}\0').failed == 2, "as a transaction of librdkafka leaves it"
     for text in ("", "x", "[]", "{", '{"delivered":"many"}', "\ud800"):
         assert parse_note(text) == RouteNote()
     old, new = Position(1, '{"delivered":3}', 10), Position(2, '{"delivered":2}', 20)

@@ -132,6 +132,7 @@ def letters_of(name: str) -> str:
 
 def parse_note(text: str) -> RouteNote:
     """A note as it was committed; an empty one where it is none of ours."""
+    text = text.rstrip("\0")  # librdkafka puts one at the end of what a transaction commits
     try:
         return msgspec.json.decode((text or "{}").encode(), type=RouteNote)
     except (msgspec.MsgspecError, UnicodeError):

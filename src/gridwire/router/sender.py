@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 import httpx
@@ -60,9 +60,8 @@ class Sender:
         total_s: float = TOTAL_S,
     ) -> None:  # fmt: skip
         self._allowed, self._resolve, self._total_s = allowed, resolve, total_s
-        self._tls = tls or ssl.create_default_context()
         self._client = httpx.AsyncClient(
-            verify=self._tls,
+            verify=tls or _system_tls(),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(total_s, connect=CONNECT_S),
@@ -119,6 +118,12 @@ class Sender:
             await response.aclose()
         told = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, told, read[:ANSWER_BYTES_MAX].decode("utf-8", "replace"))
+
+
+@lru_cache(1)
+def _system_tls() -> ssl.SSLContext:
+    """The system's authorities; reading them takes a while, so all senders share them."""
+    return ssl.create_default_context()
 
 
 async def agree(sender: Sender, url: str, origin: str, headers: Mapping[str, str]) -> int:

@@ -16,7 +16,6 @@ from gridwire.broker.alert_routes import (
     check_header,
     check_route,
     group_of,
-    letters_of,
     new_id,
     newest_note,
 )
@@ -114,7 +113,6 @@ class AlertRoutesApi:
     async def _shown(self, name: str, record: RouteRecord) -> dict[str, Any]:
         positions = await self._broker.positions(group_of(name, record))
         note = newest_note(positions)
-        letters = (await self._broker.bounds_of([(letters_of(name), 0)])).get((letters_of(name), 0))
         row: dict[str, Any] = msgspec.to_builtins(record)
         row.pop("secret"), row.pop("id")
         return {
@@ -123,7 +121,6 @@ class AlertRoutesApi:
             "group": group_of(name, record), "waiting": await self._waiting(positions, note),
             "delivered": note.delivered, "failed": note.failed, "tries_failed": note.tries,
             "delivered_ms": note.delivered_ms or None, "error": note.error, "error_ms": note.error_ms or None,
-            "letters": 0 if letters is None else letters.end - letters.start,
         }  # fmt: skip
 
     async def _waiting(self, positions: Mapping[Place, Position], note: RouteNote) -> int:
