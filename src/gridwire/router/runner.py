@@ -40,7 +40,7 @@ KEEP_S: Final = 20.0
 """How often a route that has no room tells its group that it is there."""
 
 AT_ONCE: Final = 4
-"""Deliveries of one route under way."""
+"""Deliveries of one route under way. With as many routes as there may be that is all a worker has under way."""
 
 STOP_S: Final = 3.0
 """What deliveries under way get to end when the route stops."""
@@ -53,14 +53,23 @@ REASON_CHARS_MAX: Final = 300
 log = structlog.get_logger("gridwire.router")
 
 
+Wait = Callable[[asyncio.Event, float | None], Awaitable[None]]
+
+
+async def wait_for(event: asyncio.Event, seconds: float | None) -> None:
+    """Until an event is set, or the time is up."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
 class Runner:
     """See the module.
 
     Args:
         open_source: (group, hubs) to a source.
         headers: those that go along besides the finding's own. Raises GridwireError: the secret does not open.
-        gate: how many deliveries of all routes may be under way. stopped: called when the receiver wants no more.
-        chance: 0 to 1, for the jitter of waits.
+        stopped: called when the receiver wants no more. chance: 0 to 1, for the jitter of waits.
+        wait: until an event is set, or so many seconds are over by the clock; None for no such limit.
     """
 
     def __init__(
@@ -72,13 +81,13 @@ class Runner:
         headers: Callable[[], Mapping[str, str]],
         *,
         clock: Clock,
-        gate: asyncio.Semaphore,
         stopped: Callable[[str], Awaitable[None]],
         chance: Callable[[], float] = random.random,
+        wait: Wait = wait_for,
     ) -> None:
         self.name, self.record = name, record
         self._open, self._sender, self._headers = open_source, sender, headers
-        self._clock, self._gate, self._stopped, self._chance = clock, gate, stopped, chance
+        self._clock, self._stopped, self._chance, self._wait_for = clock, stopped, chance, wait
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"route-{name}")
         self._backlog = Backlog()
         self._assigned: dict[Place, int] = {}
@@ -88,7 +97,9 @@ class Runner:
         self._not_before_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
+        self._eased = asyncio.Event()
         self._end = asyncio.Event()
+        self._bug: BaseException | None = None
         self._dirty = False
         self._committed_s = self._served_s = clock.monotonic()
 
@@ -96,6 +107,7 @@ class Runner:
         """Come to an end: nothing new is begun."""
         self._end.set()
         self._moved.set()
+        self._eased.set()
 
     async def run(self) -> None:
         """Deliver until stopped. Raises FencedEpoch: another worker took the route over."""
@@ -109,8 +121,7 @@ class Runner:
                     pause_s = RETRY_S[min(attempt, len(RETRY_S) - 1)]
                     attempt += 1
                     log.warning("hub unavailable", route=self.name, reason=str(error), retry_s=pause_s)
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._end.wait(), pause_s)
+                    await self._wait_for(self._end, pause_s)
         finally:
             self._thread.shutdown(wait=False)
 
@@ -154,9 +165,11 @@ class Runner:
 
     async def _turn(self, source: EventSource) -> None:
         """One look for findings, and a commit if something is done."""
+        if self._bug is not None:
+            raise self._bug
         self._adopt(source)
         now_s = self._clock.monotonic()
-        if self._backlog.room * 2 >= self._backlog.waiting_max or not self._assigned:
+        if self._has_room() or not self._assigned:
             batches = await self._apart(source.poll, POLL_S, POLL_BYTES)
             self._served_s = now_s
             self._adopt(source)
@@ -165,9 +178,14 @@ class Runner:
             self._served_s = now_s
             self._put_back(source, await self._apart(source.poll, 0.0, POLL_BYTES))
         else:
-            await asyncio.sleep(POLL_S)
+            self._eased.clear()
+            await wait_for(self._eased, POLL_S)
         if self._dirty and self._clock.monotonic() - self._committed_s >= COMMIT_S:
             await self._commit(source)
+
+    def _has_room(self) -> bool:
+        """Whether reading is worth it: not for every single telling that goes out."""
+        return self._backlog.room * 2 >= self._backlog.waiting_max
 
     def _adopt(self, source: EventSource) -> None:
         """Let go of places that went to others, begin with those that came."""
@@ -200,7 +218,8 @@ class Runner:
             if following < batch.next_offset:
                 source.seek(place, following)
                 full.add(place)
-        self._moved.set()
+        if batches:
+            self._moved.set()
 
     def _taken(self, place: Place, batch: ColumnBatch) -> int:
         """Take from one batch; returns the first offset that was not looked at."""
@@ -261,35 +280,45 @@ class Runner:
                 self._not_before_s = self._clock.monotonic() + 60 / self.record.rate_per_min
             task = asyncio.create_task(self._try(item))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """There is a place for another delivery: told only now that it is, or who waits for it looks too early."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._bug = self._bug or task.exception()
+        self._moved.set()
 
     def _next(self) -> Item | None:
         now_s = self._clock.monotonic()
-        if now_s < self._not_before_s or len(self._tasks) >= (1 if self._failures else AT_ONCE):
-            return None
-        return self._backlog.ready(now_s)
+        return None if now_s < self._not_before_s or self._is_busy() else self._backlog.ready(now_s)
+
+    def _is_busy(self) -> bool:
+        """Whether one of the deliveries under way has to end before another one begins."""
+        return len(self._tasks) >= (1 if self._failures else AT_ONCE)
 
     async def _wait(self) -> None:
         """Until something may be begun: a finding came, a delivery ended, or a wait is over."""
         self._moved.clear()
+        now_s = self._clock.monotonic()
         due_s = self._backlog.next_due_s()
-        until_s = None if due_s is None else max(due_s, self._not_before_s) - self._clock.monotonic()
-        busy = until_s is not None and until_s <= 0  # a place among those under way has to become free
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._moved.wait(), None if busy else until_s)
+        if due_s is None or self._is_busy():
+            await self._wait_for(self._moved, None)
+        else:
+            await self._wait_for(self._moved, max(0.0, due_s - now_s, self._not_before_s - now_s))
 
     async def _try(self, item: Item) -> None:
         """One delivery, and what becomes of it."""
-        async with self._gate:
-            verdict = await self._verdict(item)
+        verdict = await self._verdict(item)
         if verdict.action in ("again", "stop"):
             self._repeat(item, verdict)
         elif self._backlog.done(item):
             self._ended(item, verdict)
         self._dirty = True
+        if self._has_room():
+            self._eased.set()
         if verdict.action == "stop":
             await self._say_stopped(verdict.reason)
-        self._moved.set()
 
     async def _say_stopped(self, reason: str) -> None:
         try:

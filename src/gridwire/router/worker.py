@@ -23,9 +23,6 @@ from gridwire.router.sender import Sender
 LOOK_S: Final = 0.5
 """How soon a route that was made, stopped or removed is noticed."""
 
-AT_ONCE_MAX: Final = 32
-"""Deliveries under way, all routes together."""
-
 AGAIN_S: Final = 5.0
 """Pause before a runner that failed is started again."""
 
@@ -73,7 +70,6 @@ class Worker:
     ) -> None:
         self._keeper, self._open, self._allowed, self._key_file = keeper, open_source, allowed, key_file
         self._clock = clock or SystemClock()
-        self._gate = asyncio.Semaphore(AT_ONCE_MAX)
         self._running: dict[str, _Running] = {}
         self._known: dict[str, RouteRecord] = {}
 
@@ -118,7 +114,7 @@ class Worker:
         async def stopped(reason: str) -> None:
             await self._keeper.stop(name, record.id, reason)
 
-        runner = Runner(name, record, self._open, sender, headers, clock=self._clock, gate=self._gate, stopped=stopped)
+        runner = Runner(name, record, self._open, sender, headers, clock=self._clock, stopped=stopped)
         log.info("route begins", route=name)
         self._running[name] = _Running(record, runner, sender, asyncio.create_task(self._guarded(runner)))
 
