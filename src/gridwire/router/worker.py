@@ -86,6 +86,8 @@ class Worker:
                 await asyncio.sleep(LOOK_S)
         finally:
             await asyncio.gather(*(self._stop(name) for name in list(self._running)))
+            with contextlib.suppress(GridwireError):  # the last route that is removed takes this worker along
+                await self._forget_gone(await self._keeper.routes())
 
     async def _look(self) -> None:
         """Make the runners those of the routes that are there."""
@@ -97,13 +99,17 @@ class Worker:
                 one.task.result()
             elif wanted.get(name) != one.record:
                 await self._stop(name)
-        for name, record in self._known.items():
-            if name not in wanted or wanted[name].id != record.id:
-                await self._keeper.forget(name, record.id)
+        await self._forget_gone(wanted)
         self._known = wanted
         for name, record in wanted.items():
             if name not in self._running and not record.stopped:
                 self._start(name, record)
+
+    async def _forget_gone(self, wanted: Mapping[str, RouteRecord]) -> None:
+        """What a runner committed after its route was removed."""
+        for name, record in self._known.items():
+            if name not in wanted or wanted[name].id != record.id:
+                await self._keeper.forget(name, record.id)
 
     def _start(self, name: str, record: RouteRecord) -> None:
         sender = Sender(self._allowed)
