@@ -94,6 +94,14 @@ _ALERT: Final = msgspec.json.Decoder(Alert)
 _NOTE: Final = msgspec.json.Decoder(Acknowledged | Silenced)
 
 
+def alert_of(value: bytes | None) -> Alert | None:
+    """The finding that an event of `grid.alerts` tells of; None when it is no finding."""
+    try:
+        return _ALERT.decode(value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
 def note_event(note: Note) -> Event:
     """The note as one event of its hub."""
     key = f"ack/{note.finding}" if isinstance(note, Acknowledged) else f"silence/{note.name}"
@@ -185,9 +193,8 @@ class AlertBook:
 
     def take(self, value: bytes | None) -> None:
         """Take the value of one event of `grid.alerts`; what is no finding is passed over."""
-        try:
-            alert = _ALERT.decode(value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        alert = alert_of(value)
+        if alert is None:
             return
         known = self.find(alert.id)
         if known is not None and known.version > alert.version:

@@ -27,16 +27,18 @@ import structlog
 import gridwire
 from gridwire import entities
 from gridwire.auth.bearer import BearerRules
+from gridwire.broker.alert_routes import AlertRoutes, concerns_routes
 from gridwire.broker.claims import declare_groups
 from gridwire.broker.deployments import Deployments, concerns_apps
 from gridwire.broker.embedded import EmbeddedBroker
 from gridwire.broker.identities import Identities, TokenIssuer
 from gridwire.broker.issuer_keys import issuer_keys
+from gridwire.broker.key_file import KEY_FILE
 from gridwire.broker.local_server import LocalServer
 from gridwire.broker.membership import Membership
 from gridwire.broker.port import GroupDirectory, Journal
 from gridwire.capture.layout import Layout
-from gridwire.config import OFF, Settings, broker_flags, is_loopback, kafka_address
+from gridwire.config import OFF, Settings, broker_flags, is_loopback, kafka_address, webhooks_allowed
 from gridwire.core.clock import SystemClock
 from gridwire.core.errors import FencedEpoch, GridwireError, HubExists
 from gridwire.core.hubs import (
@@ -67,6 +69,8 @@ from gridwire.heads.kafka import KafkaHead
 from gridwire.heads.tls import Certificates
 from gridwire.lake_reader import LakeReader
 from gridwire.log import disk
+from gridwire.router.addresses import Allowed
+from gridwire.router.messenger import Messenger
 from gridwire.supervisor import Command, Supervisor
 from gridwire.web import static_directory
 
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from gridwire.broker.local import LocalSource
     from gridwire.broker.port import EventSource
     from gridwire.grid.worker import WorkerSettings
+    from gridwire.router.worker import Keeper
 
 GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
@@ -85,6 +90,7 @@ NO_DETECTORS: Final = "none"
 CAPTURE_GROUP: Final = "lake.capture"
 AVRO_GROUP: Final = "capture.avro"
 DECODE_GROUP: Final = "grid.decode"
+ROUTER_GROUP: Final = "alert-routes"
 FUNCTIONS: Final = "functions"
 PATIENCE_S: Final = 5.0
 """What a worker whose hub is gone gets to save its state. Hosts of functions get none: they keep nothing."""
@@ -124,6 +130,8 @@ class Hub:
         self.access: Identities | None = None
         self.certificates: Certificates | None = None
         self.apps: DeployedApps | None = None
+        self.key_file = Path(settings.secret_file) if settings.secret_file else self.directory / KEY_FILE
+        self.routes: AlertRoutes | None = None
         self.lake = LakeReader([sys.executable, "-m", "gridwire.grid.history", str(self.directory / "lake")])
         self.root_key_file: Path | None = None
         """Where a first start with sign-in put the root policy's connection string."""
@@ -173,7 +181,10 @@ class Hub:
             self.directory, Deployments(self.broker, self.clock), self.supervisor, reports=reports,
             base=self._worker_command, unable=unable,
         )  # fmt: skip
-        self.broker.on_change(lambda changes: self._reconcile.set() if concerns_apps(changes) else None)
+        self.routes = AlertRoutes(self.broker, self.clock, self.key_file)
+        self.broker.on_change(
+            lambda changes: self._reconcile.set() if concerns_apps(changes) or concerns_routes(changes) else None
+        )
 
     async def _create_entities(self) -> None:
         """Hubs and groups of the entity file, where they are not there yet. Raises InvalidSetting."""
@@ -201,8 +212,7 @@ class Hub:
             )
             self.certificates.watch()
         if settings.auth:
-            secret = Path(settings.secret_file) if settings.secret_file else None
-            self.access = Identities(self.broker, self.directory, self.clock, _token_issuer(settings), secret)
+            self.access = Identities(self.broker, self.directory, self.clock, _token_issuer(settings), self.key_file)
             self.root_key_file = await self.access.open()
 
     async def _start_heads(self) -> None:
@@ -281,8 +291,15 @@ class Hub:
             deploy_remote=self.settings.deploy_remote,
             lake=self.lake,
             sql=(sys.executable, "-m", "gridwire.capture.ask", str(self.directory / "lake")),
+            routes=self._routes_and_receivers(),
             upgrades={} if self.amqp is None else {WEBSOCKET_PATH: Upgrade(SUBPROTOCOLS, self.amqp.websocket)},
         )
+
+    def _routes_and_receivers(self) -> tuple[AlertRoutes, Messenger] | None:
+        if self.routes is None:
+            return None
+        allowed, origin = webhooks_allowed(self.settings), self.settings.namespace
+        return self.routes, Messenger(allowed, origin, self.key_file, self.clock)
 
     def _counters(self) -> dict[str, Callable[[], Mapping[str, int]]]:
         counters: dict[str, Callable[[], Mapping[str, int]]] = {"log": self.broker.counters}
@@ -417,6 +434,9 @@ class Hub:
                 wanted["watch"] = (WATCH_GROUP, [*base, "watch", *data, "--detectors", self.settings.detectors])
         if {NETWORK, MODELS} <= {hub.name for hub in hubs}:  # without a model there is nothing to forecast with
             wanted["forecast"] = (FORECAST_GROUP, [*base, "forecast", *data])
+        if self.routes is not None and self.routes.all():
+            where = ["--secret-file", str(self.key_file), "--webhook-allow", webhooks_allowed(self.settings)]
+            wanted["router"] = (ROUTER_GROUP, [*base, "router", *data, *where])
         tables = [f"{hub.name}={hub.settings.capture}" for hub in hubs if hub.settings.capture != "off"]
         if tables:
             flush = ["--flush-s", str(self.settings.lake_flush)]
@@ -811,6 +831,29 @@ def _text(path: Path) -> str:
         raise GridwireError(f"cannot read {path}: {error}") from None
 
 
+def _router(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """Of several on a cluster each delivers for some of the routes."""
+    from gridwire.broker.local import LocalRoutes
+    from gridwire.router.worker import Worker
+
+    allowed = Allowed.parse(options["webhook_allow"])
+    key_file = Path(options["secret_file"] or data / KEY_FILE)
+    opener = _sources(data, options["broker"], whole_hubs=True, together=True)
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as closing:
+            keeper: Keeper = LocalRoutes(data)
+            if options["broker"] is not None:
+                from gridwire.broker.kafka import KafkaBroker
+
+                cluster = await KafkaBroker.open(options["broker"])
+                closing.push_async_callback(cluster.close)
+                keeper = AlertRoutes(cluster, cluster.clock, key_file)
+            await Worker(keeper, opener, allowed, key_file).run(stop)
+
+    asyncio.run(main())
+
+
 def _functions(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     """The host of one deployed app; `stop` is not asked, for it has a loop of its own that signals end."""
     from gridwire.broker.local import report_app
@@ -844,5 +887,6 @@ _WORKERS: Final = {
     "capture": _capture,
     "avro": _avro,
     "decode": _decode,
+    "router": _router,
     FUNCTIONS: _functions,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -89,6 +90,14 @@ SETTINGS: Final = (
     Row("secret_file", "", "path", "file", "key of the policies' keys, the same on every gateway [data]/secret.key"),
     Row("auth", False, "switch", "on or off", "let in only who signs in: keys, SCRAM, tokens, certificates"),
     Row("deploy_remote", False, "switch", "on or off", "take apps of functions, which are code, from other machines"),
+    Row(
+        "webhook_allow",
+        "",
+        "path",
+        "networks and hosts",
+        "where alerts may be delivered besides public addresses, commas in between; empty: 127.0.0.1 alone, "
+        "and only where the hub listens there without auth",
+    ),
     Row("tls_cert", "", "path", "file", "certificate chain (PEM) of both heads; read again when it changes"),
     Row("tls_key", "", "path", "file", "its private key (PEM)"),
     Row("tls_client_ca", "", "path", "file", "authorities (PEM) whose client certificates are taken"),
@@ -159,6 +168,7 @@ class Settings:
     secret_file: str
     auth: bool
     deploy_remote: bool
+    webhook_allow: str
     tls_cert: str
     tls_key: str
     tls_client_ca: str
@@ -180,6 +190,7 @@ def load(
     settings = _settings(_merged(flags, os.environ if environment is None else environment, config))
     _check_host(settings)
     kafka_address(settings)
+    _check_networks(settings.webhook_allow)
     return settings
 
 
@@ -305,6 +316,8 @@ _CHECKS: Final = {
 }  # fmt: skip
 
 EMBEDDED: Final = "embedded"
+LOOPBACK: Final = "127.0.0.0/8,::1/128"
+_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?\Z")
 
 
 def kafka_address(settings: Settings) -> KafkaAddress | None:
@@ -342,6 +355,24 @@ def _secret(file: str) -> str:
         return Path(file).read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(f"cannot read {file}: {error}") from None
+
+
+def webhooks_allowed(settings: Settings) -> str:
+    """The setting `webhook_allow`, or what stands for it where it is empty: see its row."""
+    alone = is_loopback(settings.host) and not settings.auth
+    return settings.webhook_allow or (LOOPBACK if alone else "")
+
+
+def _check_networks(text: str) -> None:
+    """Networks and names of hosts. Raises InvalidSetting: one of them is neither."""
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        try:
+            ipaddress.ip_network(part)
+        except ValueError:
+            if not _HOST.match(part) or part[-1].isdigit():
+                raise InvalidSetting(
+                    f"webhook_allow: {part[:80]!r} is neither a network, such as 10.1.0.0/16, nor the name of a host"
+                ) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -27,8 +27,9 @@ from gridwire.auth.model import (
 from gridwire.auth.plain import NameAndKey
 from gridwire.broker.audit import AUDIT_HUB
 from gridwire.broker.embedded import EmbeddedBroker
-from gridwire.broker.identities import KEY_FILE, Identities
+from gridwire.broker.identities import Identities
 from gridwire.broker.issuer_keys import RETRY_S, KeyAddress, KeyFile
+from gridwire.broker.key_file import KEY_FILE
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import GridwireError, InvalidName, InvalidSetting, NotAllowed, NotAuthenticated, Unavailable
 

@@ -17,6 +17,7 @@ when they are durable, the older segments are deleted. A crash in between leaves
     claim/<group>/<hub id>/<part>       who works on a partition: see `gridwire.broker.claims`
     schemagroup/<group>, schema/...     the schema registry: see `gridwire.broker.schemas`
     function/<app>, functionpackage/...  deployed apps of functions: see `gridwire.broker.deployments`
+    alertroute/<name>                   routes of alerts: see `gridwire.broker.alert_routes`
     identity/<kind>/<name>              policies, users, lists, quotas: see `gridwire.broker.identities`
     outbox/<group>/<n>                  OutboxRecord: a batch of outputs, committed but perhaps not yet in its hub
 """

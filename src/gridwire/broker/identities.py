@@ -13,7 +13,6 @@ wrong key.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
@@ -43,13 +42,13 @@ from gridwire.broker.acls import Acls
 from gridwire.broker.audit import Audit
 from gridwire.broker.control import Changes, follow, pack
 from gridwire.broker.issuer_keys import IssuerKeys, KeyAddress
+from gridwire.broker.key_file import KEY_FILE, is_there, write_secret
 from gridwire.broker.port import Journal
 from gridwire.broker.quotas import Quotas
 from gridwire.broker.users import ScramRecord, Users, scram_records
 from gridwire.core.clock import Clock
 from gridwire.core.errors import GridwireError, InvalidSetting, NotAuthenticated
 
-KEY_FILE: Final = "secret.key"
 ROOT_FILE: Final = "root.connection-string"
 NAME_CHARS_MAX: Final = 1024
 WRONG: Final = "name or key is wrong, or its time is up"
@@ -164,13 +163,13 @@ class Identities:
         """
         await self.journal.catch_up()
         path = self._key_file
-        if not path.exists() or path.stat().st_size == 0:
+        if not is_there(path):
             if any(self.journal.kept(_POLICY)):
                 raise GridwireError(
                     f"{path} is missing, and the policies' keys do not open without it: "
                     "restore it, or copy it from another gateway"
                 )
-            _write_secret(path, secrets.token_bytes(KEY_BYTES))
+            write_secret(path, secrets.token_bytes(KEY_BYTES))
         self.secret = path.read_bytes()
         self._sealer = Sealer(self.secret)
         self._decoy = self.secret
@@ -197,7 +196,7 @@ class Identities:
         self.audit.record("first start", "policy.create", ROOT_POLICY, rights=right_names(policy.rights))
         file = self._directory / ROOT_FILE
         text = str(ConnectionString("sb://localhost/", ROOT_POLICY, keys[0]))
-        _write_secret(file, text.encode() + b"\n")
+        write_secret(file, text.encode() + b"\n")
         return file
 
     async def replace(self, decide: Callable[[], Changes]) -> None:
@@ -508,14 +507,3 @@ def _shown(known: _Known) -> dict[str, Any]:
 
 def _with_keys(known: _Known) -> dict[str, Any]:
     return {**_shown(known), "primary_key": known.keys[0], "secondary_key": known.keys[1]}
-
-
-def _write_secret(path: Path, data: bytes) -> None:
-    """A new file only its owner reads, there for good when this returns."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

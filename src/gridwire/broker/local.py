@@ -6,6 +6,7 @@ through the hub. One worker process holds one source; it is not shared between t
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import msgspec
 import structlog
 
 from gridwire.broker import frames
+from gridwire.broker.alert_routes import RouteRecord
 from gridwire.broker.port import ColumnBatch, Output, Place, Position
 from gridwire.columnar.encode import encode_batch
 from gridwire.columnar.reader import SegmentReader, SegmentSpan
@@ -291,6 +293,38 @@ def report(directory: Path, group: str, counters: Mapping[str, int]) -> None:
 def report_app(directory: Path, told: Any) -> None:
     """Tell the hub how a host of functions is: an `AppReport` as builtins. Raises Unavailable."""
     _tell(directory, "report_app", told=told)
+
+
+class LocalRoutes:
+    """Routes of alerts, as the hub of a directory keeps them. Every method raises Unavailable when it is gone."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._connection: _Connection | None = None
+        self._one = asyncio.Lock()
+
+    async def routes(self) -> dict[str, RouteRecord]:
+        """Every route by name."""
+        return msgspec.convert(await self._ask("routes"), dict[str, RouteRecord])
+
+    async def stop(self, name: str, id: str, reason: str) -> None:
+        """The receiver wants no more."""
+        await self._ask("stop_route", name=name, id=id, reason=reason)
+
+    async def forget(self, name: str, id: str) -> None:
+        """Nobody works for the removed route any more."""
+        await self._ask("forget_route", name=name, id=id)
+
+    async def _ask(self, operation: str, **arguments: Any) -> Any:
+        async with self._one:
+            return await asyncio.to_thread(self._call, operation, arguments)
+
+    def _call(self, operation: str, arguments: dict[str, Any]) -> Any:
+        connection = self._connection or _Connection(self._directory)
+        self._connection = None  # one that fails is not asked again
+        told = connection.call(operation, **arguments)
+        self._connection = connection
+        return told
 
 
 def _tell(directory: Path, operation: str, **arguments: Any) -> None:

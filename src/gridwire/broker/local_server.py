@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 import structlog
 
+from gridwire.broker.alert_routes import AlertRoutes
 from gridwire.broker.embedded import EmbeddedBroker, Owner
 from gridwire.broker.frames import ENDPOINT_FILE, FRAME_BYTES_MAX, LENGTH, Endpoint, Failure, Reply, Request, pack
+from gridwire.broker.key_file import KEY_FILE
 from gridwire.broker.port import Position
 from gridwire.broker.reports import Reports
 from gridwire.core.errors import GridwireError, OffsetOutOfRange, UnknownHub, UnknownPartition
@@ -217,3 +219,18 @@ class _Session(_Reporting):
 
     async def _do_create(self, hub: str, partitions: int | None) -> None:
         await self._broker.create_hub(hub, partitions)
+
+    @property
+    def _routes(self) -> AlertRoutes:
+        return AlertRoutes(self._broker, self._broker.clock, self._broker.directory / KEY_FILE)
+
+    async def _do_routes(self) -> dict[str, Any]:
+        return {
+            name: msgspec.to_builtins(record, builtin_types=(bytes,)) for name, record in self._routes.all().items()
+        }
+
+    async def _do_stop_route(self, name: str, id: str, reason: str) -> None:
+        await self._routes.stop(name, id, reason)
+
+    async def _do_forget_route(self, name: str, id: str) -> None:
+        await self._routes.forget(name, id)

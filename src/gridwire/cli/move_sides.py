@@ -176,7 +176,8 @@ def _by_status(url: str, connection_string: str | None) -> Side:
 def _served(directory: Path) -> Iterator[Side]:
     """A data directory, served for as long as the move takes on a loopback port, inside this process."""
     from gridwire import app, config
-    from gridwire.broker.identities import KEY_FILE, Identities
+    from gridwire.broker.identities import Identities
+    from gridwire.broker.key_file import KEY_FILE
 
     flags = {  # whatever a settings file says: on loopback, for this process
         "data": str(directory), "host": "127.0.0.1", "kafka_port": "0", "http_port": "0", "amqp_port": "off",

@@ -103,6 +103,8 @@ def worker(
     version: int = 0,
     port: int = 0,
     python: str = sys.executable,
+    secret_file: Path | None = None,
+    webhook_allow: str = "",
     **broker: Any,
 ) -> int:
     """Run one worker: of the hub of a data directory (the hub starts these itself), or anywhere, on a Kafka cluster.
@@ -110,7 +112,7 @@ def worker(
     With --broker kafka://host:9092,host2:9092 run the same command on as many machines as there are.
 
     Args:
-        name: grid, vee, watch, forecast, capture, avro, decode or functions.
+        name: grid, vee, watch, forecast, capture, avro, decode, router or functions.
         data: the hub's data directory; on a cluster, where this machine keeps what can be made again.
         table: hub=decoder, for capture; hub, for avro; hub=format, for decode.
         lake: where tables or files are [default: lake or capture in data]; for several such workers one they all reach.
@@ -128,6 +130,8 @@ def worker(
         supervised: end when standard input does.
         app: name of a deployed app, for functions. version: of its deployment.
         port: of its HTTP functions, 0 for a free one. python: interpreter of its code.
+        secret_file: what secrets of alert routes are sealed with [default: secret.key in data].
+        webhook_allow: where the router may deliver besides public addresses.
     """
     from gridwire import app as root
 
@@ -138,5 +142,6 @@ def worker(
         "namespace": namespace, "window_days": window_days, "channels": channels,
         "detectors": detectors, "whole": whole, "processes": processes, "zone": zone, "keys": keys, "mapping": mapping,
         "app": app, "version": version, "port": port, "python": python,
+        "secret_file": secret_file, "webhook_allow": webhook_allow,
     }  # fmt: skip
     return root.run_worker(name, data, options)

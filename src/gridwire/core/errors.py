@@ -75,6 +75,14 @@ class UnknownApp(GridwireError):
     """No deployed app of that name."""
 
 
+class UnknownRoute(GridwireError):
+    """No route of alerts of that name."""
+
+
+class RouteExists(GridwireError):
+    """A route of alerts of that name already exists."""
+
+
 class InvalidApp(GridwireError):
     """An app of functions that cannot run: its problems, a line each."""
 

@@ -71,6 +71,15 @@ def again_of(app: str, function: str) -> str:
     return f"again.{app}.{function}"
 
 
+ALERT_ROUTE: Final = "alert-route"
+"""Stands in the place of an app's name in the hubs of a route of alerts: `dlq.alert-route.NAME`."""
+
+
+def route_group(name: str, id: str) -> str:
+    """The consumer group of a route of alerts; a route made anew under the same name has another one."""
+    return f"{ALERT_ROUTE}.{name}.{id}"
+
+
 def timers_of(app: str) -> str:
     """The hub without events whose only partition is the lease of an app's timers, and the group that has it."""
     return f"timers.{app}"

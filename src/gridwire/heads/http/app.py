@@ -15,6 +15,7 @@ from gridwire.core.errors import GridwireError, RemoteProtocolError
 from gridwire.core.hubs import ALERT_NOTES, ALERTS, FEEDERS, HEALTH, NETWORK, READINGS, TRANSFORMERS
 from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
+from gridwire.heads.http.alert_routes import AlertRoutesApi
 from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.api.document import Documents
 from gridwire.heads.http.app_door import METHODS, AppDoor
@@ -79,6 +80,7 @@ class App:
         ranges: Ranges,
         sql: Sql,
         functions: Functions | None = None,
+        alert_routes: AlertRoutesApi | None = None,
         doorman: Doorman | None = None,
     ) -> None:
         self._broker = broker
@@ -100,6 +102,7 @@ class App:
         self._ranges = ranges
         self._sql = sql
         self._functions = functions
+        self._alert_routes = alert_routes
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
         self._doorman = doorman
         self._policies = None if doorman is None else Policies(doorman.access)
@@ -151,6 +154,10 @@ class App:
             Route("ack", "/v1/alerts/{id}/ack", {"POST": self._acknowledge}),
             Route("silences", "/v1/silences", {"GET": self._list_silences, "POST": self._silence}),
             Route("silence", "/v1/silences/{name}", {"DELETE": self._unsilence}),
+            Route("alert_routes", "/v1/alert-routes", {"GET": self._list_routes, "POST": self._add_route}),
+            Route("alert_route", "/v1/alert-routes/{name}", {"GET": self._show_route, "DELETE": self._remove_route}),
+            Route("alert_route_test", "/v1/alert-routes/{name}/test", {"POST": self._test_route}),
+            Route("alert_route_resume", "/v1/alert-routes/{name}/resume", {"POST": self._resume_route}),
             Route("grid", "/v1/grid/network", {"GET": self._network}),
             Route("grid", "/v1/grid/networks", {"GET": self._networks}),
             Route("grid", "/v1/grid/usage-points", {"GET": self._usage_points}),
@@ -513,6 +520,36 @@ class App:
         await self._alerts.unsilence(call.name, self._speaks(call))
         return Answer(204, b"", [])
 
+    def _ways(self, call: Call) -> tuple[AlertRoutesApi, str]:
+        """The routes of alerts, and who asks. Raises HttpError 403, 404."""
+        who = ""
+        if self._doorman is not None:
+            self._doorman.require(call.scope, Action.ALTER_HUB, ALERTS)
+            who = str(call.scope[IDENTITY].name)
+        if self._alert_routes is None:
+            raise HttpError(404, "this hub delivers no alerts")
+        return self._alert_routes, who
+
+    async def _list_routes(self, call: Call) -> Answer:
+        return json_answer(await self._ways(call)[0].list())
+
+    async def _show_route(self, call: Call) -> Answer:
+        return json_answer(await self._ways(call)[0].show(call.name))
+
+    async def _add_route(self, call: Call) -> Answer:
+        routes, who = self._ways(call)
+        return json_answer(await routes.add(who, await self._body(call)), 201)
+
+    async def _remove_route(self, call: Call) -> Answer:
+        await self._ways(call)[0].remove(call.name)
+        return Answer(204, b"", [])
+
+    async def _test_route(self, call: Call) -> Answer:
+        return json_answer(await self._ways(call)[0].test(call.name))
+
+    async def _resume_route(self, call: Call) -> Answer:
+        return json_answer(await self._ways(call)[0].resume(call.name))
+
     async def _network(self, call: Call) -> Answer:
         self._reads(call, NETWORK)
         return json_answer(await self._grid.network(call.query()))
@@ -564,7 +601,9 @@ class App:
         return json_answer({"ready": ready}, 200 if ready else 503)
 
     async def _metrics(self, call: Call) -> Answer:
-        points = await metrics.snapshot(self._overview, self._counters, self._parts, self._functions)
+        points = await metrics.snapshot(
+            self._overview, self._counters, self._parts, self._functions, self._alert_routes
+        )
         body = metrics.exposition(points)
         return Answer(200, body, [(b"content-type", metrics.CONTENT_TYPE), (b"cache-control", b"no-store")])
 

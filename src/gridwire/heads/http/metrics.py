@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from gridwire.broker.reports import DURATION_BUCKETS_S
 from gridwire.core.errors import Unavailable
+from gridwire.heads.http.alert_routes import AlertRoutesApi
 from gridwire.heads.http.functions import Functions
 from gridwire.heads.http.options import APPEND_BUCKETS_S, HttpCounters
 from gridwire.heads.http.overview import RUNNING, Overview
@@ -96,6 +97,11 @@ METRICS: Final = (
             ("call_seconds", "histogram", "seconds", "How long calls took.", _FUNCTION),
         )
     ),
+    MetricRow("gridwire_alert_route_up", "gauge", "", "1 while the route delivers; 0 stopped or failing.", ("route",)),
+    MetricRow("gridwire_alert_route_delivered_total", "counter", "", "Findings a receiver took.", ("route",)),
+    MetricRow("gridwire_alert_route_failed_total", "counter", "", "Findings given up: dead letters.", ("route",)),
+    MetricRow("gridwire_alert_route_tries_failed_total", "counter", "", "Tries that came to nothing.", ("route",)),
+    MetricRow("gridwire_alert_route_waiting", "gauge", "", "Findings that wait, or were not looked at.", ("route",)),
     MetricRow("gridwire_http_requests_total", "counter", "", "HTTP requests answered.", ("route", "status")),
     MetricRow("gridwire_http_problems_total", "counter", "", "HTTP requests refused or failed.", ("problem",)),
     MetricRow("gridwire_http_connections", "gauge", "", "Open HTTP connections."),
@@ -112,7 +118,11 @@ METRICS: Final = (
 
 
 async def snapshot(
-    overview: Overview, counters: HttpCounters, parts: Counters, functions: Functions | None = None
+    overview: Overview,
+    counters: HttpCounters,
+    parts: Counters,
+    functions: Functions | None = None,
+    routes: AlertRoutesApi | None = None,
 ) -> dict[str, list[Point]]:
     """Every metric's points by name; of a histogram those of its sum, count and buckets, by their own names."""
     points: dict[str, list[Point]] = defaultdict(list, {row.name: [] for row in METRICS})
@@ -138,6 +148,8 @@ async def snapshot(
             points["gridwire_group_lag_seconds"].append((place, row["lag_seconds"]))
     if functions is not None:
         _add_functions(points, await functions.rows(groups))
+    if routes is not None:
+        await _add_routes(points, routes)
     for part, read in parts.items():
         points["gridwire_part_count"] += [((part, name), value) for name, value in read().items()]
     return points
@@ -155,6 +167,19 @@ def _add_status(points: dict[str, list[Point]], status: Mapping[str, Any]) -> No
         name = (str(worker.get("name")),)
         points["gridwire_worker_up"].append((name, float(worker.get("state") == RUNNING)))
         points["gridwire_worker_restarts_total"].append((name, worker.get("restarts") or 0))
+
+
+async def _add_routes(points: dict[str, list[Point]], routes: AlertRoutesApi) -> None:
+    try:
+        rows = (await routes.list())["routes"]
+    except Unavailable:
+        return
+    for row in rows:
+        name = (str(row["name"]),)
+        points["gridwire_alert_route_up"].append((name, float(row["state"] == "on")))
+        points["gridwire_alert_route_waiting"].append((name, row["waiting"]))
+        for counter in ("delivered", "failed", "tries_failed"):
+            points[f"gridwire_alert_route_{counter}_total"].append((name, row[counter]))
 
 
 def _add_functions(points: dict[str, list[Point]], apps: Iterable[Mapping[str, Any]]) -> None:

@@ -16,11 +16,13 @@ from typing import Final
 
 import uvicorn
 
+from gridwire.broker.alert_routes import AlertRoutes
 from gridwire.broker.identities import Identities
 from gridwire.broker.port import GroupDirectory, Journal
 from gridwire.broker.schemas import SchemaRegistry
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.heads.http.admin import Admin
+from gridwire.heads.http.alert_routes import AlertRoutesApi, Receivers
 from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.app import App
 from gridwire.heads.http.connection import HubConnection, connection_class
@@ -66,6 +68,7 @@ class HttpHead:
         upgrades: paths whose connections go on as WebSockets.
         functions: apps of functions that this hub runs; None where there are none. deploy_remote: from other machines.
         lake: who answers the page's questions about the lake; None where there is none.
+        routes: routes of alerts, and who speaks to their receivers; None where alerts are not delivered.
         sql: command that answers a question in SQL; empty where there is no lake.
     """
 
@@ -90,6 +93,7 @@ class HttpHead:
         deploy_remote: bool = False,
         lake: Reader | None = None,
         sql: tuple[str, ...] = (),
+        routes: tuple[AlertRoutes, Receivers] | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -129,6 +133,7 @@ class HttpHead:
             grid=Grid(broker, alerts, lake),
             ranges=Ranges(broker, ingest, clock),
             sql=Sql(sql),
+            alert_routes=None if routes is None else AlertRoutesApi(broker, *routes),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls

@@ -67,6 +67,16 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
     ("silences", "GET"): Action.LIST,
     ("silences", "POST"): Action.LIST,
     ("silence", "DELETE"): Action.LIST,
+    **{
+        (label, method): Action.LIST  # and Manage on grid.alerts
+        for label, methods in (
+            ("alert_routes", ("GET", "POST")),
+            ("alert_route", ("GET", "DELETE")),
+            ("alert_route_test", ("POST",)),
+            ("alert_route_resume", ("POST",)),
+        )
+        for method in methods
+    },
     ("grid", "GET"): Action.LIST,  # and reading the hubs that an address shows
     ("sql", "POST"): Action.OBSERVE,  # the lake is what all captured hubs hold
     ("sql", "GET"): Action.OBSERVE,
@@ -84,6 +94,8 @@ AUDITED: Final = frozenset(
         ("hub", "PATCH"), ("hub", "DELETE"), ("hubs", "POST"), ("reset", "POST"),
         ("schema", "PUT"), ("schemas", "POST"), ("schemas", "DELETE"), ("schemagroups", "POST"),
         ("schemagroups", "DELETE"), ("ack", "POST"), ("silences", "POST"), ("silence", "DELETE"),
+        ("alert_routes", "POST"), ("alert_route", "DELETE"), ("alert_route_test", "POST"),
+        ("alert_route_resume", "POST"),
         ("function", "PUT"), ("function", "DELETE"), ("function_start", "POST"), ("function_stop", "POST"),
         ("function_invoke", "POST"), ("function_replay", "POST"),
     }

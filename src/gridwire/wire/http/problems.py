@@ -72,6 +72,8 @@ TABLE: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.UnknownPartition: (404, "unknown partition"),
     errors.UnknownSchema: (404, "unknown schema"),
     errors.UnknownApp: (404, "unknown app"),
+    errors.UnknownRoute: (404, "unknown route"),
+    errors.RouteExists: (409, "route exists"),
     errors.InvalidApp: (400, "app cannot run"),
     errors.HubExists: (409, "hub exists"),
     errors.SchemaGroupExists: (409, "schema group exists"),

@@ -15,7 +15,19 @@ from gridwire.alerts import Silenced
 from gridwire.auth.model import Action
 from gridwire.broker.schemas import Schema, SchemaGroup
 from gridwire.core.hubs import ALERT_NOTES, ALERTS, FEEDERS, HEALTH, NETWORK, READINGS, TRANSFORMERS
-from gridwire.heads.http import admin, alerts, functions, grid, policies, processors, ranges, schemas, sql, tail
+from gridwire.heads.http import (
+    admin,
+    alert_routes,
+    alerts,
+    functions,
+    grid,
+    policies,
+    processors,
+    ranges,
+    schemas,
+    sql,
+    tail,
+)
 from gridwire.heads.http.api import shapes
 from gridwire.heads.http.api.azure_operations import AZURE
 from gridwire.heads.http.api.model import (
@@ -64,6 +76,7 @@ def _reads(*hubs: str) -> tuple[Need, ...]:
     return tuple(Need(Action.READ, f"hub {hub}") for hub in hubs)
 
 
+_MANAGES_ALERTS: Final = (Need(Action.ALTER_HUB, f"hub {ALERTS}"),)
 _SPEAKS: Final = Need(Action.SEND, f"hub {ALERT_NOTES}")
 _HUB_IN_BODY: Final = Need(Action.READ, "the hub named in the body")
 _HUB_IN_QUERY: Final = Need(Action.READ, "the hub in the query")
@@ -284,6 +297,31 @@ _ALERTS: Final[dict[tuple[str, str], Operation]] = {
     ("DELETE", "/v1/silences/{name}"): Operation(
         "endSilence", ALERTING, "End a silence now", done("It is over."), needs=(_SPEAKS,),
     ),
+    ("GET", "/v1/alert-routes"): Operation(
+        "listAlertRoutes", ALERTING, "List routes of findings to webhooks", answers("Routes.", shapes.AlertRoutes),
+        refusals=(404,), needs=_MANAGES_ALERTS,
+    ),
+    ("POST", "/v1/alert-routes"): Operation(
+        "addAlertRoute", ALERTING, "Deliver findings to a webhook from now on", answers("It.", shapes.AlertRoute, 201),
+        body=takes(alert_routes.NewRoute), refusals=(404, 409), needs=_MANAGES_ALERTS,
+        about="With `handshake` the receiver is asked first (OPTIONS with WebHook-Request-Origin, as CloudEvents has "
+        "it), and one that does not agree gets no route.",
+    ),
+    ("GET", "/v1/alert-routes/{name}"): Operation(
+        "showAlertRoute", ALERTING, "Show a route", answers("The route.", shapes.AlertRoute), needs=_MANAGES_ALERTS,
+    ),
+    ("DELETE", "/v1/alert-routes/{name}"): Operation(
+        "removeAlertRoute", ALERTING, "End a route", done("It is gone; what was not delivered is not."),
+        needs=_MANAGES_ALERTS,
+    ),
+    ("POST", "/v1/alert-routes/{name}/test"): Operation(
+        "testAlertRoute", ALERTING, "Send a sample to a route's receiver",
+        answers("What it answered.", shapes.AlertRouteTest), refusals=(409,), needs=_MANAGES_ALERTS,
+    ),
+    ("POST", "/v1/alert-routes/{name}/resume"): Operation(
+        "resumeAlertRoute", ALERTING, "Go on with a route that was stopped", answers("The route.", shapes.AlertRoute),
+        needs=_MANAGES_ALERTS,
+    ),
 }  # fmt: skip
 
 _UNIT: Final = (
@@ -444,7 +482,7 @@ NAMES: Final[Mapping[str, str]] = {
     "policy": "name of a policy",
     "user": "name of a user",
     "id": "id of a finding or schema; slashes are written %2F",
-    "name": "name of a silence",
+    "name": "name of a silence, of a route of findings or of a rule",
     "usage_point": "id of a usage point",
     "app": "name of an app",
     "function": "name of a function",

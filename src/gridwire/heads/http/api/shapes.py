@@ -327,6 +327,57 @@ class Silences(msgspec.Struct):
     silences: list[Silenced]
 
 
+class AlertRoute(msgspec.Struct):
+    """A route of findings to a webhook, and how it goes.
+
+    `mode`: `structured`, `binary` or `text`. `header`: name of one that goes along; its value is shown to nobody.
+    `handshake`: the receiver was asked before; `rate_per_min`: what it allowed, 0 for no limit. `stopped`: why
+    nothing is delivered, else empty. `waiting`: findings not delivered yet, `tries_failed`: tries that were repeated.
+    """
+
+    name: str
+    url: str
+    kind: str
+    subject: str
+    severity: str
+    states: list[str]
+    silenced: bool
+    mode: str
+    header: str
+    handshake: bool
+    rate_per_min: int
+    time_limit_s: int
+    created_ms: int
+    created_by: str
+    stopped: str
+    state: Literal["on", "failing", "stopped"]
+    group: str
+    waiting: int
+    delivered: int
+    failed: int
+    tries_failed: int
+    delivered_ms: int | None
+    error: str
+    error_ms: int | None
+
+
+class AlertRoutes(msgspec.Struct):
+    """All routes."""
+
+    routes: list[AlertRoute]
+
+
+class AlertRouteTest(msgspec.Struct):
+    """What became of a sample. `status`: null where nobody answered; `error` says why."""
+
+    name: str
+    delivered: bool
+    status: int | None
+    answer: str
+    error: str
+    took_ms: float
+
+
 # -- the grid
 
 

@@ -352,6 +352,85 @@ export function silenceAlerts(kind: string, subject: string, why: string, by: st
   return post("v1/silences", { kind, subject, why, by, until });
 }
 
+/** Which alerts go to which webhook, and how that is going. */
+export interface AlertRoute {
+  readonly name: string;
+  readonly url: string;
+  readonly kind: string;
+  readonly subject: string;
+  readonly severity: string;
+  readonly states: readonly string[];
+  readonly silenced: boolean;
+  readonly mode: string;
+  /** Name of the header that goes along; its value is shown to nobody. */
+  readonly header: string;
+  readonly handshake: boolean;
+  readonly time_limit_s: number;
+  /** Why nothing is delivered; empty while it is. */
+  readonly stopped: string;
+  readonly state: "on" | "failing" | "stopped";
+  readonly waiting: number;
+  readonly delivered: number;
+  readonly failed: number;
+  readonly delivered_ms: number | null;
+  readonly error: string;
+  readonly error_ms: number | null;
+}
+
+/** What a person says of a new route; the rest is as the hub has it. */
+export interface NewAlertRoute {
+  readonly name: string;
+  readonly url: string;
+  readonly kind: string;
+  readonly subject: string;
+  readonly severity: string;
+  readonly states: readonly string[];
+  readonly silenced: boolean;
+  readonly mode: string;
+  readonly header: string;
+  readonly handshake: boolean;
+}
+
+/** What a receiver said to a sample. */
+export interface RouteTest {
+  readonly delivered: boolean;
+  readonly status: number | null;
+  readonly answer: string;
+  readonly error: string;
+  readonly took_ms: number;
+}
+
+const ROUTES_PATH = "v1/alert-routes";
+
+function routePath(name: string): string {
+  return `${ROUTES_PATH}/${encodeURIComponent(name)}`;
+}
+
+/** Ask for the routes of alerts. */
+export async function fetchAlertRoutes(): Promise<readonly AlertRoute[]> {
+  return (await get<{ readonly routes: readonly AlertRoute[] }>(ROUTES_PATH)).routes;
+}
+
+/** Make a route, once its receiver agrees. */
+export function addAlertRoute(route: NewAlertRoute): Promise<AlertRoute> {
+  return post<AlertRoute>(ROUTES_PATH, route);
+}
+
+/** Send a route's receiver a sample. */
+export function testAlertRoute(name: string): Promise<RouteTest> {
+  return post<RouteTest>(`${routePath(name)}/test`, {});
+}
+
+/** Go on with a route that was stopped. */
+export function resumeAlertRoute(name: string): Promise<AlertRoute> {
+  return post<AlertRoute>(`${routePath(name)}/resume`, {});
+}
+
+/** Forget a route. */
+export async function deleteAlertRoute(name: string): Promise<void> {
+  await ask("DELETE", routePath(name));
+}
+
 export const LIVE_PATH = "v1/live";
 
 /** Ask for the network model in effect, now or at a time. */
