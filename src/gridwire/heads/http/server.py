@@ -16,11 +16,13 @@ from typing import Final
 
 import uvicorn
 
+from gridwire.broker.alert_rules import AlertRules
 from gridwire.broker.identities import Identities
 from gridwire.broker.port import GroupDirectory, Journal
 from gridwire.broker.schemas import SchemaRegistry
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.heads.http.admin import Admin
+from gridwire.heads.http.alert_rules import Rules
 from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.app import App
 from gridwire.heads.http.connection import HubConnection, connection_class
@@ -37,6 +39,7 @@ from gridwire.heads.http.pages import Pages
 from gridwire.heads.http.processors import Processors
 from gridwire.heads.http.ranges import Ranges
 from gridwire.heads.http.request import BodyMemory
+from gridwire.heads.http.rule_states import RuleStates
 from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import Doorman
 from gridwire.heads.http.sql import Sql
@@ -66,6 +69,7 @@ class HttpHead:
         functions: apps of functions that this hub runs; None where there are none. deploy_remote: from other machines.
         lake: who answers the page's questions about the lake; None where there is none.
         sql: command that answers a question in SQL; empty where there is no lake.
+        rule_trial: command that tries an alert rule; empty where there is no worker.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class HttpHead:
         deploy_remote: bool = False,
         lake: Reader | None = None,
         sql: tuple[str, ...] = (),
+        rule_trial: tuple[str, ...] = (),
     ) -> None:
         self.host = host
         self.port = port
@@ -128,6 +133,7 @@ class HttpHead:
             grid=Grid(broker, alerts, lake),
             ranges=Ranges(broker, ingest, clock),
             sql=Sql(sql),
+            rules=Rules(AlertRules(broker, clock), RuleStates(broker), broker, clock, rule_trial),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls
