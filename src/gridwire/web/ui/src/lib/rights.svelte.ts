@@ -6,6 +6,7 @@ import { live } from "./live.svelte";
 const TAKES = {
   "events.send": "Send on this hub",
   "events.read": "Listen on this hub",
+  "hub.alter": "Manage on this hub",
   "group.use": "Listen on this group",
   "schema.register": "Send on the namespace",
   "namespace.operate": "Manage on the namespace",
