@@ -747,10 +747,10 @@ def _rules(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> Non
     from gridwire.grid.rules.question import asker
 
     remote, counters = options["broker"] is not None, dict[str, int]()
+    opener = _sources(data, options["broker"], whole_hubs=True, together=True)
     records = msgspec.json.decode(Path(options["path"]).read_bytes(), type=list[RuleRecord])
     tell = _log_counters if remote else partial(_report, data)
     threading.Thread(target=tell, args=(RULES_GROUP, counters, stop), daemon=True).start()
-    opener = _sources(data, options["broker"], whole_hubs=True, together=True)
     worker.run(
         lambda hubs, follow: opener(RULES_GROUP, hubs, follow=follow),
         records,

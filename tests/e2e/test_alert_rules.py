@@ -102,7 +102,8 @@ def test_a_question_opens_and_closes_an_alert(start_hub: Any) -> None:
     until(lambda: alerts(hub, "rule.high", "closed"))
     assert not alerts(hub, "rule.high")
     counted = httpx.get(f"{hub.http}/metrics", trust_env=False).text
-    assert 'gridwire_part_count{name="questions"' in counted or 'part="rules"' in counted
+    assert 'gridwire_alert_rule_open{rule="high"} 0.0' in counted
+    assert 'gridwire_alert_rule_failing{rule="high"} 0.0' in counted
 
 
 def test_nothing_is_doubled_or_lost_when_worker_and_hub_are_killed(start_hub: Any) -> None:

@@ -603,7 +603,7 @@ class App:
         return json_answer({"ready": ready}, 200 if ready else 503)
 
     async def _metrics(self, call: Call) -> Answer:
-        points = await metrics.snapshot(self._overview, self._counters, self._parts, self._functions)
+        points = await metrics.snapshot(self._overview, self._counters, self._parts, self._functions, self._alert_rules)
         body = metrics.exposition(points)
         return Answer(200, body, [(b"content-type", metrics.CONTENT_TYPE), (b"cache-control", b"no-store")])
 
