@@ -33,6 +33,15 @@ def send(hub: Any, *values: dict[str, Any]) -> None:
     ).raise_for_status()
 
 
+def read(hub: Any, hour: int, reading_type: str, **values: float) -> None:
+    end = f"2026-01-01T{hour:02}:00:00Z"
+    readings = [
+        {"usage_point": point, "ts_end": end, "reading_type": reading_type, "value": value}
+        for point, value in values.items()
+    ]
+    httpx.post(f"{hub.http}/v1/hubs/readings/events", json=readings, timeout=60, trust_env=False).raise_for_status()
+
+
 def worker(hub: Any) -> int:
     return next((row["pid"] or 0 for row in hub.get("/v1/status")["workers"] if row["name"] == "rules"), 0)
 
@@ -83,24 +92,30 @@ def test_a_threshold_opens_and_closes_an_alert(start_hub: Any) -> None:
     assert len(versions) == len(set(versions)) == 4
 
 
-def test_a_question_opens_and_closes_an_alert(start_hub: Any) -> None:
+def test_a_question_and_a_threshold_on_readings_open_and_close_alerts(start_hub: Any) -> None:
     hub = start_hub("--lake-flush", "1")
-    hub.cli("hub", "create", "volts", "--capture", "events")
+    hub.cli("hub", "create", "readings")
     query = (
-        "select json_extract_string(value_text, '$.up') as subject, max(cast(value_text->>'v' as double)) as v "
-        "from volts group by 1 having arg_max(cast(value_text->>'v' as double), \"offset\") > 250"
+        "select usage_point as subject, max(value) as v from readings group by 1 having arg_max(value, ts_end) > 250"
     )
     hub.cli("alert", "rule", "add", "high", "--query", query, "--every", "10s", "--subject-kind", "usage_point")
+    hub.cli(
+        "alert", "rule", "add", "beyond", "--hub", "readings", "--where", "reading_type = voltage_v", "--field",
+        "value", "--value", "250", "--subject", "usage_point",
+    )  # fmt: skip
     (failed,) = until(lambda: alerts(hub, "rule.failed"))
-    assert failed["subject"] == "high" and "volts" in failed["evidence"]["error"]
-    send(hub, {"up": "a", "v": 260}, {"up": "b", "v": 230})
+    assert failed["subject"] == "high" and "readings" in failed["evidence"]["error"]
+    read(hub, 1, "voltage_v", a=260, b=230)
+    read(hub, 1, "import_kwh", b=0.5)
     (opened,) = until(lambda: alerts(hub, "rule.high"))
     assert (opened["subject_kind"], opened["subject"], opened["evidence"]) == ("usage_point", "a", {"v": 260.0})
+    (live,) = alerts(hub, "rule.beyond")
+    assert (live["subject_kind"], live["subject"], live["evidence"]["value"]) == ("usage_point", "a", 260)
     assert not alerts(hub, "rule.failed")
     assert "a" in hub.cli("alert", "rule", "try", "high").stdout
-    send(hub, {"up": "a", "v": 240})
-    until(lambda: alerts(hub, "rule.high", "closed"))
-    assert not alerts(hub, "rule.high")
+    read(hub, 2, "voltage_v", a=240)
+    until(lambda: alerts(hub, "rule.high", "closed") and alerts(hub, "rule.beyond", "closed"))
+    assert not alerts(hub, "rule.*")
     counted = httpx.get(f"{hub.http}/metrics", trust_env=False).text
     assert 'gridwire_alert_rule_open{rule="high"} 0.0' in counted
     assert 'gridwire_alert_rule_failing{rule="high"} 0.0' in counted

@@ -21,8 +21,8 @@ from worker_hub import Crash, Hub, Source
 
 T0_MS = 1_767_225_600_000
 OUT, STATES, GROUP = "grid.alerts", "grid.rule-states", "grid.rules"
-CALM = 25
-"""Polls in which nothing moves, more than it takes to load what was kept: then everything has been done."""
+CALM = 6
+"""Polls in which nothing moves once what was kept is loaded: then everything has been done."""
 
 LOW = ThresholdRule(name="low", hub="volts", field="v", op="<", value=210.0, subject="up", closes_at=215.0)
 ROW = ThresholdRule(name="row", hub="volts", field="v", op=">", value=250.0, subject="up", for_count=2, quiet_s=60)
@@ -71,7 +71,8 @@ class Runner:
         if name == "poll":
             self.clock.advance(0.1)
             seen = tuple(len(log) for log in self.hub.log.values()), tuple(self.hub.committed.items())
-            self._calm = self._calm + 1 if seen == self._seen else 0
+            loaded = self.worker._engine is not None
+            self._calm = self._calm + 1 if seen == self._seen and loaded else 0
             self._seen = seen
             asked = self.worker._asked
             if asked is not None:
@@ -103,8 +104,12 @@ def undisturbed(records: Sequence[RuleRecord]) -> tuple[list[Any], int]:
     return told(hub), runner.steps
 
 
+@pytest.mark.parametrize("pending_max", [5_000, 2])
 @pytest.mark.parametrize("how", ["die", "lose"])
-def test_whenever_it_dies_nothing_is_told_twice_or_left_out(how: str) -> None:
+def test_whenever_it_dies_nothing_is_told_twice_or_left_out(
+    how: str, pending_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridwire.grid.rules.engine.PENDING_MAX", pending_max)
     records = [record(LOW), record(ROW)]
     expected, steps = undisturbed(records)
     assert len(expected) > 10 and {state for _, _, state, _ in expected} >= {"opened", "closed"}
@@ -183,6 +188,40 @@ def test_what_a_changed_or_removed_rule_had_open_is_closed() -> None:
     for event in hub.events(STATES):
         kept.take(event.key, event.value)
     assert not kept.states and not any(kept.held.values())
+
+
+def test_rules_that_are_gone_are_closed_in_pieces_whenever_it_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridwire.grid.rules.engine.PENDING_MAX", 2)
+    limits = {
+        name: ThresholdRule(name=name, hub="volts", field="v", op="<", value=210.0, subject="up") for name in "abc"
+    }
+    before = [record(rule) for rule in limits.values()]
+    after = [record(limits["a"], 2, starts={0: 4}), record(limits["c"])]
+
+    def opened() -> Hub:
+        hub = new_hub()
+        for number in range(4):
+            hub.append("volts", json.dumps({"up": f"u{number}", "v": 1}).encode(), timestamp=T0_MS)
+        Runner(hub, before, late_clock()).run()
+        assert len(told(hub)) == 12
+        hub.append("volts", b'{"up":"u0","v":220}', timestamp=T0_MS + 1000)
+        hub.append("volts", b'{"up":"u9","v":1}', timestamp=T0_MS + 1000)
+        return hub
+
+    hub = opened()
+    whole = Runner(hub, after, late_clock())
+    whole.run()
+    expected = [row[:3] for row in told(hub)]
+    assert sum(state == "closed" for _, _, state in expected) == 9 and len(expected) == 12 + 9 + 2
+    for step in range(1, whole.steps + 1):
+        hub = opened()
+        runner = Runner(hub, after, late_clock())
+        runner.die_at = step
+        try:
+            runner.run()
+        except Crash:
+            Runner(hub, after, late_clock()).run()
+        assert [row[:3] for row in told(hub)] == expected, step
 
 
 def test_questions_are_asked_when_they_are_due() -> None:

@@ -23,6 +23,9 @@ from gridwire.grid.rules.subjects import Subjects, Told
 from gridwire.grid.rules.threshold import Threshold
 
 COMMIT_KEY: Final = "#commit"
+PENDING_MAX: Final = 5_000
+"""Findings and subjects of one commit, about: some 5 MB."""
+
 STATUS_MS: Final = 5_000
 """How old the counts of a rule may be in its state, where nothing else changes."""
 
@@ -74,7 +77,8 @@ class Engine:
         self._begins: dict[str, tuple[RuleRecord, bool]] = {}
         self._states: dict[str, bytes] = {}
         self._written_ms: dict[str, int] = {}
-        self._gone: list[tuple[str, Subjects]] = []
+        self._gone: list[Subjects] = []
+        self._going: list[Subjects] = []
         self._subjects: list[Subjects] = []
         self._counts: Counter[str] = Counter()
         self._hub_ids, self._committed = hub_ids, committed
@@ -108,7 +112,7 @@ class Engine:
         state = kept.states.get(name) or RuleState(0)
         gone = Subjects(name, state, dict(kept.held.get(name, {})))
         gone.retire(self._now_ms * 1000, why)
-        self._gone.append((name, gone))
+        self._gone.append(gone)
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -145,21 +149,26 @@ class Engine:
             threshold.take(batch.partition, columns, now_ms)
             self._next[threshold.rule.name, place] = batch.next_offset
 
-    def pass_time(self, until_us: Mapping[str, int]) -> None:
-        """Say up to which time each hub has been read."""
-        for hub, thresholds in self.thresholds.items():
-            for threshold in thresholds:
-                threshold.pass_time(until_us.get(hub, 0))
+    def events_at_once(self, hub: str) -> int:
+        """How many events of a hub make no more than what one commit can have."""
+        return max(1, PENDING_MAX // max(1, len(self.thresholds.get(hub, ()))))
+
+    def has_much(self) -> bool:
+        """Whether what is waiting is enough for a commit."""
+        return sum(len(each.told) + len(each.changed) for each in self._subjects) >= PENDING_MAX
 
     # -- what comes of it ---------------------------------------------------------------------------------------
+
+    def retiring(self) -> bool:
+        """Whether rules that are gone, or were another revision, have still something to close: before all else."""
+        return bool(self._gone)
 
     def changed(self, now_ms: int) -> bool:
         """Whether there is anything to tell or to keep."""
         self._now_ms = now_ms
         for subjects in self._subjects:
             subjects.make_room(now_ms * 1000)
-        parts = [*self._subjects, *(gone for _, gone in self._gone)]
-        return bool(self._gone) or any(each.told or each.changed or self._stale(each) for each in parts)
+        return self.retiring() or any(each.told or each.changed or self._stale(each) for each in self._subjects)
 
     def _stale(self, subjects: Subjects) -> bool:
         """Whether the state of a rule is to be kept anew: its counts can wait for a moment."""
@@ -170,8 +179,10 @@ class Engine:
         return due and before != msgspec.json.encode(subjects.state)
 
     def findings(self) -> Iterator[tuple[str, Event]]:
-        """Subjects and events of what is new."""
-        for subjects in [*(gone for _, gone in self._gone), *self._subjects]:
+        """Subjects and events of what is new; while rules are retiring, of some of those and of no other."""
+        while self._gone and sum(len(gone.changed) for gone in self._going) < PENDING_MAX:
+            self._going.append(self._gone.pop(0))
+        for subjects in self._going or self._subjects:
             for told in subjects.take_told():
                 self._counts[f"findings_{told.finding.state}"] += 1
                 yield told.finding.subject, self._event(told)
@@ -189,19 +200,27 @@ class Engine:
 
     def keep(self) -> list[Event]:
         """What has to be kept anew, and the number of the commit that keeps it. Call it after `findings`."""
+        going, self._going = self._going, []
+        events = self._forgotten(going) if going else self._remembered()
+        self.commit += 1
+        events.append(_kept(COMMIT_KEY, self.commit, self._now_ms))
+        return events
+
+    def _forgotten(self, going: Iterable[Subjects]) -> list[Event]:
         events: list[Event] = []
-        for name, gone in self._gone:
-            events += [_kept(f"{name}/{subject}", None, self._now_ms) for subject, _ in gone.take_changed()]
-            events.append(_kept(name, None, self._now_ms))
-        self._gone = []
+        for gone in going:
+            events += [_kept(f"{gone.name}/{subject}", None, self._now_ms) for subject, _ in gone.take_changed()]
+            events.append(_kept(gone.name, None, self._now_ms))
+        return events
+
+    def _remembered(self) -> list[Event]:
+        events: list[Event] = []
         for subjects in self._subjects:
             changes = [
                 _kept(f"{subjects.name}/{subject}", held, self._now_ms) for subject, held in subjects.take_changed()
             ]
             if changes or self._stale(subjects):
                 events += [*changes, self._state(subjects)]
-        self.commit += 1
-        events.append(_kept(COMMIT_KEY, self.commit, self._now_ms))
         return events
 
     def _state(self, subjects: Subjects) -> Event:

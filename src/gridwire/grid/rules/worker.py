@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -103,6 +103,7 @@ class RulesWorker:
         self._engine: Engine | None = None
         self._assigned: Mapping[Place, int] = {}
         self._floor: dict[Place, int] = {}
+        self._read: dict[Place, int] = {}
         self._moved: dict[Place, int] = {}
         self._newest_us: dict[Place, int] = {}
         self._asked: _Asked | None = None
@@ -153,7 +154,9 @@ class RulesWorker:
             return
         now_ms = self._clock.now_ms()
         for batch in batches:
-            self._take(engine, batch, now_ms)
+            for part in _parts(batch, engine.events_at_once(batch.hub)):
+                self._take(engine, part, now_ms)
+                self._commit_if_much(source, engine)
         self._pass_time(source, engine, batches, now_ms)
         self._answer(engine, now_ms)
         if not batches or self._clock.monotonic() - self._committed_s >= COMMIT_S:
@@ -180,10 +183,14 @@ class RulesWorker:
         ids = {hub: source.hub_id(hub) for hub in {hub for hub, _ in assigned}}
         engine = Engine(self._records, kept, ids, committed, self._notes, self._clock.now_ms())
         self._assigned, self._moved, self._newest_us, self._asked = assigned, {}, {}, None
+        self._read = {}
         self._floor = {place: known.offset for place, known in committed.items() if place != STATES}
         for place in assigned:
             if place != STATES:
-                source.seek(place, engine.first(place))
+                self._read[place] = engine.first(place)
+                source.seek(place, self._read[place])
+        while engine.retiring():
+            self._commit(source, engine)
         log.info("rules ready", rules=len(self._records), commit=kept.commit)
         return engine
 
@@ -226,7 +233,7 @@ class RulesWorker:
         if batch.hub in (ALERT_NOTES, RULE_STATES):
             return
         engine.take(batch, now_ms)
-        self._moved[place] = batch.next_offset
+        self._moved[place] = self._read[place] = batch.next_offset
         if len(batch.columns):
             newest_us = min(int(batch.columns.timestamps.max()), now_ms) * 1000
             self._newest_us[place] = max(self._newest_us.get(place, 0), newest_us)
@@ -239,7 +246,10 @@ class RulesWorker:
             done = not lag.get(place, 0) and place not in told
             reached_us = now_ms * 1000 if done else self._newest_us.get(place, 0)
             until_us[place[0]] = min(until_us.get(place[0], reached_us), reached_us)
-        engine.pass_time(until_us)
+        for hub, thresholds in engine.thresholds.items():
+            for threshold in thresholds:
+                threshold.pass_time(until_us.get(hub, 0))
+                self._commit_if_much(source, engine)
 
     def _answer(self, engine: Engine, now_ms: int) -> None:
         """Take an answer that has come, and ask what is due: one question at a time."""
@@ -258,10 +268,14 @@ class RulesWorker:
                 self._asked = _Asked(due)
                 threading.Thread(target=_put, args=(self._ask, self._asked), daemon=True).start()
 
+    def _commit_if_much(self, source: EventSource, engine: Engine) -> None:
+        if engine.has_much():
+            self._commit(source, engine)
+
     def _commit(self, source: EventSource, engine: Engine) -> None:
         """One commit of everything since the last one; nothing while a new rule is still behind the others."""
         self._committed_s = self._clock.monotonic()
-        if any(self._behind(source, place) for place in self._floor):
+        if not engine.retiring() and any(self._read.get(place, at) < at for place, at in self._floor.items()):
             return
         outputs: list[Output] = []
         if engine.changed(self._clock.now_ms()):
@@ -276,9 +290,6 @@ class RulesWorker:
         lag = sum(left for (hub, _), left in source.lag().items() if hub not in (RULE_STATES, ALERT_NOTES))
         self._metrics.update({**self._counts, **engine.counters(), "lag_events": lag})
 
-    def _behind(self, source: EventSource, place: Place) -> bool:
-        return place in self._assigned and source.positions().get(place, 0) < self._floor[place]
-
     def _outputs(self, source: EventSource, engine: Engine) -> list[Output]:
         by_partition: dict[int, list[Event]] = {}
         partitions = source.partitions(ALERTS)
@@ -286,6 +297,15 @@ class RulesWorker:
             by_partition.setdefault(partition_of(subject, partitions), []).append(event)
         found = [Output(ALERTS, partition, events) for partition, events in sorted(by_partition.items())]
         return [*found, Output(*STATES, engine.keep())]
+
+
+def _parts(batch: ColumnBatch, events_max: int) -> Iterator[ColumnBatch]:
+    """A batch in pieces of so many events; places that lie in between are those of the events."""
+    columns = batch.columns
+    for begin in range(0, max(1, len(columns)), events_max):
+        end = begin + events_max
+        following = int(columns.offsets[end]) if end < len(columns) else batch.next_offset
+        yield ColumnBatch(batch.hub, batch.partition, columns.slice(begin, end), following)
 
 
 def _put(ask: Ask, asked: _Asked) -> None:

@@ -6,6 +6,7 @@ hub, or for a question the namespace, as asking the lake does.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -17,7 +18,7 @@ from gridwire.broker.alert_rules import AlertRule, AlertRules, RuleRecord, RuleS
 from gridwire.broker.port import Broker
 from gridwire.core import batch
 from gridwire.core.clock import Clock
-from gridwire.core.errors import UnknownHub
+from gridwire.core.errors import Unavailable, UnknownHub
 from gridwire.core.limits import MIB
 from gridwire.heads.http import reading
 from gridwire.heads.http.files import through
@@ -32,6 +33,10 @@ EVENTS_MAX: Final = 1_000_000
 """Events of one trial over all partitions, the newest of the time asked for: some seconds of work."""
 
 ANSWER_BYTES_MAX: Final = 4 * MIB
+TRIALS_MAX: Final = 2
+"""Trials at a time: each is a process."""
+
+TRIAL_S: Final = 90.0
 _FRAME: Final = struct.Struct(">II")
 
 
@@ -54,6 +59,7 @@ class Rules:
         self, rules: AlertRules, states: RuleStates, broker: Broker, clock: Clock, trial: tuple[str, ...]
     ) -> None:
         self._rules, self._states, self._broker, self._clock, self._trial = rules, states, broker, clock, trial
+        self._trying = 0
 
     async def list(self) -> dict[str, Any]:
         """Every rule with how it is."""
@@ -79,20 +85,33 @@ class Rules:
         await self._rules.remove(name)
 
     async def trial(self, wanted: TryRule) -> dict[str, Any]:
-        """What a rule would find. Raises HttpError, InvalidName, InvalidSetting, UnknownHub."""
+        """What a rule would find. Raises HttpError, InvalidName, InvalidSetting, UnknownHub, Unavailable."""
         check(wanted.rule)
         if not 0 < wanted.hours <= HOURS_MAX or not 1 <= wanted.events <= EVENTS_MAX:
             raise HttpError(400, f"hours is up to {HOURS_MAX:.0f}, events up to {EVENTS_MAX:,}")
         if not self._trial:
             raise HttpError(404, "rules cannot be tried here: ask a hub that runs workers")
+        if self._trying >= TRIALS_MAX:
+            raise Unavailable("others are trying rules: try again in a moment")
+        self._trying += 1
+        try:
+            async with asyncio.timeout(TRIAL_S):
+                told = await self._tried(wanted)
+        except TimeoutError:
+            raise HttpError(400, "the trial took too long: ask for fewer hours or events") from None
+        finally:
+            self._trying -= 1
+        found: dict[str, Any] = msgspec.json.decode(told)
+        return found
+
+    async def _tried(self, wanted: TryRule) -> bytes:
         told = b""
         async with aclosing(through(self._trial, self._given(wanted))) as parts:
             async for part in parts:
                 told += part
                 if len(told) > ANSWER_BYTES_MAX:
                     raise HttpError(400, "the rule finds more than can be shown: narrow it with `where`")
-        found: dict[str, Any] = msgspec.json.decode(told)
-        return found
+        return told
 
     async def _given(self, wanted: TryRule) -> AsyncGenerator[bytes, None]:
         rule, now_ms = wanted.rule, self._clock.now_ms()
