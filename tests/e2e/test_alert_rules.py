@@ -85,6 +85,11 @@ def test_a_threshold_opens_and_closes_an_alert(start_hub: Any) -> None:
     tried = json.loads(hub.cli("alert", "rule", "try", "low", "-o", "json").stdout)
     assert tried["opened"] == 3 and tried["open"] == 2 and tried["events"] == 6  # it looks back before the rule
     assert {each["subject"] for each in tried["findings"]} == {"before", "a", "c"}
+    flags = ("--hub", "volts", "--field", "v", "--op", ">", "--value", "-5", "--quiet", "1h", "-o", "json")
+    assert json.loads(hub.cli("alert", "rule", "try", "new", *flags).stdout)["opened"] == 1  # the hub is one subject
+    refused = hub.cli("alert", "rule", "add", "low", *flags[:-2], check=False)
+    assert refused.returncode == 1 and "already" in refused.stderr
+    assert hub.cli("alert", "rule", "try", "none", check=False).returncode == 1
     hub.cli("alert", "rule", "remove", "low")
     until(lambda: not alerts(hub, "rule.low"))
     until(lambda: worker(hub) == 0)

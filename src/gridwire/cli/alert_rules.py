@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from math import isfinite
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from gridwire.cli.durations import duration_ms
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
@@ -16,80 +18,81 @@ rule = App(name="rule", help="Alert rules: thresholds on a hub and questions abo
 
 _COLUMNS: Final = ("name", "type", "severity", "of", "state", "open", "last run", "error")
 
-Severity = Literal["info", "warning", "critical"]
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Definition:
+    """What a rule says: of a hub with --hub, --field, --op and --value, or of the lake with --query."""
+
+    hub: Annotated[str, Parameter(help="the hub whose events are looked at.")] = ""
+    field: Annotated[str, Parameter(help="what is compared, such as load_kw or header.x")] = ""
+    op: Annotated[
+        Literal[">", ">=", "<", "<=", "=", "!="], Parameter(help="the alert opens when `field op value` holds.")
+    ] = ">"
+    value: Annotated[str, Parameter(help="a number; with = and != it may be a text.", allow_leading_hyphen=True)] = ""
+    subject: Annotated[
+        str, Parameter(help="the field that names who the alert is about; else the whole hub is one.")
+    ] = ""
+    subject_kind: Annotated[str, Parameter(help="what the alert calls it; else the field's name.")] = ""
+    where: Annotated[str, Parameter(help='only events that match this filter, such as "type = voltage".')] = ""
+    for_count: Annotated[int, Parameter(help="so many values in a row.")] = 1
+    closes_at: Annotated[
+        float | None, Parameter(help="the alert closes when `field op closes_at` holds no more [default: value].")
+    ] = None
+    quiet: Annotated[str, Parameter(help="it closes when nothing is heard of the subject for so long, such as 1h.")] = (
+        ""
+    )
+    query: Annotated[str, Parameter(help="one SELECT; each row is an open alert, its column `subject` names whom.")] = (
+        ""
+    )
+    every: Annotated[str, Parameter(help="how often it is asked.")] = "60s"
+    severity: Annotated[Literal["info", "warning", "critical"], Parameter(help="how soon somebody should look.")] = (
+        "warning"
+    )
+    text: Annotated[str, Parameter(help="what to do about it, shown with the alert.")] = ""
+
+    def body(self, name: str) -> dict[str, Any]:
+        """The rule as the API takes it. Raises InvalidSetting."""
+        common = {"name": name, "severity": self.severity, "text": self.text, "subject_kind": self.subject_kind}
+        if self.query:
+            return {"type": "sql", **common, "query": self.query, "every_s": duration_ms(self.every) // 1000}
+        if not self.hub or not self.field or not self.value:
+            raise InvalidSetting("say --hub, --field and --value, or --query")
+        return {
+            "type": "threshold", **common, "hub": self.hub, "field": self.field, "op": self.op,
+            "value": _number(self.value), "subject": self.subject, "where": self.where, "for_count": self.for_count,
+            "closes_at": self.closes_at, "quiet_s": duration_ms(self.quiet) // 1000 if self.quiet else None,
+        }  # fmt: skip
+
+
+def _number(value: str) -> float | str:
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return number if isfinite(number) else value
 
 
 @rule.command
 def add(
     name: str,
     *,
-    hub: str = "",
-    field: str = "",
-    op: Literal[">", ">=", "<", "<=", "=", "!="] = ">",
-    value: str = "",
-    subject: str = "",
-    subject_kind: str = "",
-    where: str = "",
-    for_count: int = 1,
-    closes_at: float | None = None,
-    quiet: str = "",
-    query: str = "",
-    every: str = "60s",
-    severity: Severity = "warning",
-    text: str = "",
     replace: bool = False,
+    definition: Definition = Definition(),
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Make a rule: of a hub with --hub, --field, --op and --value, or of the lake with --query.
 
     Args:
         name: what its alerts are called: rule.NAME
-        hub: the hub whose events are looked at.
-        field: what is compared, such as load_kw or header.x
-        op: the alert opens when `field op value` holds.
-        value: a number; with = and != it may be a text.
-        subject: the field that names who the alert is about, such as transformer; else the whole hub is one.
-        subject_kind: what that is [default: the field's name].
-        where: only events that match this filter, such as "reading_type = voltage_v".
-        for_count: so many values in a row.
-        closes_at: the alert closes when `field op closes_at` holds no more [default: value].
-        quiet: it closes when nothing is heard of the subject for so long, such as 1h.
-        query: one SELECT; each row is an open alert, its column `subject` says about whom.
-        every: how often it is asked.
-        severity: how soon somebody should look.
-        text: what to do about it, shown with the alert.
-        replace: change the rule of that name.
+        replace: change the rule of that name; what it has open is closed.
     """
-    body = _body(name, severity, text, subject_kind, query, every) if query else _threshold(
-        {"name": name, "severity": severity, "text": text, "hub": hub, "field": field, "op": op, "subject": subject,
-         "subject_kind": subject_kind, "where": where, "for_count": for_count, "closes_at": closes_at}, value, quiet,
-    )  # fmt: skip
-    client = common.client()
+    client, body = common.client(), definition.body(name)
     made = client.put_json(_path(name), body) if replace else client.post("/v1/alert-rules", body)
     if common.json:
         print_json(made)
     else:
         say(f"alert rule {made['name']} {'changed' if replace else 'made'}")
-
-
-def _body(name: str, severity: str, text: str, subject_kind: str, query: str, every: str) -> dict[str, Any]:
-    return {"type": "sql", "name": name, "severity": severity, "text": text, "subject_kind": subject_kind,
-            "query": query, "every_s": duration_ms(every) // 1000}  # fmt: skip
-
-
-def _threshold(body: dict[str, Any], value: str, quiet: str) -> dict[str, Any]:
-    if not body["hub"] or not body["field"] or not value:
-        raise InvalidSetting("say --hub, --field and --value, or --query")
-    if quiet:
-        body["quiet_s"] = duration_ms(quiet) // 1000
-    return {"type": "threshold", **body, "value": _number(value)}
-
-
-def _number(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 @rule.command(name="list")
@@ -139,19 +142,19 @@ def try_(
     *,
     hours: float = 24,
     events: int = 100_000,
+    definition: Definition = Definition(),
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Say what a rule would have found, without an alert: of a hub's past events, or of the lake now.
 
     Args:
-        name: a rule, see `alert rule list`; POST /v1/alert-rules/try takes one that is not made yet.
+        name: a rule that there is; or any name, with the flags of `alert rule add`.
         hours: how far back the hub is looked at.
         events: at most so many, the newest.
     """
     client = common.client()
-    known = client.get(_path(name))
-    made = {key: value for key, value in known.items() if key not in ("revision", "changed_ms", "changed_by", "status")}
-    found = client.post("/v1/alert-rules/try", {"rule": made, "hours": hours, "events": events})
+    body = definition.body(name) if definition != Definition() else _known(client.get(_path(name)))
+    found = client.post("/v1/alert-rules/try", {"rule": body, "hours": hours, "events": events})
     if common.json:
         print_json(found)
         return
@@ -162,6 +165,11 @@ def try_(
     say(f"{found['events']:,} events or rows, {found['opened']:,} alerts, {found['open']:,} of them open at the end")
     if found["error"]:
         raise InvalidSetting(found["error"])
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    """A rule as it was made, without how it is."""
+    return {key: value for key, value in row.items() if key not in ("revision", "changed_ms", "changed_by", "status")}
 
 
 def _evidence(row: dict[str, Any]) -> str:
