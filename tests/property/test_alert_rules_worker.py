@@ -12,6 +12,7 @@ import pytest
 
 from gridwire.alerts import moment, note_event, silence
 from gridwire.broker.alert_rules import RuleRecord, SqlRule, ThresholdRule
+from gridwire.core.batch import Event
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import FencedEpoch, Unavailable
 from gridwire.grid.rules.engine import Kept
@@ -222,6 +223,20 @@ def test_rules_that_are_gone_are_closed_in_pieces_whenever_it_dies(monkeypatch: 
         except Crash:
             Runner(hub, after, late_clock()).run()
         assert [row[:3] for row in told(hub)] == expected, step
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(b"low", b'{"revision":1,"severity":"fatal"}'), (b"gone", b'{"revision":1,"severity":7}'), (b"low", b"[]"),
+     (b"low/a", b'{"started_us":99999999999999999999,"open":true}'), (b"gone/a", b'{"started_us":-5,"open":true}'),
+     (b"low/a", b'{"open":true}'), (b"#commit", b'"x"'), (b"\xff/\xfe", b"{"), (None, None), (b"", b"{}")],
+)  # fmt: skip
+def test_nonsense_among_what_was_kept_is_passed_over(key: bytes | None, value: bytes | None) -> None:
+    hub = new_hub()
+    hub.log[STATES, 0].append(Event(value, key, (), 0, 0))
+    hub.append("volts", b'{"up":"a","v":200}', timestamp=T0_MS)
+    Runner(hub, [record(LOW)], late_clock()).run()
+    assert [row[1:3] for row in told(hub)] == [(0, "opened")]
 
 
 def test_questions_are_asked_when_they_are_due() -> None:

@@ -13,7 +13,7 @@ what that had open:
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
@@ -51,6 +51,11 @@ FULL: Final = "full"
 
 RESERVED: Final = frozenset({FAILED, FULL, "try"})
 
+Severity = Literal["info", "warning", "critical"]
+
+Time = Annotated[int, msgspec.Meta(ge=-1, lt=253_402_300_800_000_000)]
+"""Microseconds since the epoch, before the year 10000; -1 is none."""
+
 _RECORD: Final = "alertrule/"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}\Z")
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
@@ -72,7 +77,7 @@ class ThresholdRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     name: str
-    severity: Literal["info", "warning", "critical"] = "warning"
+    severity: Severity = "warning"
     text: str = ""
     hub: str
     field: str
@@ -95,7 +100,7 @@ class SqlRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     name: str
-    severity: Literal["info", "warning", "critical"] = "warning"
+    severity: Severity = "warning"
     text: str = ""
     query: str
     every_s: int = 60
@@ -139,13 +144,13 @@ class Held(msgspec.Struct, omit_defaults=True):
             the same again.
     """
 
-    started_us: int
-    heard_us: int = 0
+    started_us: Time
+    heard_us: Time = 0
     count: int = 0
     open: bool = False
     version: int = 0
     evidence: dict[str, Any] = {}
-    before_us: int = -1
+    before_us: Time = -1
     before_version: int = 0
 
 
@@ -161,7 +166,7 @@ class RuleState(msgspec.Struct, omit_defaults=True):
     """
 
     revision: int
-    severity: str = "warning"
+    severity: Severity = "warning"
     subject_kind: str = ""
     open: int = 0
     events: int = 0

@@ -45,6 +45,9 @@ ANSWER_S: Final = 0.1
 COMMIT_S: Final = 0.25
 """Longest time between two commits while events keep coming."""
 
+ON_ITS_WAY_MS: Final = 2_000
+"""An event that has its time may not be readable for so long: it is no silence yet."""
+
 RETRY_S: Final = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Pauses between attempts to reach the hub; the last one repeats."""
 
@@ -244,7 +247,7 @@ class RulesWorker:
         told = {(batch.hub, batch.partition) for batch in batches}
         for place in self._assigned:
             done = not lag.get(place, 0) and place not in told
-            reached_us = now_ms * 1000 if done else self._newest_us.get(place, 0)
+            reached_us = (now_ms - ON_ITS_WAY_MS) * 1000 if done else self._newest_us.get(place, 0)
             until_us[place[0]] = min(until_us.get(place[0], reached_us), reached_us)
         for hub, thresholds in engine.thresholds.items():
             for threshold in thresholds:
