@@ -91,6 +91,10 @@ class Source:
     def seek(self, place: Place, offset: int) -> None:
         self._at[place] = offset
 
+    def offsets_at(self, timestamp_ms: int | None) -> dict[Place, int]:
+        assert timestamp_ms is None
+        return dict.fromkeys(self.assigned(), 0)
+
     def poll(self, timeout_s: float, bytes_max: int = 0) -> list[ColumnBatch]:
         self._hub.step("poll")
         out = []

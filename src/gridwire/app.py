@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import os
 import signal
 import ssl
@@ -22,12 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import structlog
 
 import gridwire
 from gridwire import entities
 from gridwire.auth.bearer import BearerRules
 from gridwire.broker.alert_routes import AlertRoutes, concerns_routes
+from gridwire.broker.alert_rules import AlertRules, RuleRecord, concerns_rules
 from gridwire.broker.claims import declare_groups
 from gridwire.broker.deployments import Deployments, concerns_apps
 from gridwire.broker.embedded import EmbeddedBroker
@@ -54,6 +57,7 @@ from gridwire.core.hubs import (
     QUARANTINE,
     READINGS,
     RISK,
+    RULE_STATES,
     SINGLE_PARTITION,
     TEMPLATES,
     TRANSFORMERS,
@@ -63,6 +67,7 @@ from gridwire.core.limits import MIB
 from gridwire.deployed import DeployedApps, why_unable
 from gridwire.heads.amqp import AmqpHead
 from gridwire.heads.amqp.websocket import SUBPROTOCOLS, WEBSOCKET_PATH
+from gridwire.heads.http.rule_states import RuleStates
 from gridwire.heads.http.server import HttpHead
 from gridwire.heads.http.upgrade import Upgrade
 from gridwire.heads.kafka import KafkaHead
@@ -84,6 +89,7 @@ if TYPE_CHECKING:
 GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
 WATCH_GROUP: Final = "grid.watch"
+RULES_GROUP: Final = "grid.rules"
 FORECAST_GROUP: Final = "grid.forecast"
 VEE_GROUP: Final = "grid.vee"
 NO_DETECTORS: Final = "none"
@@ -99,6 +105,9 @@ SETTLE_S: Final = 0.2
 """Hubs tend to be created several at a time; workers are started once for all of them."""
 
 LOG_COUNTERS_S: Final = 60.0
+RETIRE_S: Final = 1.0
+"""How often it is asked whether removed alert rules have closed what they had open."""
+
 TRY_AGAIN_S: Final = 5.0
 """Pause after workers could not be started."""
 
@@ -132,6 +141,8 @@ class Hub:
         self.apps: DeployedApps | None = None
         self.key_file = Path(settings.secret_file) if settings.secret_file else self.directory / KEY_FILE
         self.routes: AlertRoutes | None = None
+        self.rules: AlertRules | None = None
+        self.rule_states: RuleStates | None = None
         self.lake = LakeReader([sys.executable, "-m", "gridwire.grid.history", str(self.directory / "lake")])
         self.root_key_file: Path | None = None
         """Where a first start with sign-in put the root policy's connection string."""
@@ -148,6 +159,7 @@ class Hub:
         await self._open_broker()
         try:
             self._open_apps()
+            self._open_rules()
             await self._create_entities()
             await self._open_doors()
             await self._start_heads()
@@ -185,6 +197,11 @@ class Hub:
         self.broker.on_change(
             lambda changes: self._reconcile.set() if concerns_apps(changes) or concerns_routes(changes) else None
         )
+
+    def _open_rules(self) -> None:
+        """Alert rules of users: what the journal has of them, and changes, whoever makes them."""
+        self.rules, self.rule_states = AlertRules(self.broker, self.clock), RuleStates(self.broker)
+        self.broker.on_change(lambda changes: self._reconcile.set() if concerns_rules(changes) else None)
 
     async def _create_entities(self) -> None:
         """Hubs and groups of the entity file, where they are not there yet. Raises InvalidSetting."""
@@ -292,6 +309,7 @@ class Hub:
             lake=self.lake,
             sql=(sys.executable, "-m", "gridwire.capture.ask", str(self.directory / "lake")),
             routes=self._routes_and_receivers(),
+            rule_trial=(sys.executable, "-m", "gridwire.grid.rules.trial", str(self.directory / "lake")),
             upgrades={} if self.amqp is None else {WEBSOCKET_PATH: Upgrade(SUBPROTOCOLS, self.amqp.websocket)},
         )
 
@@ -309,6 +327,7 @@ class Hub:
             counters["decode"] = lambda: reports.get(DECODE_GROUP, {})
             counters["vee"] = lambda: reports.get(VEE_GROUP, {})
             counters["watch"] = lambda: reports.get(WATCH_GROUP, {})
+            counters["rules"] = lambda: reports.get(RULES_GROUP, {})
             counters["forecast"] = lambda: reports.get(FORECAST_GROUP, {})
         if self.kafka is not None:
             counters["kafka"] = partial(_kafka_counters, self.kafka)
@@ -403,8 +422,36 @@ class Hub:
         wanted: dict[str, Command] = dict(self._wanted())
         if self.apps is None:
             return
+        wanted |= await self._of_rules()
         await self.supervisor.want({**wanted, **await self.apps.commands()})
         await self.apps.tidy()
+        if "rules" not in wanted and await self._rules_left():  # the last commit of the worker that was stopped
+            self._reconcile.set()
+
+    async def _of_rules(self) -> dict[str, Command]:
+        """The worker of alert rules, while there are any, or removed ones that have something open.
+
+        Its rules are in a file that is named by what is in it, so that another set of rules is another worker.
+        """
+        records = [] if self.rules is None else [*self.rules.all().values()]
+        left = await self._rules_left()
+        if left:
+            asyncio.get_running_loop().call_later(RETIRE_S, self._reconcile.set)
+        if not records and not left:
+            return {}
+        known = {hub.name for hub in self.broker.hubs()}
+        for hub in (ALERTS, ALERT_NOTES, RULE_STATES):
+            if hub not in known:
+                with contextlib.suppress(HubExists):
+                    await self.broker.create_hub(hub)
+        file = await asyncio.to_thread(_rules_file, self.directory / "workers" / "rules", records)
+        return {"rules": (RULES_GROUP, [*self._worker_command("rules"), "--path", str(file)])}
+
+    async def _rules_left(self) -> bool:
+        """Whether there is something to close of rules that are no more."""
+        if self.rules is None or self.rule_states is None:
+            return False
+        return bool((await self.rule_states.all()).keys() - self.rules.all().keys())
 
     async def _ensure_grid_hubs(self) -> None:
         names = {hub.name for hub in self.broker.hubs()}
@@ -498,6 +545,19 @@ class Gateway(Hub):
     def endpoints(self) -> dict[str, str]:
         """Where clients connect: Kafka clients to the cluster itself."""
         return {"kafka": self.address.bootstrap, **super().endpoints(), "broker": self.address.url}
+
+
+def _rules_file(directory: Path, records: list[RuleRecord]) -> Path:
+    """Write rules for their worker; those of workers before it go."""
+    data = msgspec.json.encode(records)
+    file = directory / f"{hashlib.sha256(data).hexdigest()[:16]}.json"
+    directory.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        disk.write_atomic(file, data, sync=False)
+    for other in directory.glob("*.json"):
+        if other != file:
+            other.unlink(missing_ok=True)
+    return file
 
 
 async def _stop(*heads: KafkaHead | HttpHead | AmqpHead | None) -> None:
@@ -704,6 +764,25 @@ def _watch(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> Non
     _run_stage("watch", data, stop, settings, opener, remote=options["broker"] is not None)
 
 
+def _rules(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """One worker has all rules; others on a cluster stand by."""
+    from gridwire.grid.rules import worker
+    from gridwire.grid.rules.question import asker
+
+    remote, counters = options["broker"] is not None, dict[str, int]()
+    opener = _sources(data, options["broker"], whole_hubs=True, together=True)
+    records = msgspec.json.decode(Path(options["path"]).read_bytes(), type=list[RuleRecord])
+    tell = _log_counters if remote else partial(_report, data)
+    threading.Thread(target=tell, args=(RULES_GROUP, counters, stop), daemon=True).start()
+    worker.run(
+        lambda hubs, follow: opener(RULES_GROUP, hubs, follow=follow),
+        records,
+        asker(Path(options["lake"]) if options["lake"] else data / "lake"),
+        stop,
+        metrics=counters,
+    )
+
+
 def _forecast(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
     """One worker forecasts everything; others on a cluster stand by."""
     from gridwire.grid.models.stage import forecast_stage
@@ -883,6 +962,7 @@ _WORKERS: Final = {
     "grid": _grid,
     "vee": _vee,
     "watch": _watch,
+    "rules": _rules,
     "forecast": _forecast,
     "capture": _capture,
     "avro": _avro,

@@ -118,7 +118,10 @@ def test_encoded_bodies(client, body, encoding):
     check(client.post("/v1/hubs/r/events", content=body, headers={"content-encoding": encoding}))
 
 
-ADMIN_PATHS = st.sampled_from(["/v1/hubs", "/v1/hubs/r", "/v1/groups/g/reset", "/v1/hubs/none", "/v1/hubs/r/copy"])
+ADMIN_PATHS = st.sampled_from(
+    ["/v1/hubs", "/v1/hubs/r", "/v1/groups/g/reset", "/v1/hubs/none", "/v1/hubs/r/copy", "/v1/alert-rules",
+     "/v1/alert-rules/try"]
+)  # fmt: skip
 PLACES = st.sampled_from(["earliest", "latest", "-2", "2026-01-01T00:00:00Z", 0, 1])
 ADMIN_BODIES = BODIES | st.fixed_dictionaries(
     {},

@@ -11,7 +11,7 @@ from gridwire import app
 from gridwire.broker.kafka_address import KafkaAddress
 
 
-@pytest.mark.parametrize("name", ["grid", "vee", "watch", "forecast", "capture", "avro"])
+@pytest.mark.parametrize("name", ["grid", "vee", "watch", "rules", "forecast", "capture", "avro"])
 def test_without_the_kafka_client(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ when they are durable, the older segments are deleted. A crash in between leaves
     group/<group>                       a consumer group that is there although nobody has read with it yet
     claim/<group>/<hub id>/<part>       who works on a partition: see `gridwire.broker.claims`
     schemagroup/<group>, schema/...     the schema registry: see `gridwire.broker.schemas`
+    alertrule/<name>                    alert rules of users: see `gridwire.broker.alert_rules`
     function/<app>, functionpackage/...  deployed apps of functions: see `gridwire.broker.deployments`
     alertroute/<name>                   routes of alerts: see `gridwire.broker.alert_routes`
     identity/<kind>/<name>              policies, users, lists, quotas: see `gridwire.broker.identities`

@@ -9,12 +9,17 @@ from urllib.parse import quote
 from cyclopts import App, Parameter
 
 from gridwire.cli.alert_routes import route
+from gridwire.cli.alert_rules import rule
 from gridwire.cli.durations import duration_ms, moment
 from gridwire.cli.output import Common, print_fields, print_json, print_table, say
 from gridwire.core.errors import InvalidSetting
 
-alert = App(name="alert", help="Alerts: findings of the grid's detectors; acknowledge, silence and deliver them.")
+alert = App(
+    name="alert",
+    help="Alerts: findings of the grid's detectors and of rules; acknowledge, silence and deliver them.",
+)
 alert.command(route)
+alert.command(rule)
 
 _COLUMNS: Final = ("started", "state", "severity", "kind", "subject", "confidence", "seen by", "silenced", "id")
 

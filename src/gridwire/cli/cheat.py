@@ -46,6 +46,10 @@ SHEET: Final = (
             ("what could not be read", "gridwire quarantine list"),
             ("the network model", "gridwire network import csv usage-points.csv"),
             ("SQL on the lake", "gridwire sql 'select * from readings limit 5'"),
+            (
+                "an alert of one's own",
+                "gridwire alert rule add low --hub volts --field v --op '<' --value 210",
+            ),
             ("a Green Button file", "gridwire export espi 2026-01-01T00:00:00Z 2026-02-01T00:00:00Z"),
         ),
     ),

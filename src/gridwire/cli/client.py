@@ -87,6 +87,10 @@ class HubClient:
         headers = {"content-type": content_type}
         return self._call("PUT", path, content=body, headers=headers, params=query, timeout=PUT_S)
 
+    def put_json(self, path: str, body: Any) -> Any:
+        """PUT JSON."""
+        return self._call("PUT", path, json=body)
+
     def patch(self, path: str, body: Any) -> Any:
         """PATCH JSON."""
         return self._call("PATCH", path, json=body)

@@ -112,13 +112,13 @@ def worker(
     With --broker kafka://host:9092,host2:9092 run the same command on as many machines as there are.
 
     Args:
-        name: grid, vee, watch, forecast, capture, avro, decode, router or functions.
+        name: grid, vee, watch, rules, forecast, capture, avro, decode, router or functions.
         data: the hub's data directory; on a cluster, where this machine keeps what can be made again.
         table: hub=decoder, for capture; hub, for avro; hub=format, for decode.
         lake: where tables or files are [default: lake or capture in data]; for several such workers one they all reach.
         flush_s: seconds until captured events are rows, or in a file.
         flush_mib: events that wait at most, for avro.
-        path: pattern of the files' paths, for avro; directory of the app, for functions.
+        path: pattern of the files' paths, for avro; directory of the app, for functions; file of the rules, for rules.
         namespace: what {Namespace} stands for in it.
         window_days: how late a reading may be. channels: a model's, that are judged by the VEE rules at most.
         detectors: those of the watch worker: all, or names with commas between them.

@@ -87,6 +87,14 @@ class InvalidApp(GridwireError):
     """An app of functions that cannot run: its problems, a line each."""
 
 
+class UnknownRule(GridwireError):
+    """No alert rule of that name."""
+
+
+class RuleExists(GridwireError):
+    """An alert rule of that name already exists."""
+
+
 class OffsetOutOfRange(GridwireError):
     """The offset asked for is before the log's start or after its end.
 

@@ -15,6 +15,7 @@ NETWORK: Final = "grid.network"
 FEEDER_PARTS: Final = "grid.feeder-parts"
 ALERTS: Final = "grid.alerts"
 ALERT_NOTES: Final = "grid.alert-notes"
+RULE_STATES: Final = "grid.rule-states"
 FORECASTS: Final = "grid.forecasts"
 HEALTH: Final = "grid.health"
 DEMAND: Final = "grid.demand"
@@ -41,6 +42,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     NETWORK: {"capture": "events", "retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
     ALERT_NOTES: {"cleanup": "compact", "retention_ms": -1, "timestamp_type": "append"},
+    RULE_STATES: {"cleanup": "compact", "retention_ms": -1},
     HEALTH: {"capture": "health", "retention_ms": 90 * _DAY_MS},
     FORECASTS: {"capture": "forecasts", "retention_ms": 30 * _DAY_MS},
     DEMAND: {"capture": "demand", "retention_ms": 365 * _DAY_MS},
@@ -52,7 +54,9 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Settings by hub name."""
 
-SINGLE_PARTITION: Final = frozenset({NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER, ALERT_NOTES})
+SINGLE_PARTITION: Final = frozenset(
+    {NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER, ALERT_NOTES, RULE_STATES}
+)
 """Hubs whose order as a whole matters more than their rate."""
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from gridwire.alerts import SILENCED_HEADER, Acknowledged, Alert, Silenced
+from gridwire.broker.alert_rules import Held, RuleState
 from gridwire.core import hubs
 from gridwire.grid import network_parts, parts
 from gridwire.grid.facts import FeederFact, TransformerFact
@@ -223,6 +224,10 @@ HUB_EVENTS: Final[Mapping[str, HubEvents]] = {
         "What people say of findings; compacted.", "ack/ID of the finding, or silence/NAME", Party.BOTH,
         (*_one("acknowledged", Acknowledged, "Somebody has seen a finding.", _CLOUD_EVENT),
          *_one("silenced", Silenced, "Findings of a kind are expected for a while.", _CLOUD_EVENT)),
+    ),
+    hubs.RULE_STATES: HubEvents(
+        "What the worker of alert rules has in mind; compacted.", "a rule, and its subject", Party.PLATFORM,
+        (*_one("ruleState", RuleState, "How a rule is."), *_one("held", Held, "A subject that is, or may be, open.")),
     ),
     hubs.HEALTH: HubEvents(
         "The state of each transformer, once an hour.", "the transformer", Party.PLATFORM,

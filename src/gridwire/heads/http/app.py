@@ -10,12 +10,14 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from gridwire.auth.model import Action
+from gridwire.broker.alert_rules import AlertRule
 from gridwire.broker.port import Broker
 from gridwire.core.errors import GridwireError, RemoteProtocolError
 from gridwire.core.hubs import ALERT_NOTES, ALERTS, FEEDERS, HEALTH, NETWORK, READINGS, TRANSFORMERS
 from gridwire.heads.http import metrics, tail
 from gridwire.heads.http.admin import Admin, AlterHub, CreateHub, ResetGroup
 from gridwire.heads.http.alert_routes import AlertRoutesApi
+from gridwire.heads.http.alert_rules import Rules, TryRule, hub_of, parse_rule
 from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.api.document import Documents
 from gridwire.heads.http.app_door import METHODS, AppDoor
@@ -79,6 +81,7 @@ class App:
         grid: Grid,
         ranges: Ranges,
         sql: Sql,
+        rules: Rules,
         functions: Functions | None = None,
         alert_routes: AlertRoutesApi | None = None,
         doorman: Doorman | None = None,
@@ -101,6 +104,7 @@ class App:
         self._grid = grid
         self._ranges = ranges
         self._sql = sql
+        self._alert_rules = rules
         self._functions = functions
         self._alert_routes = alert_routes
         self._memory = BodyMemory(limits.body_bytes_in_flight_max)
@@ -158,6 +162,10 @@ class App:
             Route("alert_route", "/v1/alert-routes/{name}", {"GET": self._show_route, "DELETE": self._remove_route}),
             Route("alert_route_test", "/v1/alert-routes/{name}/test", {"POST": self._test_route}),
             Route("alert_route_resume", "/v1/alert-routes/{name}/resume", {"POST": self._resume_route}),
+            Route("alert_rules", "/v1/alert-rules", {"GET": self._list_rules, "POST": self._make_rule}),
+            Route("alert_rule_try", "/v1/alert-rules/try", {"POST": self._try_rule}),
+            Route("alert_rule", "/v1/alert-rules/{name}",
+                  {"GET": self._show_rule, "PUT": self._change_rule, "DELETE": self._remove_rule}),
             Route("grid", "/v1/grid/network", {"GET": self._network}),
             Route("grid", "/v1/grid/networks", {"GET": self._networks}),
             Route("grid", "/v1/grid/usage-points", {"GET": self._usage_points}),
@@ -522,10 +530,7 @@ class App:
 
     def _ways(self, call: Call) -> tuple[AlertRoutesApi, str]:
         """The routes of alerts, and who asks. Raises HttpError 403, 404."""
-        who = ""
-        if self._doorman is not None:
-            self._doorman.require(call.scope, Action.ALTER_HUB, ALERTS)
-            who = str(call.scope[IDENTITY].name)
+        who = self._manages_alerts(call)
         if self._alert_routes is None:
             raise HttpError(404, "this hub delivers no alerts")
         return self._alert_routes, who
@@ -549,6 +554,51 @@ class App:
 
     async def _resume_route(self, call: Call) -> Answer:
         return json_answer(await self._ways(call)[0].resume(call.name))
+
+    async def _list_rules(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        return json_answer(await self._alert_rules.list())
+
+    async def _show_rule(self, call: Call) -> Answer:
+        self._reads(call, ALERTS)
+        return json_answer(await self._alert_rules.show(call.name))
+
+    async def _make_rule(self, call: Call) -> Answer:
+        who = self._manages_alerts(call)
+        rule = self._readable(call, parse_rule(await self._body(call)))
+        return json_answer(await self._alert_rules.put(rule, who, replace=False), 201)
+
+    async def _change_rule(self, call: Call) -> Answer:
+        who = self._manages_alerts(call)
+        rule = self._readable(call, parse_rule(await self._body(call), call.name))
+        return json_answer(await self._alert_rules.put(rule, who, replace=True))
+
+    async def _remove_rule(self, call: Call) -> Answer:
+        self._manages_alerts(call)
+        await self._alert_rules.remove(call.name)
+        return Answer(204, b"", [])
+
+    async def _try_rule(self, call: Call) -> Answer:
+        self._manages_alerts(call)
+        wanted = parse_json(await self._body(call), TryRule)
+        self._readable(call, wanted.rule)
+        return json_answer(await self._alert_rules.trial(wanted))
+
+    def _manages_alerts(self, call: Call) -> str:
+        """Who has a say in what is an alert, empty where nobody signs in. Raises HttpError 403."""
+        if self._doorman is None:
+            return ""
+        self._doorman.require(call.scope, Action.ALTER_HUB, ALERTS)
+        return str(call.scope[IDENTITY].name)
+
+    def _readable(self, call: Call, rule: AlertRule) -> AlertRule:
+        """A rule of what whoever asks may read himself. Raises HttpError 403."""
+        hub = hub_of(rule)
+        if hub is not None:
+            self._reads(call, hub)
+        elif self._doorman is not None:
+            self._doorman.require(call.scope, Action.OBSERVE, "")
+        return rule
 
     async def _network(self, call: Call) -> Answer:
         self._reads(call, NETWORK)
@@ -602,7 +652,7 @@ class App:
 
     async def _metrics(self, call: Call) -> Answer:
         points = await metrics.snapshot(
-            self._overview, self._counters, self._parts, self._functions, self._alert_routes
+            self._overview, self._counters, self._parts, self._functions, self._alert_routes, self._alert_rules
         )
         body = metrics.exposition(points)
         return Answer(200, body, [(b"content-type", metrics.CONTENT_TYPE), (b"cache-control", b"no-store")])

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from gridwire.broker.reports import DURATION_BUCKETS_S
 from gridwire.core.errors import Unavailable
 from gridwire.heads.http.alert_routes import AlertRoutesApi
+from gridwire.heads.http.alert_rules import Rules
 from gridwire.heads.http.functions import Functions
 from gridwire.heads.http.options import APPEND_BUCKETS_S, HttpCounters
 from gridwire.heads.http.overview import RUNNING, Overview
@@ -50,6 +51,7 @@ class MetricRow:
 
 _PARTITION: Final = ("hub", "partition")
 _FUNCTION: Final = ("app", "function")
+_RULE: Final = ("rule",)
 _FUNCTION_COUNTERS: Final = (
     "invocations", "events", "outputs", "failures", "timeouts", "deaths", "retries", "bisections", "dead_letters",
 )  # fmt: skip
@@ -102,6 +104,11 @@ METRICS: Final = (
     MetricRow("gridwire_alert_route_failed_total", "counter", "", "Findings given up: dead letters.", ("route",)),
     MetricRow("gridwire_alert_route_tries_failed_total", "counter", "", "Tries that came to nothing.", ("route",)),
     MetricRow("gridwire_alert_route_waiting", "gauge", "", "Findings that wait, or were not looked at.", ("route",)),
+    MetricRow("gridwire_alert_rule_open", "gauge", "", "Open alerts of a rule.", _RULE),
+    MetricRow("gridwire_alert_rule_failing", "gauge", "", "1 when the last run of a rule failed.", _RULE),
+    MetricRow("gridwire_alert_rule_events_total", "counter", "", "Events or rows a rule looked at.", _RULE),
+    MetricRow("gridwire_alert_rule_skipped_total", "counter", "", "Those without the field or the subject.", _RULE),
+    MetricRow("gridwire_alert_rule_refused_total", "counter", "", "Subjects that were too many.", _RULE),
     MetricRow("gridwire_http_requests_total", "counter", "", "HTTP requests answered.", ("route", "status")),
     MetricRow("gridwire_http_problems_total", "counter", "", "HTTP requests refused or failed.", ("problem",)),
     MetricRow("gridwire_http_connections", "gauge", "", "Open HTTP connections."),
@@ -123,6 +130,7 @@ async def snapshot(
     parts: Counters,
     functions: Functions | None = None,
     routes: AlertRoutesApi | None = None,
+    rules: Rules | None = None,
 ) -> dict[str, list[Point]]:
     """Every metric's points by name; of a histogram those of its sum, count and buckets, by their own names."""
     points: dict[str, list[Point]] = defaultdict(list, {row.name: [] for row in METRICS})
@@ -150,6 +158,8 @@ async def snapshot(
         _add_functions(points, await functions.rows(groups))
     if routes is not None:
         await _add_routes(points, routes)
+    if rules is not None:
+        _add_rules(points, (await rules.list())["rules"])
     for part, read in parts.items():
         points["gridwire_part_count"] += [((part, name), value) for name, value in read().items()]
     return points
@@ -206,6 +216,15 @@ def _add_functions(points: dict[str, list[Point]], apps: Iterable[Mapping[str, A
                     add("flushes_total", (*labels, name.removeprefix("flushed_")), count)
             name, sum_s = "gridwire_function_call_seconds", counts.get("busy_us", 0) / 1e6
             _add_histogram(points, name, labels, DURATION_BUCKETS_S, function["buckets"], sum_s)
+
+
+def _add_rules(points: dict[str, list[Point]], rules: Iterable[Mapping[str, Any]]) -> None:
+    for rule in rules:
+        label, status = (str(rule["name"]),), rule["status"]
+        points["gridwire_alert_rule_open"].append((label, status["open"]))
+        points["gridwire_alert_rule_failing"].append((label, float(bool(status["error"]))))
+        for name in ("events", "skipped", "refused"):
+            points[f"gridwire_alert_rule_{name}_total"].append((label, status[name]))
 
 
 def _add_appends(points: dict[str, list[Point]], counters: HttpCounters) -> None:

@@ -17,12 +17,14 @@ from typing import Final
 import uvicorn
 
 from gridwire.broker.alert_routes import AlertRoutes
+from gridwire.broker.alert_rules import AlertRules
 from gridwire.broker.identities import Identities
 from gridwire.broker.port import GroupDirectory, Journal
 from gridwire.broker.schemas import SchemaRegistry
 from gridwire.core.clock import Clock, SystemClock
 from gridwire.heads.http.admin import Admin
 from gridwire.heads.http.alert_routes import AlertRoutesApi, Receivers
+from gridwire.heads.http.alert_rules import Rules
 from gridwire.heads.http.alerts import Alerts
 from gridwire.heads.http.app import App
 from gridwire.heads.http.connection import HubConnection, connection_class
@@ -40,6 +42,7 @@ from gridwire.heads.http.processors import Processors
 from gridwire.heads.http.ranges import Ranges
 from gridwire.heads.http.request import BodyMemory
 from gridwire.heads.http.routes import Route
+from gridwire.heads.http.rule_states import RuleStates
 from gridwire.heads.http.schemas import Schemas
 from gridwire.heads.http.sign_in import Doorman
 from gridwire.heads.http.sql import Sql
@@ -70,6 +73,7 @@ class HttpHead:
         lake: who answers the page's questions about the lake; None where there is none.
         routes: routes of alerts, and who speaks to their receivers; None where alerts are not delivered.
         sql: command that answers a question in SQL; empty where there is no lake.
+        rule_trial: command that tries an alert rule; empty where there is no worker.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class HttpHead:
         lake: Reader | None = None,
         sql: tuple[str, ...] = (),
         routes: tuple[AlertRoutes, Receivers] | None = None,
+        rule_trial: tuple[str, ...] = (),
     ) -> None:
         self.host = host
         self.port = port
@@ -134,6 +139,7 @@ class HttpHead:
             ranges=Ranges(broker, ingest, clock),
             sql=Sql(sql),
             alert_routes=None if routes is None else AlertRoutesApi(broker, *routes),
+            rules=Rules(AlertRules(broker, clock), RuleStates(broker), broker, clock, rule_trial),
             doorman=None if access is None else Doorman(access),
         )
         self._tls = tls

@@ -77,6 +77,12 @@ ACTIONS: Final[Mapping[tuple[str, str], Action]] = {
         )
         for method in methods
     },
+    ("alert_rules", "GET"): Action.LIST,  # and reading grid.alerts
+    ("alert_rules", "POST"): Action.LIST,  # and altering grid.alerts, and reading what the rule reads, as all below
+    ("alert_rule_try", "POST"): Action.LIST,
+    ("alert_rule", "GET"): Action.LIST,
+    ("alert_rule", "PUT"): Action.LIST,
+    ("alert_rule", "DELETE"): Action.LIST,
     ("grid", "GET"): Action.LIST,  # and reading the hubs that an address shows
     ("sql", "POST"): Action.OBSERVE,  # the lake is what all captured hubs hold
     ("sql", "GET"): Action.OBSERVE,
@@ -96,6 +102,7 @@ AUDITED: Final = frozenset(
         ("schemagroups", "DELETE"), ("ack", "POST"), ("silences", "POST"), ("silence", "DELETE"),
         ("alert_routes", "POST"), ("alert_route", "DELETE"), ("alert_route_test", "POST"),
         ("alert_route_resume", "POST"),
+        ("alert_rules", "POST"), ("alert_rule", "PUT"), ("alert_rule", "DELETE"),
         ("function", "PUT"), ("function", "DELETE"), ("function_start", "POST"), ("function_stop", "POST"),
         ("function_invoke", "POST"), ("function_replay", "POST"),
     }

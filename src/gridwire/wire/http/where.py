@@ -53,14 +53,14 @@ class _Condition:
         if found is _MISSING:
             return self.op == "!="
         if self.op == "~":
-            return self.text.casefold() in _text(found).casefold()
-        known = found if isinstance(found, int | float) and not isinstance(found, bool) else _number(found)
+            return self.text.casefold() in text_of(found).casefold()
+        known = number_of(found)
         numbers = self.number is not None and known is not None
         if self.op in _ORDER:
             same_kind = (known is None) == (self.number is None)
             order = _ORDER[self.op]
-            return same_kind and (order(known, self.number) if numbers else order(_text(found), self.text))
-        same = known == self.number if numbers else _text(found) == self.text
+            return same_kind and (order(known, self.number) if numbers else order(text_of(found), self.text))
+        same = known == self.number if numbers else text_of(found) == self.text
         return same == (self.op == "=")
 
 
@@ -75,6 +75,10 @@ class Where:
         """Whether all conditions hold."""
         document = _document(event.value) if self._reads_value else _MISSING
         return all(each.holds(_field(each.field, partition, event, document)) for each in self._conditions)
+
+    def equalities(self) -> list[tuple[str, str]]:
+        """Fields that must be a certain text, for who can find those faster."""
+        return [(each.field, each.text) for each in self._conditions if each.op == "=" and each.number is None]
 
 
 class Fields:
@@ -136,6 +140,11 @@ def _comparable(field: str, value: str) -> float | None:
     return _number(value)
 
 
+def number_of(found: Any) -> float | None:
+    """A found value as a number: itself, or what its text says; None when it is none."""
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else _number(found)
+
+
 def _number(value: Any) -> float | None:
     if not isinstance(value, str):
         return None
@@ -146,7 +155,8 @@ def _number(value: Any) -> float | None:
     return None if number != number else number
 
 
-def _text(found: Any) -> str:
+def text_of(found: Any) -> str:
+    """A found value as texts are compared."""
     if isinstance(found, str):
         return found
     if isinstance(found, bytes):
@@ -168,14 +178,14 @@ def _document(value: bytes | None) -> Any:
 def _field(field: str, partition: int, event: Event, document: Any) -> Any:
     if field.startswith("header."):
         name = field.removeprefix("header.")
-        return next((_text(value or b"") for known, value in reversed(event.headers) if known == name), _MISSING)
+        return next((text_of(value or b"") for known, value in reversed(event.headers) if known == name), _MISSING)
     if field == "partition":
         return partition
     if field in ("offset", "timestamp"):
         return getattr(event, field)
     if field == "key" or (field == "value" and not (isinstance(document, dict) and "value" in document)):
         found = getattr(event, field)
-        return _MISSING if found is None else _text(found)
+        return _MISSING if found is None else text_of(found)
     return _at(document, field.removeprefix("value.").split("."))
 
 

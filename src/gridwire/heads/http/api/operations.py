@@ -13,11 +13,13 @@ from msgspec import Meta
 
 from gridwire.alerts import Silenced
 from gridwire.auth.model import Action
+from gridwire.broker.alert_rules import AlertRule
 from gridwire.broker.schemas import Schema, SchemaGroup
 from gridwire.core.hubs import ALERT_NOTES, ALERTS, FEEDERS, HEALTH, NETWORK, READINGS, TRANSFORMERS
 from gridwire.heads.http import (
     admin,
     alert_routes,
+    alert_rules,
     alerts,
     functions,
     grid,
@@ -77,6 +79,7 @@ def _reads(*hubs: str) -> tuple[Need, ...]:
 
 
 _MANAGES_ALERTS: Final = (Need(Action.ALTER_HUB, f"hub {ALERTS}"),)
+_RULE_READS: Final = (Need(Action.READ, "the rule's hub"), Need(Action.OBSERVE, "the namespace, for a query"))
 _SPEAKS: Final = Need(Action.SEND, f"hub {ALERT_NOTES}")
 _HUB_IN_BODY: Final = Need(Action.READ, "the hub named in the body")
 _HUB_IN_QUERY: Final = Need(Action.READ, "the hub in the query")
@@ -320,6 +323,30 @@ _ALERTS: Final[dict[tuple[str, str], Operation]] = {
     ),
     ("POST", "/v1/alert-routes/{name}/resume"): Operation(
         "resumeAlertRoute", ALERTING, "Go on with a route that was stopped", answers("The route.", shapes.AlertRoute),
+        needs=_MANAGES_ALERTS,
+    ),
+    ("GET", "/v1/alert-rules"): Operation(
+        "listAlertRules", ALERTING, "List rules of users", answers("Rules and how they are.", shapes.AlertRules),
+        needs=_reads(ALERTS),
+    ),
+    ("POST", "/v1/alert-rules"): Operation(
+        "makeAlertRule", ALERTING, "Make a rule", answers("The rule.", shapes.ShownRule, 201),
+        body=takes(AlertRule), refusals=(404, 409, 413), needs=(*_MANAGES_ALERTS, *_RULE_READS),
+    ),
+    ("POST", "/v1/alert-rules/try"): Operation(
+        "tryAlertRule", ALERTING, "Tell what a rule would find, and keep nothing",
+        answers("What it would have opened.", shapes.AlertRuleTrial), body=takes(alert_rules.TryRule),
+        refusals=(404, 503), needs=(*_MANAGES_ALERTS, *_RULE_READS),
+    ),
+    ("GET", "/v1/alert-rules/{name}"): Operation(
+        "showAlertRule", ALERTING, "Show a rule", answers("The rule.", shapes.ShownRule), needs=_reads(ALERTS),
+    ),
+    ("PUT", "/v1/alert-rules/{name}"): Operation(
+        "changeAlertRule", ALERTING, "Change a rule", answers("The rule.", shapes.ShownRule), body=takes(AlertRule),
+        about="What was open is closed, and the rule begins anew.", needs=(*_MANAGES_ALERTS, *_RULE_READS),
+    ),
+    ("DELETE", "/v1/alert-rules/{name}"): Operation(
+        "removeAlertRule", ALERTING, "Remove a rule", done("It is gone; what was open is closed."),
         needs=_MANAGES_ALERTS,
     ),
 }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from gridwire.alerts import Alert, Silenced
+from gridwire.broker.alert_rules import SqlRule, ThresholdRule
 from gridwire.broker.claims import Claimed
 from gridwire.broker.reports import FunctionReport
 from gridwire.broker.schemas import Schema, SchemaGroup
@@ -376,6 +377,59 @@ class AlertRouteTest(msgspec.Struct):
     answer: str
     error: str
     took_ms: float
+
+
+class AlertRuleStatus(msgspec.Struct):
+    """How a rule is. `events`, `skipped`: of its hub, looked at, and left out for want of a field; `refused`: subjects
+    that were too many; `last_ms`: its newest event, or when its query was last asked."""
+
+    state: Literal["starting", "running", "failing", "full"]
+    open: int
+    events: int
+    skipped: int
+    refused: int
+    last_ms: int
+    took_ms: int
+    error: str
+
+
+class ShownThresholdRule(ThresholdRule, frozen=True, kw_only=True, tag_field="type", tag="threshold"):
+    """A rule about values of a hub, and how it is."""
+
+    revision: int
+    changed_ms: int
+    changed_by: str
+    status: AlertRuleStatus
+
+
+class ShownSqlRule(SqlRule, frozen=True, kw_only=True, tag_field="type", tag="sql"):
+    """A rule about the lake, and how it is."""
+
+    revision: int
+    changed_ms: int
+    changed_by: str
+    status: AlertRuleStatus
+
+
+ShownRule = ShownThresholdRule | ShownSqlRule
+
+
+class AlertRules(msgspec.Struct):
+    """All rules."""
+
+    rules: list[ShownRule]
+
+
+class AlertRuleTrial(msgspec.Struct):
+    """What a rule would have opened, and what would be open now. `findings`: the first of them."""
+
+    events: int
+    skipped: int
+    opened: int
+    open: int
+    refused: int
+    error: str
+    findings: list[dict[str, Any]]
 
 
 # -- the grid

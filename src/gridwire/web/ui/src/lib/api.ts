@@ -792,3 +792,90 @@ export async function fetchTables(): Promise<readonly SqlTable[]> {
   if (!response.ok) throw await failure(response);
   return ((await response.json()) as { tables: readonly SqlTable[] }).tables;
 }
+
+/** A rule as it is made: a threshold on a hub, or a question about the lake. */
+export interface ThresholdRule {
+  readonly type: "threshold";
+  readonly name: string;
+  readonly severity: string;
+  readonly text: string;
+  readonly hub: string;
+  readonly field: string;
+  readonly op: string;
+  readonly value: number | string;
+  readonly subject: string;
+  readonly subject_kind: string;
+  readonly where: string;
+  readonly for_count: number;
+  readonly closes_at: number | null;
+  readonly quiet_s: number | null;
+}
+
+export interface SqlRule {
+  readonly type: "sql";
+  readonly name: string;
+  readonly severity: string;
+  readonly text: string;
+  readonly query: string;
+  readonly every_s: number;
+  readonly subject_kind: string;
+}
+
+export type AlertRule = ThresholdRule | SqlRule;
+
+/** A rule with how it is. */
+export type KnownRule = AlertRule & {
+  readonly changed_ms: number;
+  readonly changed_by: string;
+  readonly status: {
+    readonly state: string;
+    readonly open: number;
+    readonly events: number;
+    readonly skipped: number;
+    readonly refused: number;
+    readonly last_ms: number;
+    readonly took_ms: number;
+    readonly error: string;
+  };
+};
+
+/** What a rule would have found. */
+export interface RuleTrial {
+  readonly events: number;
+  readonly skipped: number;
+  readonly opened: number;
+  readonly open: number;
+  readonly error: string;
+  readonly findings: readonly { readonly id: string; readonly state: string; readonly started: string; readonly subject_kind: string; readonly subject: string; readonly evidence: Readonly<Record<string, unknown>> }[];
+}
+
+const RULES_PATH = "v1/alert-rules";
+/** A trial reads as many events as a rule would in a while. */
+const TRIAL_TIMEOUT_MS = 120_000;
+
+function rulePath(name: string): string {
+  return `${RULES_PATH}/${encodeURIComponent(name)}`;
+}
+
+/** Every alert rule. */
+export async function fetchRules(): Promise<readonly KnownRule[]> {
+  return (await get<{ rules: readonly KnownRule[] }>(RULES_PATH)).rules;
+}
+
+/** Make a rule, or change the one of its name. */
+export async function saveRule(rule: AlertRule, change: boolean): Promise<void> {
+  await ask(change ? "PUT" : "POST", change ? rulePath(rule.name) : RULES_PATH, JSON.stringify(rule));
+}
+
+/** Remove a rule; what it has open is closed. */
+export async function removeRule(name: string): Promise<void> {
+  await ask("DELETE", rulePath(name));
+}
+
+/** What a rule would have found in the last hours of its hub, or finds in the lake now. */
+export async function tryRule(rule: AlertRule, hours: number): Promise<RuleTrial> {
+  const signal = AbortSignal.timeout(TRIAL_TIMEOUT_MS);
+  const response = await fetch(`${RULES_PATH}/try`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ rule, hours }), signal });
+  if (!response.ok) throw await failure(response);
+  return (await response.json()) as RuleTrial;
+}
