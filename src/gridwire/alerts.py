@@ -98,7 +98,7 @@ def alert_of(value: bytes | None) -> Alert | None:
     """The finding that an event of `grid.alerts` tells of; None when it is no finding."""
     try:
         return _ALERT.decode(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

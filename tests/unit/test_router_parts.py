@@ -288,6 +288,16 @@ def test_an_event_is_the_same_in_both_modes_of_cloudevents() -> None:
     assert dict(told.headers) == dict(heard.headers) == dict(event.headers)
 
 
+def test_hostile_events_are_no_findings_and_make_no_odd_headers() -> None:
+    deep = b'{"evidence":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001
+    assert alert_of(deep) is None
+    headers = (("ce_id", b"1\r\nx: y"), ("ce_\u00fc", b"1"), ("ce_a b", b"1"), ("content-type", b"a/b\r\nx: y"))
+    event = Event(deep, None, headers)
+    sent, _ = request_of(event, "binary")
+    assert sent == {"content-type": "application/json", "ce-id": "1%0D%0Ax:%20y"}
+    assert "data_base64" in json.loads(request_of(event, "structured")[1])
+
+
 def test_what_is_no_json_goes_as_base64_and_chats_get_a_line() -> None:
     odd = Event(b"\xff", None, (("ce_id", b"1"), ("content-type", b"application/json")))
     assert json.loads(request_of(odd, "structured")[1])["data_base64"] == "/w=="

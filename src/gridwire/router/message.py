@@ -10,6 +10,7 @@ Source: CloudEvents 1.0.2, its JSON event format (3) and HTTP protocol binding (
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
@@ -22,7 +23,9 @@ from gridwire.core.batch import Event
 from gridwire.wire.http.cloudevents import STRUCTURED, is_json_type
 
 JSON: Final = "application/json"
-_PREFIX: Final = "ce_"
+_ATTRIBUTE: Final = re.compile(r"ce_([a-z0-9]{1,60})\Z")
+"""Whoever may send to the hub chooses the names of headers; only what can be an attribute is one."""
+
 _SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """Characters of a header's value that are not percent-encoded (3.1.3.2)."""
 
@@ -53,8 +56,9 @@ def text_of(event: Event) -> str:
 def _attributes(event: Event) -> tuple[dict[str, str], str]:
     """CloudEvents attributes and the data's media type."""
     told = {name: (value or b"").decode("utf-8", "replace") for name, value in event.headers}
-    attributes = {name[len(_PREFIX) :]: value for name, value in told.items() if name.startswith(_PREFIX)}
-    return attributes, told.get("content-type", JSON)
+    attributes = {match[1]: value for name, value in told.items() if (match := _ATTRIBUTE.match(name))}
+    content_type = told.get("content-type", JSON)
+    return attributes, content_type if content_type.isascii() and content_type.isprintable() else JSON
 
 
 def _structured(event: Event) -> dict[str, Any]:
