@@ -663,6 +663,8 @@ def test_the_network_is_that_of_the_time_that_is_looked_at(grid_hub: RunningHub,
     points = page.get_by_test_id("usage-points").locator("tbody th")
     expect(points).to_have_text(["U1.0", "U1.1", "U1.2"])
     expect(page.get_by_test_id("detail")).to_contain_text("3 of 3")
+    marks = page.get_by_test_id("network-changes").locator("option")
+    expect(marks).to_have_attribute("value", str(MOVED + 1 - INTERVALS[0]))
     diagram = page.get_by_role("region", name="One-line diagram")
     expect(diagram).not_to_contain_text("valid from")
     page.get_by_role("button", name="One interval on").click()

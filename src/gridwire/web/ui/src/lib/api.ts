@@ -438,6 +438,18 @@ export function fetchNetwork(at: string | null = null): Promise<NetworkModel> {
   return get<NetworkModel>(`v1/grid/network${at === null ? "" : `?${new URLSearchParams({ at })}`}`);
 }
 
+/** A version of the network model; one that was replaced is not in effect at any time. */
+export interface NetworkVersion {
+  readonly valid_from: string;
+  readonly in_effect: boolean;
+  readonly first: boolean;
+}
+
+/** Ask for the newest versions of the network model. */
+export async function fetchNetworkVersions(): Promise<readonly NetworkVersion[]> {
+  return (await get<{ readonly networks: readonly NetworkVersion[] }>("v1/grid/networks")).networks;
+}
+
 /** Ask for the usage points of a transformer or feeder, now or at a time. */
 export function fetchUsagePoints(
   kind: UnitKind,

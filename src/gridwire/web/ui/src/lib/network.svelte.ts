@@ -1,5 +1,5 @@
 /** The network model: the one in effect, read anew whenever its hub grows, and the one of the time that is looked at. */
-import { ApiError, fetchNetwork, type NetworkModel, type Tick } from "./api";
+import { ApiError, fetchNetwork, fetchNetworkVersions, type NetworkModel, type Tick } from "./api";
 import { live } from "./live.svelte";
 import { isoOf } from "./moment.svelte";
 
@@ -16,6 +16,8 @@ class NetworkFollower {
   model = $state.raw<NetworkModel | null>(null);
   /** The model of the time that is looked at, once it is known. */
   past = $state.raw<NetworkModel | null>(null);
+  /** When it changed, milliseconds. */
+  changes = $state.raw<readonly number[]>([]);
   #known: NetworkModel[] = [];
   #wanted: number | null = null;
   #looking = false;
@@ -65,6 +67,8 @@ class NetworkFollower {
     try {
       this.#known = [];
       this.model = ends ? await fetchNetwork() : null;
+      const versions = ends ? await fetchNetworkVersions() : [];
+      this.changes = versions.filter((one) => one.in_effect && !one.first).map((one) => Date.parse(one.valid_from));
       this.#seen = ends;
       this.look(this.#wanted);
     } catch (error) {
