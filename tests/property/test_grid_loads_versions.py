@@ -334,6 +334,16 @@ def test_readings_that_were_refused_are_read_again_by_a_model_that_has_a_place_f
     assert len(hub.events("quarantine")) == 1
 
 
+def test_what_was_told_is_withdrawn_though_its_partition_is_read_first_again() -> None:
+    """The state is read again, and the refused reading comes before any that opens its day."""
+    hub = Hub(HUBS)
+    hub.poll_events_max = 1
+    tell(hub, [FIRST])
+    ops: list[Op] = [Read(0, 3, 1, "0.1"), Read(0, 0, 1, "0.1"), Read(1, 0, 2, "0.1"), Told((None, 0, 0, 0), 0)]
+    run_through(hub, [ops], True, nothing_fails)
+    assert sums_told(hub) == expected([FIRST, *ops])
+
+
 def test_a_transformer_that_lost_its_usage_points_is_told_to_have_nothing(tmp_path: Path) -> None:
     hub = Hub(HUBS)
     readings: list[Op] = [Read(0, 2, 50, "0.2"), Read(0, 2, 60, "0.2")]

@@ -31,6 +31,9 @@ DAY_S: Final = 86_400
 CHANNELS: Final = 2
 """Import and export."""
 
+TOUCHED_MAX: Final = 10_000
+"""Slots remembered for refused readings: three months of quarter hours."""
+
 GENERATION_STEP: Final = 1_000_000
 """Versions of facts start above this for each network model, times its ordinal, so that a newer model's facts win."""
 
@@ -128,8 +131,8 @@ class LoadState:
         self._used = np.zeros((rows, CHANNELS), np.uint8)
         self._repeats = np.zeros((rows, points), np.uint16)
         self._repeated = np.zeros(rows, np.uint8)
-        self._touched = np.zeros(rows, np.bool_)
-        """Rows of readings that the models do not let pass: others may have, and something been told of it."""
+        self._touched: set[int] = set()
+        """Slots of readings that the models do not let pass: others may have, and something been told of it."""
         self._transformers = _Groups("transformer", len(timeline.numbering.transformer_ids), days, self.per_day)
         self._feeders = _Groups("feeder", len(timeline.numbering.feeder_ids), days, self.per_day)
         self._eras = range(0)
@@ -192,7 +195,9 @@ class LoadState:
 
     def rows_since(self, slot: int) -> list[int]:
         """Rows of this slot and later ones that hold a reading, or had one that the models do not let pass."""
-        rows = np.flatnonzero(self._used.any(axis=1) | self._touched)
+        touched = np.zeros(len(self._used), np.bool_)
+        touched[[each % len(touched) for each in self._touched if each // self.per_day <= self.newest_day]] = True
+        rows = np.flatnonzero(self._used.any(axis=1) | touched)
         return list(rows[self.slot_of_row(rows) >= slot].tolist())
 
     def amounts_of(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -251,9 +256,15 @@ class LoadState:
 
     def touch(self, slots: NDArray[np.int64]) -> None:
         """Remember that there were readings of these slots which the models do not let pass."""
-        days = slots // self.per_day
-        inside = (days <= self.newest_day) & (days > self.newest_day - self.days)
-        self._touched[slots[inside] % len(self._touched)] = True
+        self._touched.update(np.unique(slots).tolist())
+        self._forget_touched()
+
+    def _forget_touched(self) -> None:
+        """Of slots before the window, and of those furthest ahead when there are too many."""
+        first = (self.newest_day - self.days + 1) * self.per_day
+        self._touched = {slot for slot in self._touched if slot >= first}
+        if len(self._touched) > TOUCHED_MAX:
+            self._touched = set(sorted(self._touched)[:TOUCHED_MAX])
 
     def collect(self) -> list[Facts]:
         """Facts of every (unit, interval) whose sum changed since the last call."""
@@ -298,6 +309,7 @@ class LoadState:
             for place in places:
                 self._clear_day(place)
         self.newest_day = day
+        self._forget_touched()
         first = (day - self.days + 1) * self.per_day
         if self._timeline.eras_between(first, first + self.days * self.per_day - 1) != self._eras:
             self._enter_eras()
@@ -314,7 +326,6 @@ class LoadState:
                 self._repeats[row] = 0
         self._used[rows] = 0
         self._repeated[rows] = 0
-        self._touched[rows] = False
         self._transformers.clear_day(place, rows)
         self._feeders.clear_day(place, rows)
 
@@ -372,7 +383,7 @@ class LoadState:
             "window": np.array([self.newest_day, self.days, self.per_day], np.int64),
             "counts": self.counts,
             "used": self._used,
-            "touched": self._touched,
+            "touched": np.array(sorted(self._touched), np.int64),
             "repeated": np.array([repeated[row], point], np.int64),
             "repeats": self._repeats[repeated[row], point],
         }
@@ -392,7 +403,7 @@ class LoadState:
         self.newest_day = newest
         self.counts[:] = arrays["counts"]
         self._used[:] = arrays["used"]
-        self._touched[:] = arrays["touched"]
+        self._touched = set(arrays["touched"].tolist())
         row, point = arrays["repeated"]
         self._repeats[row, point] = arrays["repeats"]
         self._repeated[row] = 1
