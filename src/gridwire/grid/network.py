@@ -209,6 +209,15 @@ def columns_of(network: Network) -> UsagePoints:
     return made
 
 
+def channels_of(network: Network) -> int:
+    """Number of channels: a usage point has one for each reading type that is expected of it."""
+    import numpy as np
+
+    _, _, kind, kinds = columns_of(network).columns()
+    expected = np.array([len(each.expects) for each in kinds] or [0], np.int64)
+    return int(expected[kind].sum())
+
+
 def columns_for(network: Network) -> UsagePoints:
     """Columns without a row, for usage points of a model's transformers and feeders."""
     transformer_at = {row.id: i for i, row in enumerate(network.transformers)}

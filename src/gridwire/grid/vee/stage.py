@@ -15,7 +15,7 @@ from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.core.hubs import METER_EVENTS
 from gridwire.grid.lane import NothingToRestate, Pipeline, Stage
 from gridwire.grid.loads import LoadsSettings
-from gridwire.grid.network import Network, digest
+from gridwire.grid.network import Network, channels_of, digest
 from gridwire.grid.readings import READINGS_HUB
 from gridwire.grid.vee.events import VERDICTS_HUB
 from gridwire.grid.vee.pipeline import VeePipeline
@@ -41,7 +41,7 @@ def up_to(channels: int, stage: Stage) -> Stage:
 
 
 def _make(most: int, network: Network, settings: LoadsSettings, generation: int, part: int | None) -> Pipeline:
-    count = len(network.index().channel_unit)
+    count = channels_of(network)
     if count <= most:
         return VeePipeline(network, settings, generation, part)
     log.warning(
