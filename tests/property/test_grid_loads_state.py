@@ -232,3 +232,13 @@ def test_a_snapshot_of_another_window_is_refused() -> None:
     arrays = LoadState(TIMELINE, DAYS).to_arrays()
     with pytest.raises(ValueError, match="another window"):
         LoadState(TIMELINE, DAYS + 1).from_arrays(arrays)
+
+
+def test_a_refused_reading_is_remembered_before_its_day_is_open_and_forgotten_with_it() -> None:
+    state, slot = LoadState(TIMELINE, DAYS), FIRST_DAY * PER_DAY
+    state.touch(np.array([slot + 2], np.int64))
+    assert state.rows_since(slot) == []
+    apply(state, [(0, slot, 0, 0, 1, 0)])
+    assert sorted(state.slot_of_row(np.array(state.rows_since(slot))).tolist()) == [slot, slot + 2]
+    apply(state, [(0, slot + DAYS * PER_DAY, 0, 0, 1, 0)])
+    assert len(state.rows_since(slot)) == 1
