@@ -99,6 +99,14 @@ def test_espi_is_what_greenbutton_objects_reads():
     assert [Decimal(str(r.value)) for r in theirs] == [row[1].scaleb(3) for row in ours]
 
 
+@pytest.mark.parametrize("encoding", [b"UTF-7", b"TF-8", b"utf-16", b"idna", b"base64", b"x" * 40])
+def test_xml_in_an_encoding_that_is_not_read_is_refused(encoding):
+    data = b'<?xml version="1.0" encoding="' + encoding + b'"?>\n' + frames.ESPI[frames.ESPI.index(b"<feed") :]
+    items = decode("espi", data)
+    assert items[0].reason.startswith(("its encoding", "not well-formed"))
+    assert all(isinstance(item, BadFrame) for item in items)
+
+
 def test_espi_without_reading_type_and_of_a_broken_one():
     start, end = (
         frames.ESPI.index(b'<entry><link rel="self" href="ReadingType'),

@@ -117,6 +117,7 @@ def test_every_error_of_ours_has_a_code() -> None:
     unmapped = {kind for kind in ours if code_of(kind("x")) is ErrorCode.UNKNOWN_SERVER_ERROR}
     of_other_heads = {errors.SchemaGroupExists, errors.UnknownSchema, errors.IncompatibleSchema}
     of_other_heads |= {errors.UnknownApp, errors.InvalidApp}
+    of_other_heads |= {errors.UnknownRoute, errors.RouteExists, errors.UnknownRule, errors.RuleExists}
     assert unmapped == {errors.GridwireError, errors.LocalProtocolError} | of_other_heads
     assert code_of(errors.InvalidBatch("x")) is ErrorCode.CORRUPT_MESSAGE
     assert code_of(errors.DiskFull("x")) is ErrorCode.KAFKA_STORAGE_ERROR

@@ -201,6 +201,8 @@ class _Stream:
         except expat.ExpatError as error:
             what = expat.ErrorString(error.code)
             return f"not well-formed XML: {what}"
+        except (LookupError, ValueError) as error:  # the parser asks Python for what it does not know itself
+            return f"its encoding is none that is read: {error}"
         if document.open_at is not None and self._position + len(self._buffer) - document.open_at > ELEMENT_BYTES_MAX:
             return f"an element is longer than {ELEMENT_BYTES_MAX} bytes"
         if self._position + len(self._buffer) - document.position > TOKEN_BYTES_MAX:
