@@ -26,7 +26,7 @@ from gridwire.core import batch
 from gridwire.core.batch import Event
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import Rebalanced, Unavailable
-from gridwire.grid import network
+from gridwire.grid import day_order, network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network_log import NetworkLog
@@ -467,6 +467,33 @@ def test_no_reading_of_a_backlog_is_too_old_because_of_another_partition(
         assert work(hub, Path(name), days=days) == "stopped"
     assert hub.events("quarantine") == []
     assert sums_told(hub) == expected_sums(readings)
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_history_that_arrives_partition_after_partition_is_summed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    """A sender's pieces of one time reach one partition before another, while the worker reads."""
+    if not patient:
+        monkeypatch.setattr(day_order, "PATIENCE_S", 0.0)
+    hub = Hub(HUBS)
+    hub.append("grid.network", network.to_json(model()))
+    readings = [(p, f"U{p}", 96 * day + 1, "0.1") for day in range(9) for p in range(3)]
+    polls = 0
+
+    def step(name: str) -> None:
+        nonlocal polls
+        polls += name == "poll"
+        if name == "poll" and polls in (3, 10, 20):
+            fill(hub, [each for each in readings if each[0] == (3, 10, 20).index(polls)])
+
+    monkeypatch.setitem(globals(), "done", lambda hub, stage: polls > 40)
+    hub.step = step
+    assert work(hub, tmp_path) == "stopped"
+    too_old = hub.events("quarantine")
+    assert len(too_old) == (0 if patient else 14), "without patience all but two days of two partitions are lost"
+    if patient:
+        assert sums_told(hub) == expected_sums(readings)
 
 
 # -- feeders above several transformers -----------------------------------------------------------------------------

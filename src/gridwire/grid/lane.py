@@ -20,6 +20,7 @@ import structlog
 from numpy.typing import NDArray
 
 from gridwire.broker.port import ColumnBatch, Output, Place, Position
+from gridwire.grid.day_order import DayOrder
 from gridwire.grid.loads import LoadsSettings, rows_between
 from gridwire.grid.network import Network, digest
 from gridwire.grid.network_log import CurrentNetwork
@@ -146,6 +147,16 @@ class Following(Protocol):
 
     def follow(self, timeline: Timeline) -> bool:
         """Whether it did; else it is of no use any more."""
+        ...
+
+
+@runtime_checkable
+class ByDays(Protocol):
+    """A pipeline that takes its places day by day."""
+
+    @property
+    def order(self) -> DayOrder:
+        """Which day each place has come to."""
         ...
 
 
@@ -322,8 +333,13 @@ class Lane:
         if len(self.places) > 1:
             self.backlog = {place: self.applied[place] + lag.get(place, 0) for place in self.places}
 
-    def take(self, batches: list[ColumnBatch], lag: Callable[[], Mapping[Place, int]]) -> dict[Place, int] | None:
+    def take(
+        self, batches: list[ColumnBatch], lag: Callable[[], Mapping[Place, int]], now_s: float, now_ms: int
+    ) -> dict[Place, int] | None:
         """Apply batches of this lane's places.
+
+        Args:
+            now_s: seconds of a clock that only goes forward. now_ms: the time of day.
 
         Returns:
             Places to read again from an offset; None when a place begins anew and the state with it.
@@ -340,6 +356,8 @@ class Lane:
         left = lag() if self.backlog or self._timed else {}
         ends = dict.fromkeys(self.places, LOG_END) if self._timed else self.backlog
         behind = [place for place, end in ends.items() if reached[place] < end and left.get(place, 0)]
+        if len(self.places) > 1 and isinstance(self.pipeline, ByDays):
+            self.pipeline.order.expect(self.places, now_s, now_ms)
         self.applied |= self.pipeline.take(fresh, True, behind)
         if not behind:
             self.backlog.clear()

@@ -29,6 +29,7 @@ from gridwire.columnar.columns import EventColumns
 from gridwire.columnar.text_index import TextIndex
 from gridwire.core.batch import Event
 from gridwire.core.limits import MIB
+from gridwire.grid.day_order import DayOrder
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
 from gridwire.grid.network import Network, digest
 from gridwire.grid.parts import PARTS_HUB, PartWriter
@@ -177,9 +178,20 @@ class _Stretch:
     stop: int
 
     @property
+    def place(self) -> Place:
+        return self.judged.batch.hub, self.judged.batch.partition
+
+    @property
+    def first_offset(self) -> int:
+        return self._offset(self.begin)
+
+    @property
     def next_offset(self) -> int:
+        return self._offset(self.end)
+
+    def _offset(self, row: int) -> int:
         columns = self.judged.batch.columns
-        return int(columns.offsets[self.end]) if self.end < len(columns) else self.judged.batch.next_offset
+        return int(columns.offsets[row]) if row < len(columns) else self.judged.batch.next_offset
 
 
 class LoadsPipeline:
@@ -208,7 +220,7 @@ class LoadsPipeline:
         self._quarantine = Quarantine(self.settings.quarantine_events_max, self.settings.quarantine_bytes_max)
         self.rejected = np.zeros(len(Reason), np.int64)
         self.not_summed = 0
-        self._day_of_place: dict[Place, int] = {}
+        self.order = DayOrder(self.settings.days)
         self.totals: Counter[str] = Counter()
 
     def _make_writers(self) -> None:
@@ -246,53 +258,25 @@ class LoadsPipeline:
     def take(
         self, batches: Sequence[ColumnBatch], publish: bool = True, behind: Collection[Place] = ()
     ) -> dict[Place, int]:
-        """Apply batches of the hub `readings`, day by day over all partitions.
-
-        A long backlog holds many days of each partition. Applied one partition after the other, the first would move
-        the window to the end and the others' readings would be too old for it.
+        """Apply batches of the hub `readings`, day by day over all partitions, see `DayOrder`.
 
         Args:
             publish: False while a rebuild repeats what was published before.
-            behind: places with more of a backlog to come: nothing is applied that would push their next day out.
+            behind: places with more of a backlog to come.
 
         Returns:
             The offset of the first event of each place that has not been applied.
         """
         self.state.silent = not publish
-        days = dict(self._day_of_place)
         stretches = [stretch for batch in batches for stretch in self._stretches(batch)]
-        limits = [self._day_of_place[place] for place in behind if place in self._day_of_place]
-        last_day = min(limits) + self.settings.days - 1 if limits else None
-        positions: dict[Place, int] = {}
-        held: set[Place] = set()
-        for stretch in sorted(stretches, key=lambda stretch: stretch.day):
-            place = (stretch.judged.batch.hub, stretch.judged.batch.partition)
-            if place in held:
-                continue
-            if last_day is not None and stretch.day > last_day:
-                positions[place] = int(stretch.judged.batch.columns.offsets[stretch.begin])
-                held.add(place)
-            else:
-                self._apply(stretch, publish)
-                positions[place], days[place] = stretch.next_offset, stretch.day
-        # What is held comes again, and is then cut from the day its place has really come to.
-        self._day_of_place = days
-        return positions
+        return self.order.take(stretches, behind, lambda stretch: self._apply(stretch, publish))
 
     def _stretches(self, batch: ColumnBatch) -> Iterator[_Stretch]:
         """Cut a batch where its newest day so far rises."""
         readings = decode_readings(batch.columns)
         found = self._validator.validate(measure(readings, self._points), batch.columns.timestamps)
         judged = _Judged(batch, readings, found, self._validator.refused)
-        place, per_day = (batch.hub, batch.partition), self.state.per_day
-        day = self._day_of_place.get(place, -1)
-        cuts, days = [0], [day]
-        if len(found.slots) and int(found.slots.max()) // per_day > day:
-            newest = np.maximum.accumulate(np.maximum(found.slots // per_day, day))
-            rises = np.flatnonzero(np.diff(newest, prepend=day))
-            cuts += rises.tolist()
-            days += newest[rises].tolist()
-            self._day_of_place[place] = days[-1]
+        cuts, days = self.order.cut((batch.hub, batch.partition), found.slots // self.state.per_day)
         ends = [*(int(found.rows[cut]) for cut in cuts[1:]), len(batch.columns)]
         begin = 0
         for day, cut, stop, end in zip(days, cuts, [*cuts[1:], len(found.rows)], ends, strict=True):

@@ -59,6 +59,9 @@ log = structlog.get_logger(__name__)
 IDLE_S: Final = 0.5
 """How long a poll waits when nothing is to be committed; also how soon the stop event is noticed."""
 
+HELD_S: Final = 0.02
+"""Pause after a poll of which nothing could be applied yet: it will be read again."""
+
 LINGER_S: Final = 0.005
 """How long a poll waits for more when readings wait for their commit: then the input is idle."""
 
@@ -431,7 +434,8 @@ class LoadsWorker:
         batches = source.poll(LINGER_S if self._waiting else IDLE_S)
         if self._wanted(source) != {name: lane.places for name, lane in self._lanes.items()}:
             return
-        self._take(source, batches)
+        if batches and not self._take(source, batches):
+            self._stop.wait(HELD_S)
         if self.settings.stage.timed and not batches and not any(source.lag().values()):
             self._tick(source)
         elif self._waiting and (not batches or self._commit_due()):
@@ -446,16 +450,18 @@ class LoadsWorker:
             lane.pipeline.idle(now_ms)
         self._commit_all(source)
 
-    def _take(self, source: EventSource, batches: list[ColumnBatch]) -> None:
+    def _take(self, source: EventSource, batches: list[ColumnBatch]) -> bool:
+        """Whether anything was applied."""
         lane_of = {place: lane for lane in self._lanes.values() for place in lane.places}
         by_lane: dict[str, list[ColumnBatch]] = defaultdict(list)
+        waiting = self._waiting
         for batch in batches:
             if (owner := lane_of.get((batch.hub, batch.partition))) is not None:
                 by_lane[owner.name].append(batch)
         for name, some in by_lane.items():
             lane = self._lanes[name]
             before = sum(lane.applied.values())
-            again = lane.take(some, source.lag)
+            again = lane.take(some, source.lag, self._clock.monotonic(), self._clock.now_ms())
             if again is None:
                 log.info("loads state is made again", reason=f"{name} begins anew")
                 self._drop([name])
@@ -465,7 +471,9 @@ class LoadsWorker:
                 source.seek(place, offset)
         if batches and self._first_wait_s is None:
             self._first_wait_s = self._clock.monotonic()
+        moved = self._waiting > waiting
         self._take_network(source, [batch for batch in batches if batch.hub == NETWORK_HUB])
+        return moved
 
     def _commit_due(self) -> bool:
         if self._waiting >= self.settings.commit_readings or self._first_wait_s is None:

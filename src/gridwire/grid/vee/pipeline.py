@@ -21,6 +21,7 @@ from gridwire.columnar import cells as grades
 from gridwire.columnar import slots as marks
 from gridwire.core.batch import Event
 from gridwire.grid import reading_types
+from gridwire.grid.day_order import DayOrder
 from gridwire.grid.loads import LoadsSettings, measure
 from gridwire.grid.meter_event import KINDS, METER_EVENTS_HUB
 from gridwire.grid.network import Network, digest
@@ -79,7 +80,7 @@ class VeePipeline:
         self._partition_of_transformer = np.full(len(index.transformer_ids), -1, np.int32)
         self._transformer_of_point = np.append(index.transformer_of_unit, 0)
         self._writer = VeeWriter(index, self.state.channels, generation)
-        self._days: dict[Place, int] = {}
+        self.order = DayOrder(settings.days)
         self.totals: Counter[str] = Counter()
         self.failures = np.zeros(len(VALIDATION), np.int64)
 
@@ -94,27 +95,13 @@ class VeePipeline:
             The offset of the first event of each place that has not been applied.
         """
         self.state.silent = not publish
-        days = dict(self._days)
-        limits = [days[place] for place in behind if place in days]
-        last_day = min(limits) + self.state.days - 1 if limits else None
-        stretches = [stretch for batch in batches if batch.hub == READINGS_HUB for stretch in self._stretches(batch)]
         positions: dict[Place, int] = {}
-        held: set[Place] = set()
         for batch in batches:
             if batch.hub == METER_EVENTS_HUB:
                 self._take_events(batch)
                 positions[batch.hub, batch.partition] = batch.next_offset
-        for stretch in sorted(stretches, key=lambda stretch: stretch.day):
-            if stretch.place in held:
-                continue
-            if last_day is not None and stretch.day > last_day:
-                positions[stretch.place] = stretch.first_offset
-                held.add(stretch.place)
-            else:
-                self._apply(stretch)
-                positions[stretch.place], days[stretch.place] = stretch.next_offset, stretch.day
-        self._days = days
-        return positions
+        stretches = [stretch for batch in batches if batch.hub == READINGS_HUB for stretch in self._stretches(batch)]
+        return positions | self.order.take(stretches, behind, self._apply)
 
     def recall(self, batches: Sequence[ColumnBatch]) -> None:
         """Nothing that was published is needed to go on."""
@@ -131,16 +118,8 @@ class VeePipeline:
     def _stretches(self, batch: ColumnBatch) -> list[_Stretch]:
         """Cut a batch where its newest day so far rises."""
         put = self._read(batch)
-        place, per_day = (batch.hub, batch.partition), self.state.per_day
-        day = self._days.get(place, -1)
-        cuts, days = [0], [day]
-        slot_days = put.slots // per_day
-        if len(slot_days) and int(slot_days.max()) > day:
-            newest = np.maximum.accumulate(np.maximum(slot_days, day))
-            rises = np.flatnonzero(np.diff(newest, prepend=day))
-            cuts += rises.tolist()
-            days += newest[rises].tolist()
-            self._days[place] = days[-1]
+        place = (batch.hub, batch.partition)
+        cuts, days = self.order.cut(place, put.slots // self.state.per_day)
         offsets = batch.columns.offsets
         out = []
         begin = int(offsets[0]) if len(offsets) else batch.next_offset
