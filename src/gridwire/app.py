@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 
 GRID_GROUP: Final = "grid.loads"
 GRID_FEEDERS_GROUP: Final = "grid.feeder-sums"
+GRID_LATE_GROUP: Final = "grid.late"
 WATCH_GROUP: Final = "grid.watch"
 RULES_GROUP: Final = "grid.rules"
 FORECAST_GROUP: Final = "grid.forecast"
@@ -324,6 +325,7 @@ class Hub:
         if self.local is not None and not isinstance(self, Gateway):  # workers of a cluster tell their own log
             reports = self.local.reports
             counters["grid"] = lambda: reports.get(GRID_GROUP, {})
+            counters["late"] = lambda: reports.get(GRID_LATE_GROUP, {})
             counters["decode"] = lambda: reports.get(DECODE_GROUP, {})
             counters["vee"] = lambda: reports.get(VEE_GROUP, {})
             counters["watch"] = lambda: reports.get(WATCH_GROUP, {})
@@ -467,14 +469,16 @@ class Hub:
         base = [sys.executable, "-m", "gridwire", "worker", name]
         return [*base, "--data", str(self.directory), "--supervised", *broker_flags(self.settings)]
 
-    def _wanted(self) -> dict[str, tuple[str, list[str]]]:
+    def _wanted(self) -> dict[str, Command]:
         base = [sys.executable, "-m", "gridwire", "worker"]
         data = ["--data", str(self.directory), "--supervised", *broker_flags(self.settings)]
-        wanted: dict[str, tuple[str, list[str]]] = {}
+        wanted: dict[str, Command] = {}
         hubs = self.broker.hubs()
         if any(hub.name == NETWORK for hub in hubs):
             window = ["--window-days", str(self.settings.grid_window)]
-            wanted["grid"] = (GRID_GROUP, [*base, "grid", *data, *window])
+            grid = [*base, "grid", *data, *window]
+            in_lake = any(hub.name == READINGS and hub.settings.capture != "off" for hub in hubs)
+            wanted["grid"] = ((GRID_GROUP, GRID_LATE_GROUP), [*grid, "--late"]) if in_lake else (GRID_GROUP, grid)
             most = ["--channels", str(self.settings.vee_channels)]
             wanted["vee"] = (VEE_GROUP, [*base, "vee", *data, *window, *most])
             if self.settings.detectors != NO_DETECTORS:
@@ -716,14 +720,16 @@ def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None
     """One stage where a worker has whole hubs, two where partitions are shared; when one ends, all end."""
     from gridwire.grid import worker
 
-    stages = {GRID_GROUP: worker.LOADS}
+    stages = {GRID_GROUP: worker.LOADS_AND_LATE if options["late"] else worker.LOADS}
     if options["broker"] is not None and not options["whole"]:
         stages[GRID_FEEDERS_GROUP] = worker.FEEDERS
-    with ThreadPoolExecutor(len(stages)) as threads:
+    with ThreadPoolExecutor(len(stages) + 1) as threads:
         running = [
             threads.submit(_grid_stage, data, stop, options, worker.WorkerSettings(group, stage))
             for group, stage in stages.items()
         ]
+        if options["late"]:
+            running.append(threads.submit(_late, data, stop, options))
         wait(running, return_when=FIRST_COMPLETED)
         stop.set()
     for each in running:
@@ -733,9 +739,28 @@ def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None
 def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], settings: WorkerSettings) -> None:
     from gridwire.grid.loads import LoadsSettings
 
-    settings = replace(settings, loads=LoadsSettings(days=options["window_days"]))
+    settings = replace(settings, loads=LoadsSettings(days=options["window_days"], tell_late=options["late"]))
     opener = _sources(data, options["broker"], whole_hubs=options["whole"])
     _run_stage("grid", data, stop, settings, opener, remote=options["broker"] is not None)
+
+
+def _late(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:
+    """One worker sums days again that are over; others on a cluster stand by."""
+    from gridwire.grid import late_worker
+
+    remote, counters = options["broker"] is not None, dict[str, int]()
+    opener = _sources(data, options["broker"], whole_hubs=True)
+    tell = _log_counters if remote else partial(_report, data)
+    threading.Thread(target=tell, args=(GRID_LATE_GROUP, counters, stop), daemon=True).start()
+    outcome = late_worker.run(
+        lambda group, hubs, follow: opener(group, hubs, follow=follow),
+        GRID_LATE_GROUP,
+        Path(options["lake"]) if options["lake"] else data / "lake",
+        stop,
+        metrics=counters,
+    )
+    if outcome == "fenced":
+        raise FencedEpoch("another worker of late readings took over")
 
 
 def _vee(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ _READING_COLUMNS: Final = frozenset(
 
 _EVENT_COLUMNS: Final = frozenset(("partition", "offset", "timestamp", "value"))
 
-_TAKEN_BACK: Final = 3 << 24 | 8 << 16 | 65_535
+TAKEN_BACK: Final = 3 << 24 | 8 << 16 | 65_535
 """Quality `3.8.65535`, see docs/reference/vee.md."""
 
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s", re.IGNORECASE)
@@ -354,7 +354,7 @@ def _newest(select: str, condition: str) -> str:
     return (
         f"FROM ({select}) WHERE usage_point IS NOT NULL AND {condition} QUALIFY row_number() OVER "
         f"(PARTITION BY usage_point, reading_type, ts_end, interval_s ORDER BY {grade} DESC, version DESC, "
-        f'"partition" DESC, "offset" DESC) = 1 AND quality <> {_TAKEN_BACK}'
+        f'"partition" DESC, "offset" DESC) = 1 AND quality <> {TAKEN_BACK}'
     )
 
 

@@ -91,6 +91,7 @@ def worker(
     path: str = config.AVRO_PATH,
     namespace: str = "gridwire",
     window_days: int = 2,
+    late: bool = False,
     channels: int = 250_000,
     detectors: str = "all",
     processes: int = 0,
@@ -120,7 +121,9 @@ def worker(
         flush_mib: events that wait at most, for avro.
         path: pattern of the files' paths, for avro; directory of the app, for functions; file of the rules, for rules.
         namespace: what {Namespace} stands for in it.
-        window_days: how late a reading may be. channels: a model's, that are judged by the VEE rules at most.
+        window_days: how late a reading may be for live sums.
+        late: sum days again out of the lake that later readings belong to.
+        channels: a model's, that are judged by the VEE rules at most.
         detectors: those of the watch worker: all, or names with commas between them.
         processes: that decode frames; 0: one a core.
         zone: of clocks in frames that do not say it.
@@ -139,7 +142,7 @@ def worker(
     options = {
         "broker": config.load_address(broker, config=broker.pop("config", None)), "supervised": supervised,
         "tables": table or [], "lake": lake, "flush_s": flush_s, "flush_mib": flush_mib, "path": path,
-        "namespace": namespace, "window_days": window_days, "channels": channels,
+        "namespace": namespace, "window_days": window_days, "late": late, "channels": channels,
         "detectors": detectors, "whole": whole, "processes": processes, "zone": zone, "keys": keys, "mapping": mapping,
         "app": app, "version": version, "port": port, "python": python,
         "secret_file": secret_file, "webhook_allow": webhook_allow,

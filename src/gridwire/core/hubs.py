@@ -13,6 +13,7 @@ TRANSFORMERS: Final = "grid.transformers"
 FEEDERS: Final = "grid.feeders"
 NETWORK: Final = "grid.network"
 FEEDER_PARTS: Final = "grid.feeder-parts"
+LATE: Final = "grid.late"
 ALERTS: Final = "grid.alerts"
 ALERT_NOTES: Final = "grid.alert-notes"
 RULE_STATES: Final = "grid.rule-states"
@@ -39,6 +40,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
     TRANSFORMERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     FEEDERS: {"capture": "loads", "retention_ms": 30 * _DAY_MS},
     FEEDER_PARTS: {"retention_ms": 30 * _DAY_MS},
+    LATE: {"retention_ms": 30 * _DAY_MS},
     NETWORK: {"capture": "events", "retention_ms": -1},
     ALERTS: {"capture": "events", "retention_ms": 365 * _DAY_MS},
     ALERT_NOTES: {"cleanup": "compact", "retention_ms": -1, "timestamp_type": "append"},
@@ -55,7 +57,7 @@ TEMPLATES: Final[Mapping[str, Mapping[str, Any]]] = {
 """Settings by hub name."""
 
 SINGLE_PARTITION: Final = frozenset(
-    {NETWORK, QUARANTINE, QUARANTINE_REPLAYS, MODELS, WEATHER, ALERT_NOTES, RULE_STATES}
+    {NETWORK, QUARANTINE, QUARANTINE_REPLAYS, LATE, MODELS, WEATHER, ALERT_NOTES, RULE_STATES}
 )
 """Hubs whose order as a whole matters more than their rate."""
 

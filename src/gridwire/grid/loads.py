@@ -8,7 +8,8 @@
 
 Nothing is dropped silently. A rejected reading goes to the hub `quarantine` as the bytes it came in. A flood of them is
 bounded per commit: what exceeds the bound is told by one summary event per partition, with a count for each reason and
-the offsets between which the readings still lie in their hub.
+the offsets between which the readings still lie in their hub. A reading that is good and only too late for the window
+is told in a note instead, where somebody sums such days again out of the lake (`tell_late`, see `gridwire.grid.late`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from gridwire.core.batch import Event
 from gridwire.core.limits import MIB
 from gridwire.grid.day_order import DayOrder
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
+from gridwire.grid.late import LateNotes, note_of
 from gridwire.grid.network import Network, digest
 from gridwire.grid.parts import PARTS_HUB, PartWriter
 from gridwire.grid.placed import PlacedValidator
@@ -48,6 +50,7 @@ _REASON_OF_STATUS[Status.UNKNOWN_TYPE] = Reason.UNKNOWN_READING_TYPE
 _REASON_OF_STATUS[Status.BAD_INTERVAL] = Reason.BAD_INTERVAL
 _REASON_OF_STATUS[Status.NO_USAGE_POINT] = Reason.UNKNOWN_USAGE_POINT
 
+_TOTALS: Final = ("facts", "quarantined", "quarantine_overflow", "readings_late")
 _OUTCOME_NAMES: Final = ("new", "replaced", "duplicate", "superseded", "too_old")
 
 
@@ -59,12 +62,14 @@ class LoadsSettings:
         days: UTC days in the window, today included: late readings count for at least `days - 1` days.
         rules: what is believed of a reading.
         quarantine_events_max, quarantine_bytes_max: rejected readings published in one commit.
+        tell_late: readings that are too old for the window are told in the hub `grid.late`; else they are rejected.
     """
 
     days: int = 2
     rules: Rules = field(default_factory=Rules)
     quarantine_events_max: int = 5_000
     quarantine_bytes_max: int = 8 * MIB
+    tell_late: bool = False
 
 
 class _Overflow(msgspec.Struct, kw_only=True):
@@ -218,6 +223,7 @@ class LoadsPipeline:
         self._part = part
         self._make_writers()
         self._quarantine = Quarantine(self.settings.quarantine_events_max, self.settings.quarantine_bytes_max)
+        self._late = LateNotes()
         self.rejected = np.zeros(len(Reason), np.int64)
         self.not_summed = 0
         self.order = DayOrder(self.settings.days)
@@ -294,17 +300,31 @@ class LoadsPipeline:
         if len(rows):
             self.state.touch(slots[(rows >= stretch.begin) & (rows < stretch.end)])
         reasons = found.reasons[stretch.begin : stretch.end]
+        self.not_summed += len(reasons) - len(outcomes) - int(np.count_nonzero(reasons))
         too_old = outcomes == cells.TOO_OLD
         if found.grades is not None:  # a late estimate is nobody's loss
             too_old &= found.grades[chosen] != cells.ESTIMATED
         if too_old.any():
-            reasons[found.rows[chosen][too_old] - stretch.begin] = Reason.TOO_OLD
+            self._too_old(stretch, found.rows[chosen][too_old], found.slots[chosen][too_old], reasons, publish)
         bad_rows = np.flatnonzero(reasons)
-        self.not_summed += len(reasons) - len(outcomes) - len(bad_rows) + int(np.count_nonzero(too_old))
         if len(bad_rows):
             self.rejected += np.bincount(reasons[bad_rows], minlength=len(Reason))
             if publish:
                 self._quarantine.add(batch, (bad_rows + stretch.begin).tolist(), stretch.judged.explain)
+
+    def _too_old(
+        self, stretch: _Stretch, rows: NDArray[np.int64], slots: NDArray[np.int64], reasons: NDArray[np.uint8],
+        publish: bool,
+    ) -> None:  # fmt: skip
+        """Rows of a batch that have no place in the window any more."""
+        if not self.settings.tell_late:
+            reasons[rows - stretch.begin] = Reason.TOO_OLD
+            return
+        self.totals["readings_late"] += len(rows)
+        if publish:
+            batch, state = stretch.judged.batch, self.state
+            offsets, days = batch.columns.offsets[rows], slots // state.per_day
+            self._late.add(note_of(batch.partition, offsets, days, state.newest_day - state.days + 1))
 
     def recall(self, batches: Sequence[ColumnBatch]) -> None:
         """Nothing: facts follow from what was read alone."""
@@ -330,7 +350,7 @@ class LoadsPipeline:
         rejected, kept, counted = self._quarantine.drain(now_ms, partitions(QUARANTINE_HUB))
         self.totals["quarantined"] += kept
         self.totals["quarantine_overflow"] += counted
-        return outputs + rejected
+        return [*outputs, *rejected, *self._late.drain(now_ms)]
 
     def counters(self) -> dict[str, int]:
         """Everything counted, by name. Readings are counted since the start of the state, rebuilds included."""
@@ -339,7 +359,7 @@ class LoadsPipeline:
         for reason in Reason:
             if reason is not Reason.ACCEPTED:
                 out[f"rejected_{reason.text}"] = int(self.rejected[reason])
-        return out | {name: self.totals[name] for name in ("facts", "quarantined", "quarantine_overflow")}
+        return out | {name: self.totals[name] for name in _TOTALS}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """State and counts for a snapshot, and the models that they were made under."""

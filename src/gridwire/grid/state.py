@@ -286,6 +286,25 @@ class LoadState:
         for groups in (self._transformers, self._feeders):
             groups.changed[row] = groups.seen[row] != 0
 
+    def mark_units(self, slots: NDArray[np.int64], points: NDArray[np.int32]) -> None:
+        """Let the next `collect` tell the units that these usage points are in in these slots of the window."""
+        rows = slots % len(self._used)
+        for groups in (self._transformers, self._feeders):
+            of_point = groups.of_point[self._era_of_row[rows], points]
+            somewhere = of_point != NOWHERE
+            groups.changed[rows[somewhere], of_point[somewhere]] = 1
+
+    def let_go_of_cells(self) -> None:
+        """Forget readings of which nothing will be asked again; what they sum up to stays for `peaks_of`."""
+        self._cells, self._repeats = np.zeros_like(self._cells), np.zeros_like(self._repeats)
+        self._used[:], self._repeated[:] = 0, 0
+
+    def peaks_of(self, facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Peaks and their slots of facts of the window, as all that is known by now has them. **Shape** `[n]` each."""
+        groups = self._transformers if facts.kind == self._transformers.kind else self._feeders
+        rows = facts.slots % len(self._used)
+        return self._peaks(groups, rows, facts.groups)
+
     def mark_changed(self, row: int, before: Timeline) -> None:
         """As `mark`; and let units be told that a usage point has left since `before`: nothing may be left of them."""
         self.mark(row)
@@ -362,17 +381,25 @@ class LoadState:
         seen = groups.seen[rows, group].astype(np.int64)
         groups.loads[place, group, within] = np.where(seen > 0, sums[0] - sums[1], kernels.NO_LOAD)
         groups.changed[rows, group] = 0
-        peaks, peak_at = np.empty(n, np.int64), np.empty(n, np.int64)
-        kernels.day_peaks(groups.loads, place, group, peaks, peak_at)
-        never = peaks == kernels.NO_LOAD
-        peaks[never], peak_at[never] = 0, within[never]
+        peaks, peak_slots = self._peaks(groups, rows, group)
         slots = self.slot_of_row(rows)
         generation = self._timeline.eras[self._eras[era]].ordinal
         versions = generation * GENERATION_STEP + seen - 1
         return Facts(
-            groups.kind, group, slots, sums[0], sums[1], counts, largest, peaks, slots - within + peak_at, versions,
-            estimated, estimates,
+            groups.kind, group, slots, sums[0], sums[1], counts, largest, peaks, peak_slots, versions, estimated,
+            estimates,
         )  # fmt: skip
+
+    def _peaks(
+        self, groups: _Groups, rows: NDArray[np.int64], group: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The highest load of each unit on the day of each row, and its slot."""
+        place, within = rows // self.per_day, rows % self.per_day
+        peaks, peak_at = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        kernels.day_peaks(groups.loads, place, group, peaks, peak_at)
+        never = peaks == kernels.NO_LOAD
+        peaks[never], peak_at[never] = 0, within[never]
+        return peaks, self.slot_of_row(rows) - within + peak_at
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What a snapshot keeps: the cells in use and what was repeated; everything else is made of them."""

@@ -33,7 +33,7 @@ import gc
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -45,6 +45,7 @@ from gridwire.core.errors import FencedEpoch, OffsetOutOfRange, Rebalanced, Stor
 from gridwire.grid.facts import FEEDERS_HUB, TRANSFORMERS_HUB
 from gridwire.grid.feeder_sums import FeederSums
 from gridwire.grid.lane import Lane, Stage
+from gridwire.grid.late import LATE_HUB
 from gridwire.grid.loads import LoadsPipeline, LoadsSettings
 from gridwire.grid.network import NETWORK_HUB
 from gridwire.grid.network_log import CurrentNetwork, NetworkLog
@@ -79,6 +80,9 @@ LOADS: Final = Stage(
     writes_shared=(PARTS_HUB,), make_placed=LoadsPipeline, relevant=placement_digest,
 )  # fmt: skip
 """From readings to facts, and to parts of feeders that have readings in several partitions."""
+
+LOADS_AND_LATE: Final = replace(LOADS, writes=(*LOADS.writes, LATE_HUB), creates=(LATE_HUB,))
+"""The same, which tells readings that are too old for the window in `grid.late`, see `LoadsSettings.tell_late`."""
 
 FEEDERS: Final = Stage(
     "feeders", (PARTS_HUB,), (FEEDERS_HUB,), FeederSums, make_placed=FeederSums, relevant=placement_digest
