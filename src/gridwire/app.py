@@ -720,20 +720,26 @@ def _grid(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None
     """One stage where a worker has whole hubs, two where partitions are shared; when one ends, all end."""
     from gridwire.grid import worker
 
-    stages = {GRID_GROUP: worker.LOADS_AND_LATE if options["late"] else worker.LOADS}
-    if options["broker"] is not None and not options["whole"]:
-        stages[GRID_FEEDERS_GROUP] = worker.FEEDERS
+    late = options["late"]
+    stages = {GRID_GROUP: worker.LOADS_AND_LATE if late else worker.LOADS}
+    if _shared(options):
+        stages[GRID_FEEDERS_GROUP] = worker.FEEDERS_AND_LATE if late else worker.FEEDERS
     with ThreadPoolExecutor(len(stages) + 1) as threads:
         running = [
             threads.submit(_grid_stage, data, stop, options, worker.WorkerSettings(group, stage))
             for group, stage in stages.items()
         ]
-        if options["late"]:
+        if late:
             running.append(threads.submit(_late, data, stop, options))
         wait(running, return_when=FIRST_COMPLETED)
         stop.set()
     for each in running:
         each.result()
+
+
+def _shared(options: Mapping[str, Any]) -> bool:
+    """Whether grid workers share out partitions of readings."""
+    return options["broker"] is not None and not options["whole"]
 
 
 def _grid_stage(data: Path, stop: threading.Event, options: Mapping[str, Any], settings: WorkerSettings) -> None:
@@ -757,6 +763,7 @@ def _late(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None
         GRID_LATE_GROUP,
         Path(options["lake"]) if options["lake"] else data / "lake",
         stop,
+        shared=_shared(options),
         metrics=counters,
     )
     if outcome == "fenced":

@@ -74,7 +74,13 @@ SETTINGS: Final = (
     Row("avro_size", 64, "count", "MiB", "events of all captured hubs that wait at most; the largest hub's go first"),
     Row("avro_path", AVRO_PATH, "text", "path", "where captured Avro files lie below `capture` in the data directory"),
     Row("namespace", "gridwire", "text", "name", "what {Namespace} stands for there"),
-    Row("grid_window", 2, "count", "days", "how late a reading may be and still correct the sum it belongs to"),
+    Row(
+        "grid_window",
+        2,
+        "count",
+        "days",
+        "days whose sums late readings correct at once; those before by the lake",
+    ),
     Row(
         "vee_channels",
         250_000,

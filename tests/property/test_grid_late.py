@@ -1,4 +1,4 @@
-"""Readings that are too late for the window of live sums: the facts become what they would be, had nothing been late."""
+"""Readings too late for the window of live sums: the facts become what they would be, had nothing been late."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gridwire.capture.delta import TableWriter
 from gridwire.columnar.decode import decode
 from gridwire.core import batch
 from gridwire.core.clock import ManualClock
-from gridwire.grid import late_worker, network, readings, revision
+from gridwire.grid import feeder_sums, late_worker, network, readings, revision
 from gridwire.grid.lane import Stage
 from gridwire.grid.late import LateReadings, day_number, day_text
 from gridwire.grid.loads import LoadsSettings
-from gridwire.grid.worker import LOADS_AND_LATE, WorkerSettings, run
+from gridwire.grid.worker import FEEDERS_AND_LATE, LOADS_AND_LATE, WorkerSettings, run
 from worker_hub import Crash, Hub
 
 HUBS = {
@@ -34,17 +34,15 @@ QUALITIES = ("", "", "", "3.8.1", "3.11.0")
 Row = tuple[int, str, int, int, int, str]
 """Partition, usage point, quarter of an hour, tenths of a kilowatt-hour, version, quality."""
 
-rows = st.lists(
-    st.tuples(
-        st.integers(0, 2),
-        st.sampled_from(sorted(POINTS)),
-        st.integers(1, 9 * 96),
-        st.integers(1, 9),
-        st.integers(0, 2),
-        st.sampled_from(QUALITIES),
-    ),
-    max_size=30,
+one_row = st.tuples(
+    st.integers(0, 2),
+    st.sampled_from(sorted(POINTS)),
+    st.integers(1, 9 * 96),
+    st.integers(1, 9),
+    st.integers(0, 2),
+    st.sampled_from(QUALITIES),
 )
+rows = st.lists(one_row, max_size=30)
 
 
 def model() -> network.Network:
@@ -78,11 +76,16 @@ class Place:
         self.clock = ManualClock()
         self.counted: dict[str, int] = {}
 
-    def sum(self, days: int = 2, stage: Stage = LOADS_AND_LATE) -> None:
-        """Run the worker of live sums to the end, telling what is late."""
-        options = WorkerSettings("grid.loads", stage, loads=LoadsSettings(days=days, tell_late=True))
-        with self._until_read("grid.loads", "readings") as stop:
-            run(self.hub.open, self.directory / "worker", stop, options, clock=self.clock)
+    def sum(self, days: int = 2) -> None:
+        """Run the worker of live sums to the end, telling what is late; and that of parts, where there are any."""
+        self._run("grid.loads", "readings", LOADS_AND_LATE, days)
+        if self.hub.shared and ("grid.feeder-parts", 0) in self.hub.log:
+            self._run("grid.feeder-sums", "grid.feeder-parts", FEEDERS_AND_LATE, days)
+
+    def _run(self, group: str, name: str, stage: Stage, days: int) -> None:
+        options = WorkerSettings(group, stage, loads=LoadsSettings(days=days, tell_late=True))
+        with self._until_read(group, name) as stop:
+            run(self.hub.open, self.directory / stage.name, stop, options, clock=self.clock)
 
     def capture(self) -> None:
         """Bring the lake to where the hub is."""
@@ -100,7 +103,13 @@ class Place:
         """Run the worker of late readings until it has worked on every note."""
         with self._until_read("grid.late", "grid.late") as stop:
             return late_worker.run(
-                self.hub.open, "grid.late", self.directory / "lake", stop, clock=self.clock, metrics=self.counted
+                self.hub.open,
+                "grid.late",
+                self.directory / "lake",
+                stop,
+                shared=self.hub.shared,
+                clock=self.clock,
+                metrics=self.counted,
             )
 
     def _until_read(self, group: str, name: str) -> _Stop:
@@ -121,6 +130,12 @@ class Place:
 
 def without_peak(fact: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fact.items() if name not in ("peak_kw", "peak_at")}
+
+
+def values(facts: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """What facts say. A repeat that comes by itself is no news, and counts in the version of the next fact only."""
+    left_out = ("peak_kw", "peak_at", "version")
+    return {key: {name: it for name, it in fact.items() if name not in left_out} for key, fact in facts.items()}
 
 
 class _Stop:
@@ -189,9 +204,32 @@ def test_the_same_stream_shuffled_gives_the_same_facts(given_rows: list[Row], da
             late_guesses = {row[1] for row in given_rows if row[5] == "3.8.1"}
             units = {POINTS[point][kind == "feeder"] for point in late_guesses}
             found = place.told(kind)
-            assert {key: without_peak(fact) for key, fact in found.items() if key[0] not in units} == {
-                key: without_peak(fact) for key, fact in expected.items() if key[0] not in units
+            assert {key: fact for key, fact in values(found).items() if key[0] not in units} == {
+                key: fact for key, fact in values(expected).items() if key[0] not in units
             }
+
+
+def shared(row: Row) -> Row:
+    """As where workers share partitions: all readings of a transformer are in one; here without estimates."""
+    return (int(POINTS[row[1]][0][1]), *row[1:5], "")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(one_row.map(shared), max_size=30), st.integers(1, 3), st.integers(1, 4))
+def test_it_does_where_workers_share_the_partitions(given_rows: list[Row], days: int, rounds: int) -> None:
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feeder_sums, "DAYS", 3)  # so that parts are late, too
+        place = Place(Path(name))
+        place.hub.shared = True
+        step = max(1, -(-len(given_rows) // rounds))
+        for begin in range(0, len(given_rows), step):
+            fill(place, given_rows[begin : begin + step])
+            for _ in range(3):  # sums, what was late of them, and of parts of that
+                place.sum(days)
+                place.capture()
+                place.revise()
+        for kind in ("transformer", "feeder"):
+            assert values(place.told(kind)) == values(all_in_time(given_rows, kind))
 
 
 NOON = 48
@@ -353,3 +391,39 @@ def test_a_reading_of_a_usage_point_that_is_in_no_model_changes_nothing(place: P
     found = revision.Revision(place.directory / "lake", [note], current.timeline)
     assert [facts for facts in found.days() if facts] == []
     assert found.readings == 10
+
+
+def test_a_part_of_a_feeder_that_comes_too_late_is_told_in_a_note_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder_sums, "DAYS", 3)
+    place.hub.shared = True
+    fill(place, [(0, "U0", OLD, 3, 0, ""), (0, "U0", NEW, 3, 0, "")])
+    place.sum()
+    fill(place, [(1, "U3", OLD, 5, 0, "")])  # in time for its partition, whose newest day this is
+    place.sum()
+    assert place.hub.values("grid.late") == [
+        {"partition": 1, "first_offset": 0, "last_offset": 0, "first_day": "2016-01-01", "before_day": "2016-01-02",
+         "count": 1, "feeder": "F0"}
+    ]  # fmt: skip
+    place.capture()
+    place.revise()
+    fact = place.told("feeder")["F0", "2016-01-01T12:00:00Z"]
+    assert (fact["import_kwh"], fact["count"], fact["version"]) == (0.8, 2, 1)
+
+
+def test_a_late_reading_of_a_feeder_in_parts_becomes_a_part(place: Place) -> None:
+    place.hub.shared = True
+    fill(place, [(0, "U0", OLD, 3, 0, ""), (1, "U3", OLD, 5, 0, ""), (0, "U0", OLD + 4 * 96, 3, 0, "")])
+    place.sum()
+    fill(place, [(0, "U2", OLD, 1, 0, "")])
+    place.sum()
+    place.capture()
+    told = len(place.hub.values("grid.feeders"))
+    place.revise()
+    assert len(place.hub.values("grid.feeders")) == told
+    part = place.hub.values("grid.feeder-parts")[-1]
+    assert (part["feeder"], part["part"], part["seen"], part["count"]) == ("F0", 0, 2, 2)
+    place.sum()
+    fact = place.told("feeder")["F0", "2016-01-01T12:00:00Z"]
+    assert (fact["import_kwh"], fact["count"], fact["version"]) == (0.9, 3, 2)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gridwire.broker.port import ColumnBatch, Output, Place
 from gridwire.columnar import cells as kernels
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
+from gridwire.grid.late import LateNotes, note_of_part
 from gridwire.grid.loads import LoadsSettings, fact_outputs, settings_fingerprint
 from gridwire.grid.network import Network
 from gridwire.grid.parts import Part
@@ -67,12 +68,12 @@ class FeederState:
         self._days: dict[int, _Day] = {}
         self._leaving: list[Facts] = []
 
-    def apply(self, feeder: int, part: Part) -> None:
-        """Take one part; what is older than the one that is known changes nothing."""
+    def apply(self, feeder: int, part: Part) -> bool:
+        """Take one part; what is older than the one that is known changes nothing. False: its day is kept no more."""
         day, within = divmod(part.slot, self.per_day)
         if day <= self.newest_day - self.days:
             self.too_old += 1
-            return
+            return False
         if day > self.newest_day:
             self._open(day)
         column = self._column(feeder, part.part)  # may make room in every day
@@ -82,6 +83,7 @@ class FeederState:
                 part.imported, part.exported, part.count, part.largest, part.seen, part.estimated, part.estimates
             )  # fmt: skip
             self._days[day].changed[within, feeder] = True
+        return True
 
     def _open(self, day: int) -> None:
         self.newest_day = day
@@ -224,6 +226,7 @@ class FeederSums:
         self._settings = settings
         self.state = FeederState(timeline, settings.days)
         self._decode = msgspec.json.Decoder(Part).decode
+        self._late = LateNotes()
         self._ahead: list[Part] = []
         self._lost_ahead = False
         self._facts = self._applied = self._passed_over = self._unreadable = 0
@@ -258,7 +261,7 @@ class FeederSums:
         for batch in batches:
             for row in range(len(batch.columns)):
                 self._take(batch.columns.value(row) or b"")
-        if publish and self.state.too_old > before:
+        if publish and self.state.too_old > before and not self._settings.tell_late:
             log.warning(
                 "a partition of readings is behind the others by more days than feeders are summed for",
                 parts=self.state.too_old - before, days=self.state.days,
@@ -284,7 +287,8 @@ class FeederSums:
             self._passed_over += 1
             return
         self._applied += 1
-        self.state.apply(feeder, part)
+        if not self.state.apply(feeder, part) and self._settings.tell_late and not self.state.silent:
+            self._late.add(note_of_part(part.part, part.until, part.feeder, part.slot // self.state.per_day))
 
     def recall(self, batches: Sequence[ColumnBatch]) -> None:
         """Nothing: facts follow from what was read alone."""
@@ -298,7 +302,7 @@ class FeederSums:
         for facts in self.state.collect():
             self._facts += len(facts)
             outputs += fact_outputs(self._writer, facts, now_ms, partitions(HUB_OF_KIND[facts.kind]))
-        return outputs
+        return outputs + self._late.drain(now_ms)
 
     def counters(self) -> dict[str, int]:
         """Everything counted, by name, since the start of the state, rebuilds included."""

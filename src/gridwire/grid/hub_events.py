@@ -19,6 +19,7 @@ from gridwire.broker.alert_rules import Held, RuleState
 from gridwire.core import hubs
 from gridwire.grid import network_parts, parts
 from gridwire.grid.facts import FeederFact, TransformerFact
+from gridwire.grid.late import LateReadings
 from gridwire.grid.meter_event import KINDS
 from gridwire.grid.models.forecasts import ForecastEvent
 from gridwire.grid.models.normalising import DemandFact
@@ -215,6 +216,10 @@ HUB_EVENTS: Final[Mapping[str, HubEvents]] = {
     hubs.FEEDER_PARTS: HubEvents(
         "What each partition of readings knows of feeders above several transformers; between workers.",
         "the feeder", Party.PLATFORM, _one("feederPart", FeederPart, "One feeder's part in one interval."),
+    ),
+    hubs.LATE: HubEvents(
+        "Notes of readings that came when their day had left the window of live sums; between workers.", "nothing",
+        Party.PLATFORM, _one("lateReadings", LateReadings, "Where late readings lie, and of which days they are."),
     ),
     hubs.ALERTS: HubEvents(
         "What detectors found. A finding is told again when what is known of it changes: same id, higher version.",

@@ -23,13 +23,14 @@ LATE_HUB: Final = hubs.LATE
 DAY_S: Final = 86_400
 
 
-class LateReadings(msgspec.Struct, kw_only=True, frozen=True):
+class LateReadings(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """Late readings between two offsets of a partition of `readings`, both included.
 
     Args:
         first_day: UTC day of the earliest one; a reading that ends at midnight is of the day that begins then.
         before_day: first day of the window. Readings between the offsets that are of earlier days are late, all others
             were in time.
+        feeder: of which parts were late, not readings: all of its intervals between the days are to be told again.
     """
 
     partition: int
@@ -38,13 +39,14 @@ class LateReadings(msgspec.Struct, kw_only=True, frozen=True):
     first_day: str
     before_day: str
     count: int
+    feeder: str = ""
 
 
 class LateNotes:
-    """Notes of late readings, one for each partition and place of the window."""
+    """Notes of late readings, one for each partition, feeder and place of the window."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[int, str], LateReadings] = {}
+        self._found: dict[tuple[int, str, str], LateReadings] = {}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -54,7 +56,7 @@ class LateNotes:
 
     def add(self, note: LateReadings) -> None:
         """One more. The window only moves on, so what lies between two notes of one place of it is like them."""
-        key = (note.partition, note.before_day)
+        key = (note.partition, note.before_day, note.feeder)
         before = self._found.get(key)
         self._found[key] = note if before is None else _both(before, note)
 
@@ -73,13 +75,20 @@ def note_of(partition: int, offsets: NDArray[np.int64], days: NDArray[np.int64],
     )  # fmt: skip
 
 
-def _both(one: LateReadings, other: LateReadings) -> LateReadings:
+def note_of_part(partition: int, until: int, feeder: str, day: int) -> LateReadings:
+    """A note of a late part of a feeder. `until`: offset of the partition's first reading that is not in it."""
     return LateReadings(
-        partition=one.partition,
+        partition=partition, first_offset=max(0, until - 1), last_offset=max(0, until) - 1, first_day=day_text(day),
+        before_day=day_text(day + 1), count=1, feeder=feeder,
+    )  # fmt: skip
+
+
+def _both(one: LateReadings, other: LateReadings) -> LateReadings:
+    return msgspec.structs.replace(
+        one,
         first_offset=min(one.first_offset, other.first_offset),
         last_offset=max(one.last_offset, other.last_offset),
         first_day=min(one.first_day, other.first_day),
-        before_day=one.before_day,
         count=one.count + other.count,
     )
 

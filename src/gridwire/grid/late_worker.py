@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 import structlog
 
 from gridwire.broker.port import ColumnBatch, EventSource, Output
-from gridwire.capture.sql import SqlError
 from gridwire.core.clock import Clock, SystemClock
-from gridwire.core.errors import FencedEpoch, Rebalanced, StorageFailed, Unavailable, UnknownHub
+from gridwire.core.errors import FencedEpoch, GridwireError
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
 from gridwire.grid.late import LATE_HUB, LateNotes, LateReadings
 from gridwire.grid.loads import fact_outputs
 from gridwire.grid.network import NETWORK_HUB
 from gridwire.grid.network_log import NetworkLog
-from gridwire.grid.placements import placement_digest
-from gridwire.grid.revision import Revision, captured
+from gridwire.grid.parts import PARTS_HUB, PartWriter
+from gridwire.grid.placements import Timeline, placement_digest
 from gridwire.grid.state import Facts
+
+if TYPE_CHECKING:
+    from gridwire.grid.revision import Day
 
 log = structlog.get_logger(__name__)
 
@@ -61,15 +63,20 @@ def run(
     lake: Path,
     stop: threading.Event,
     *,
+    shared: bool = False,
     clock: Clock | None = None,
     metrics: dict[str, int] | None = None,
 ) -> str:
     """Work until `stop` is set.
 
+    Args:
+        shared: facts of feeders above several transformers are made of parts, see `gridwire.grid.parts`.
+
     Returns:
         `stopped`, or `fenced` when another worker has taken the group over.
     """
-    return LateWorker(opener, group, lake, stop, clock or SystemClock(), {} if metrics is None else metrics).run()
+    metrics = {} if metrics is None else metrics
+    return LateWorker(opener, group, lake, stop, clock or SystemClock(), metrics, shared=shared).run()
 
 
 @dataclass(slots=True)
@@ -97,9 +104,11 @@ class LateWorker:
     """See the module; `run` is the way to use it."""
 
     def __init__(
-        self, opener: Opener, group: str, lake: Path, stop: threading.Event, clock: Clock, metrics: dict[str, int]
-    ) -> None:
+        self, opener: Opener, group: str, lake: Path, stop: threading.Event, clock: Clock, metrics: dict[str, int], *,
+        shared: bool,
+    ) -> None:  # fmt: skip
         self.metrics = metrics
+        self._shared = shared
         self._open = opener
         self._group, self._lake, self._stop, self._clock = group, lake, stop, clock
         self._counts: Counter[str] = Counter({"rounds": 0, "days": 0, "facts": 0, "readings": 0, "notes_given_up": 0})
@@ -114,7 +123,7 @@ class LateWorker:
             except FencedEpoch:
                 log.warning("another worker has taken over", group=self._group)
                 return "fenced"
-            except (Unavailable, UnknownHub, StorageFailed, Rebalanced, SqlError) as error:
+            except GridwireError as error:
                 failures = 0 if self._counts["rounds"] > rounds else failures + 1
                 pause_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
                 log.warning("late readings wait", reason=str(error), retry_s=pause_s)
@@ -164,6 +173,8 @@ class LateWorker:
 
     def _has_lake(self, found: _Round) -> bool:
         """Whether the lake has what the round is about, or will not have it any more."""
+        from gridwire.grid.revision import captured  # what reads the lake takes memory: where nothing is late, none
+
         if captured(self._lake, list(found.notes)):
             return True
         if self._clock.monotonic() - found.first_s < LAKE_S:
@@ -175,19 +186,20 @@ class LateWorker:
 
     def _work(self, source: EventSource, networks: NetworkLog, found: _Round) -> None:
         """Make and tell the facts of a round; when stopped, all of it is made again after the next start."""
+        from gridwire.grid.revision import Revision
+
         begun_s, now_ms = self._clock.monotonic(), self._clock.now_ms()
         current = networks.now(now_ms)
         assert current is not None
         assert current.timeline is not None
-        revision = Revision(self._lake, list(found.notes), current.timeline)
-        writer = FactWriter(current.timeline)
-        partitions = {hub: source.partitions(hub) for hub in HUB_OF_KIND.values()}
+        revision = Revision(self._lake, list(found.notes), current.timeline, shared=self._shared)
+        teller = _Teller(current.timeline, now_ms, source)
         before = source.committed()[LATE_HUB, 0].offset if source.committed() else 0
-        for facts in revision.days() if len(found.notes) else ():
-            for outputs in _pieces(writer, facts, now_ms, partitions):
+        for day in revision.days() if len(found.notes) else ():
+            for outputs in teller.pieces(day):
                 source.commit({(LATE_HUB, 0): before}, outputs)
+                self._counts["facts"] += sum(len(output.events) for output in outputs)
             self._counts["days"] += 1
-            self._counts["facts"] += sum(map(len, facts))
             if self._stop.is_set():
                 return
         source.commit({(LATE_HUB, 0): found.end})
@@ -200,12 +212,28 @@ class LateWorker:
         )  # fmt: skip
 
 
-def _pieces(
-    writer: FactWriter, facts: Sequence[Facts], now_ms: int, partitions: Mapping[str, int]
-) -> Iterator[list[Output]]:
-    """Facts as outputs of a commit each."""
-    for each in facts:
-        for first in range(0, len(each), FACTS_PER_COMMIT):
-            chosen = np.zeros(len(each), np.bool_)
-            chosen[first : first + FACTS_PER_COMMIT] = True
-            yield list(fact_outputs(writer, each.only(chosen), now_ms, partitions[HUB_OF_KIND[each.kind]]))
+class _Teller:
+    """Writes what is told of a day, in the pieces of a commit each."""
+
+    def __init__(self, timeline: Timeline, now_ms: int, source: EventSource) -> None:
+        self._timeline, self._now_ms, self._source = timeline, now_ms, source
+        self._writer = FactWriter(timeline)
+
+    def pieces(self, day: Day) -> Iterator[list[Output]]:
+        """Facts, then parts."""
+        for facts in map(_cut, day.facts):
+            for piece in facts:
+                partitions = self._source.partitions(HUB_OF_KIND[piece.kind])
+                yield list(fact_outputs(self._writer, piece, self._now_ms, partitions))
+        for number, part in day.parts.items():
+            writer = PartWriter(self._timeline, number)
+            for facts in map(_cut, part):
+                for piece in facts:
+                    yield list(writer.outputs(piece, self._now_ms, self._source.partitions(PARTS_HUB)))
+
+
+def _cut(facts: Facts) -> Iterator[Facts]:
+    for first in range(0, len(facts), FACTS_PER_COMMIT):
+        chosen = np.zeros(len(facts), np.bool_)
+        chosen[first : first + FACTS_PER_COMMIT] = True
+        yield facts.only(chosen)

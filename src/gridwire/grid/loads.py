@@ -221,6 +221,8 @@ class LoadsPipeline:
         self._points = self._timeline.numbering.units
         self._validator = PlacedValidator(self._timeline, self.settings.rules)
         self._part = part
+        self._until = 0
+        """Offset of the first reading that has not been applied, of the one partition of a part."""
         self._make_writers()
         self._quarantine = Quarantine(self.settings.quarantine_events_max, self.settings.quarantine_bytes_max)
         self._late = LateNotes()
@@ -275,7 +277,9 @@ class LoadsPipeline:
         """
         self.state.silent = not publish
         stretches = [stretch for batch in batches for stretch in self._stretches(batch)]
-        return self.order.take(stretches, behind, lambda stretch: self._apply(stretch, publish))
+        positions = self.order.take(stretches, behind, lambda stretch: self._apply(stretch, publish))
+        self._until = max(positions.values(), default=self._until)
+        return positions
 
     def _stretches(self, batch: ColumnBatch) -> Iterator[_Stretch]:
         """Cut a batch where its newest day so far rises."""
@@ -343,7 +347,7 @@ class LoadsPipeline:
             if self._parts is not None and facts.kind == "feeder":
                 wide = self._parts.wide(facts)
                 if wide.any():
-                    outputs += self._parts.outputs(facts.only(wide), now_ms, partitions(PARTS_HUB))
+                    outputs += self._parts.outputs(facts.only(wide), now_ms, partitions(PARTS_HUB), self._until)
                     facts = facts.only(~wide)
             self.totals["facts"] += len(facts)
             outputs += fact_outputs(self._writer, facts, now_ms, partitions(HUB_OF_KIND[facts.kind]))

@@ -33,7 +33,12 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=2**50)]  # a thousand of them sti
 
 
 class Part(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """See the module. `model`: ordinal of that of its interval. `seen`: readings accepted, repeats included."""
+    """See the module.
+
+    Args:
+        model: ordinal of that of its interval. seen: readings accepted, repeats included.
+        until: offset of the partition's first reading that it does not know of.
+    """
 
     feeder: str
     part: _Number
@@ -46,6 +51,7 @@ class Part(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     seen: _Number
     estimated: _Number = 0
     estimates: _Number = 0
+    until: _Number = 0
 
 
 class PartWriter:
@@ -61,16 +67,16 @@ class PartWriter:
         found: NDArray[np.bool_] = self._timeline.pick("wide", facts.slots, facts.groups)
         return found
 
-    def outputs(self, facts: Facts, now_ms: int, partitions: int) -> Iterator[Output]:
+    def outputs(self, facts: Facts, now_ms: int, partitions: int, until: int = 0) -> Iterator[Output]:
         """Parts out of what is known of wide feeders."""
         by_partition: list[list[Event]] = [[] for _ in range(partitions)]
-        for group, part in zip(facts.groups.tolist(), self._parts(facts), strict=True):
+        for group, part in zip(facts.groups.tolist(), self._parts(facts, until), strict=True):
             by_partition[group % partitions].append(Event(self._encode(part), part.feeder.encode(), (), now_ms))
         for partition, events in enumerate(by_partition):
             if events:
                 yield Output(PARTS_HUB, partition, events)
 
-    def _parts(self, facts: Facts) -> Iterator[Part]:
+    def _parts(self, facts: Facts, until: int) -> Iterator[Part]:
         models = self._timeline.ordinals(facts.slots)
         seen = facts.versions - models * GENERATION_STEP + 1
         columns = (
@@ -83,4 +89,5 @@ class PartWriter:
             yield Part(
                 feeder=self._ids[group], part=self._part, model=model, slot=slot, imported=imported,
                 exported=exported, count=count, largest=largest, seen=times, estimated=guessed, estimates=guesses,
+                until=until,
             )  # fmt: skip

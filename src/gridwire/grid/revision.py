@@ -11,8 +11,8 @@ are those of units that a late reading belongs to; of the others nothing changed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,18 +28,20 @@ from gridwire.grid.placed import PlacedValidator
 from gridwire.grid.placements import NOWHERE, Timeline
 from gridwire.grid.reading_types import EXPORT_KWH, IMPORT_KWH
 from gridwire.grid.state import Facts, LoadState
-from gridwire.grid.validate import Measured, Reason, Rules
+from gridwire.grid.validate import Measured, Reason, Rules, Validated
 
 ROWS: Final = 2_000_000
 """About as many readings are looked at together."""
 
 LOOKED_AT_MAX: Final = 500_000
-"""Late readings of a day of which it is asked whose they are."""
+"""Late readings of which it is asked whose they are; with more, every day is told whole."""
 
 NAMED_MAX: Final = 5_000
 """Usage points that a question names; of more it takes all there are."""
 
 MEMORY_BYTES: Final = 2 * sql.MEMORY_BYTES
+
+_DAY: Final = f"epoch_us(ts_end) // {DAY_S * 1_000_000}"
 
 _COLUMNS: Final = f"""
     "partition", "offset", usage_point, epoch_us(ts_end) AS ts_end_us, value, scale, version,
@@ -58,107 +60,183 @@ def captured(lake: Path, notes: Sequence[LateReadings]) -> bool:
     return all(positions.get(note.partition, 0) > note.last_offset for note in notes)
 
 
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What is to be told of a day. `parts`: of feeders whose facts others make of parts, by partition of readings."""
+
+    facts: list[Facts]
+    parts: dict[int, list[Facts]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What of a day is to be told again.
+
+    Args:
+        feeders: numbers of those that are to be told in all of their intervals.
+        points: usage points that have to be read for it; None: all.
+    """
+
+    day: int
+    feeders: frozenset[int]
+    points: frozenset[str] | None
+
+
+class _Sums:
+    """A day as it is summed up again: all readings, or those of one partition."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.state = LoadState(timeline, days=1)
+        self._facts: list[Facts] = []
+
+    def tell(self, slots: NDArray[np.int64], points: NDArray[np.int32], whole: range, feeders: Collection[int]) -> None:
+        """Make facts of the units of late readings, and of feeders in all intervals of `whole`."""
+        self.state.forget_changes()
+        self.state.mark_units(slots, points)
+        self.state.mark_feeders(whole, feeders)
+        self._facts += self.state.collect()
+        self.state.let_go_of_cells()
+
+    def facts(self) -> list[Facts]:
+        """All facts, with the peaks of the whole day."""
+        told = ((each, *self.state.peaks_of(each)) for each in self._facts)
+        return [replace(each, peaks=peaks, peak_slots=slots) for each, peaks, slots in told]
+
+
 class Revision:
     """Facts that late readings change.
 
     Args:
         notes: what is late; the lake must have all of it.
         timeline: the network models in time.
+        shared: facts of feeders above several transformers are made of parts, one of each partition: parts are told of
+            them, but where a note says that it is too late for these, too.
     """
 
     def __init__(
-        self, lake: Path, notes: Sequence[LateReadings], timeline: Timeline, rules: Rules | None = None
-    ) -> None:
-        self._lake, self._timeline, self._rules = lake, timeline, rules or Rules()
+        self, lake: Path, notes: Sequence[LateReadings], timeline: Timeline, rules: Rules | None = None, *,
+        shared: bool = False,
+    ) -> None:  # fmt: skip
+        self._lake, self._timeline, self._rules, self._shared = lake, timeline, rules or Rules(), shared
         self._interval_s = timeline.interval_s
         self._per_day = DAY_S // self._interval_s
-        self._late = " OR ".join(f"({_condition(note)})" for note in notes)
+        self._late = " OR ".join(f"({_condition(note)})" for note in notes if not note.feeder) or "false"
+        self._late_partitions = sorted({note.partition for note in notes if not note.feeder})
+        self._feeders = self._noted_feeders(notes)
         self.readings = 0
         """Late readings found so far."""
 
-    def days(self) -> Iterator[list[Facts]]:
-        """Facts of each day, in the order of time. Raises SqlError."""
-        found = self._ask(
-            f"SELECT epoch_us(ts_end) // {DAY_S * 1_000_000} AS day, count(*) AS n "
-            f"FROM {_table(self._interval_s)} AND ({self._late}) GROUP BY day ORDER BY day"
-        )
-        for day, count in zip(found["day"].to_pylist(), found["n"].to_pylist(), strict=True):
-            self.readings += count
-            points = self._relatives(day, self._late_points(day)) if count <= LOOKED_AT_MAX else None
+    def _noted_feeders(self, notes: Sequence[LateReadings]) -> dict[int, set[int]]:
+        """Numbers of feeders by day."""
+        number_of = {id: number for number, id in enumerate(self._timeline.numbering.feeder_ids)}
+        found: dict[int, set[int]] = {}
+        for note in notes:
+            if note.feeder in number_of:
+                for day in range(day_number(note.first_day), day_number(note.before_day)):
+                    found.setdefault(day, set()).add(number_of[note.feeder])
+        return found
+
+    def days(self) -> Iterator[Day]:
+        """What is to be told, day by day in the order of time. Raises SqlError."""
+        count_of = self._counts()
+        named = self._late_points() if sum(count_of.values()) <= LOOKED_AT_MAX else None
+        for day in sorted(count_of.keys() | self._feeders.keys()):
+            self.readings += count_of.get(day, 0)
+            feeders = frozenset(self._feeders.get(day, ()))
+            points = None if named is None else self._relatives(day, named.get(day, []), feeders)
             if points is None or points:
-                yield self._day(day, points)
+                yield self._day(_Scope(day, feeders, points))
 
-    def _late_points(self, day: int) -> list[str]:
-        """Usage points with late readings on a day, and one more than can be named if there are too many."""
+    def _counts(self) -> dict[int, int]:
+        """Late readings of each day."""
         found = self._ask(
-            f"SELECT DISTINCT usage_point FROM {_table(self._interval_s)} AND ({self._late}) "
-            f"AND {_between(day * DAY_S, (day + 1) * DAY_S)} LIMIT {NAMED_MAX + 1}"
+            f"SELECT {_DAY} AS day, count(*) AS n FROM {_table(self._interval_s)} AND ({self._late}) GROUP BY day"
         )
-        return list(found["usage_point"].to_pylist())
+        return dict(zip(found["day"].to_pylist(), found["n"].to_pylist(), strict=True))
 
-    def _relatives(self, day: int, points: list[str]) -> frozenset[str] | None:
-        """Usage points that share a transformer or a feeder with one of these on that day; None: too many to name."""
-        if len(points) > NAMED_MAX:
+    def _late_points(self) -> dict[int, list[str]]:
+        """Usage points with late readings on each day."""
+        found = self._ask(
+            f"SELECT {_DAY} AS day, array_agg(DISTINCT usage_point) AS points FROM {_table(self._interval_s)} "
+            f"AND ({self._late}) GROUP BY day"
+        )
+        return dict(zip(found["day"].to_pylist(), found["points"].to_pylist(), strict=True))
+
+    def _relatives(self, day: int, late: list[str], feeders: frozenset[int]) -> frozenset[str] | None:
+        """Usage points of these feeders on that day, and those that share a transformer or a feeder with a late one;
+        None: too many to name."""
+        if len(late) > NAMED_MAX:
             return None
         units = self._timeline.numbering.units
-        numbers = np.array([number for point in points if (number := units.find(point)) >= 0], np.int64)
+        numbers = np.array([number for point in late if (number := units.find(point)) >= 0], np.int64)
         chosen = np.zeros(len(units), np.bool_)
         first = day * self._per_day
         for era in self._timeline.eras_between(first, first + self._per_day - 1):
-            for column in self._timeline.numbering.unfolded(self._timeline.eras[era].placement):
-                touched = np.unique(column[numbers[numbers < len(column)]])
+            columns = self._timeline.numbering.unfolded(self._timeline.eras[era].placement)
+            for column, more in zip(columns, ((), feeders), strict=True):
+                touched = np.union1d(column[numbers[numbers < len(column)]], np.array([*more], np.int32))
                 chosen[: len(column)] |= np.isin(column, touched[touched != NOWHERE])
         found = np.flatnonzero(chosen)
         return None if len(found) > NAMED_MAX else frozenset(units.text(number) for number in found.tolist())
 
-    def _day(self, day: int, points: frozenset[str] | None) -> list[Facts]:
-        """Facts of one day. `points`: those that have to be read for it; None: all."""
-        state = LoadState(self._timeline, days=1)
+    def _day(self, scope: _Scope) -> Day:
         validator = PlacedValidator(self._timeline, self._rules)
-        facts: list[Facts] = []
-        for rows in self._readings(day, points):
-            late_slots, late_points = self._apply(state, validator, rows)
-            state.forget_changes()
-            state.mark_units(late_slots, late_points)
-            facts += state.collect()
-            state.let_go_of_cells()
-        return [replace(each, peaks=peaks, peak_slots=at) for each in facts for peaks, at in [state.peaks_of(each)]]
+        whole = _Sums(self._timeline)
+        parts = {number: _Sums(self._timeline) for number in self._late_partitions} if self._shared else {}
+        for slots, rows in self._readings(scope):
+            found, partitions, late = self._judge(validator, rows)
+            for number in np.unique(partitions).tolist():
+                chosen = partitions == number
+                _apply(whole.state, number, found, chosen)
+                if number in parts:
+                    _apply(parts[number].state, number, found, chosen)
+            whole.tell(found.slots[late], found.points[late], slots, scope.feeders)
+            for number, part in parts.items():
+                its = late & (partitions == number)
+                part.tell(found.slots[its], found.points[its], slots, ())
+        return Day(
+            [each.only(self._is_told(each, scope)) for each in whole.facts()],
+            {number: [each.only(self._is_in_parts(each)) for each in part.facts()] for number, part in parts.items()},
+        )
 
-    def _readings(self, day: int, points: frozenset[str] | None) -> Iterator[pa.Table]:
+    def _is_in_parts(self, facts: Facts) -> NDArray[np.bool_]:
+        """Which of these others make of parts. **Shape** `[n]`."""
+        if not self._shared or facts.kind != "feeder":
+            return np.zeros(len(facts), np.bool_)
+        found: NDArray[np.bool_] = self._timeline.pick("wide", facts.slots, facts.groups)
+        return found
+
+    def _is_told(self, facts: Facts, scope: _Scope) -> NDArray[np.bool_]:
+        """Which of these are told as they are: not in parts, or of days whose parts are kept no more. **Shape**: n."""
+        return ~self._is_in_parts(facts) | np.isin(facts.groups, [*scope.feeders])
+
+    def _readings(self, scope: _Scope) -> Iterator[tuple[range, pa.Table]]:
         """Readings of energy of a day, some intervals at a time."""
-        count = len(self._timeline.numbering.units) if points is None else len(points)
-        named = "" if points is None else f" AND usage_point IN ({', '.join(map(_literal, sorted(points)))})"
+        count = len(self._timeline.numbering.units) if scope.points is None else len(scope.points)
+        named = "" if scope.points is None else f" AND usage_point IN ({_literals(scope.points)})"
         step = max(1, min(self._per_day, ROWS // max(1, count)))
-        first = day * self._per_day
+        first = scope.day * self._per_day
         for slot in range(first, first + self._per_day, step):
             end = min(slot + step, first + self._per_day)
-            yield self._ask(
-                f"SELECT {_COLUMNS}, ({self._late}) AS late FROM {_table(self._interval_s)} "
-                f"AND {_between(slot * self._interval_s, end * self._interval_s)}{named}"
+            yield (
+                range(slot, end),
+                self._ask(
+                    f"SELECT {_COLUMNS}, ({self._late}) AS late FROM {_table(self._interval_s)} "
+                    f"AND {_between(slot * self._interval_s, end * self._interval_s)}{named}"
+                ),
             )
 
-    def _apply(
-        self, state: LoadState, validator: PlacedValidator, rows: pa.Table
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Put readings into the state; slots and usage points of the late ones."""
+    def _judge(
+        self, validator: PlacedValidator, rows: pa.Table
+    ) -> tuple[Validated, NDArray[np.int32], NDArray[np.bool_]]:
+        """Readings that are summed, in the order of offsets; the partition of each, and whether it is late."""
         rows = rows.combine_chunks()
-        columns = {
-            name: rows[name].to_numpy() for name in rows.column_names if name not in ("usage_point", "late")
-        }  # fmt: skip
-        points = self._points(rows["usage_point"])
+        columns = {name: rows[name].to_numpy() for name in rows.column_names if name != "usage_point"}
         order = np.lexsort((columns["offset"], columns["partition"]))
         columns = {name: column[order] for name, column in columns.items()}
-        late, points = rows["late"].to_numpy()[order], points[order]
+        points = self._points(rows["usage_point"])[order]
         found = validator.validate(_measured(columns, points, self._interval_s), columns["received_ms"])
-        partitions, late = columns["partition"][found.rows], late[found.rows]
-        bounds = np.searchsorted(partitions, np.arange(int(partitions.max(initial=-1)) + 2))
-        for partition, (begin, end) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
-            part = slice(begin, end)
-            state.apply(
-                partition, found.slots[part], found.points[part], found.channels[part], found.amounts[part],
-                found.versions[part], None if found.grades is None else found.grades[part],
-            )  # fmt: skip
-        return found.slots[late], found.points[late]
+        return found, columns["partition"][found.rows], columns["late"][found.rows].astype(np.bool_)
 
     def _points(self, texts: pa.ChunkedArray) -> NDArray[np.int32]:
         array = texts.combine_chunks().cast(pa.large_binary())
@@ -174,6 +252,13 @@ class Revision:
 
     def _ask(self, question: str) -> pa.Table:
         return sql.arrow(self._lake, question, memory_bytes=MEMORY_BYTES)
+
+
+def _apply(state: LoadState, partition: int, found: Validated, chosen: NDArray[np.bool_]) -> None:
+    state.apply(
+        partition, found.slots[chosen], found.points[chosen], found.channels[chosen], found.amounts[chosen],
+        found.versions[chosen], None if found.grades is None else found.grades[chosen],
+    )  # fmt: skip
 
 
 def _measured(columns: Mapping[str, NDArray[Any]], points: NDArray[np.int32], interval_s: int) -> Measured:
@@ -210,5 +295,5 @@ def _between(first_s: int, end_s: int) -> str:
     return f"ts_end >= make_timestamptz({first_s * 1_000_000}) AND ts_end < make_timestamptz({end_s * 1_000_000})"
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _literals(texts: Collection[str]) -> str:
+    return ", ".join("'" + text.replace("'", "''") + "'" for text in sorted(texts))

@@ -17,6 +17,7 @@ Cells are milliwatt-hours. A slot is an interval: `ts_end` divided by the interv
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -293,6 +294,12 @@ class LoadState:
             of_point = groups.of_point[self._era_of_row[rows], points]
             somewhere = of_point != NOWHERE
             groups.changed[rows[somewhere], of_point[somewhere]] = 1
+
+    def mark_feeders(self, slots: range, feeders: Collection[int]) -> None:
+        """Let the next `collect` tell these feeders, where they have readings in these slots of the window."""
+        rows = np.arange(slots.start, slots.stop) % len(self._used)
+        for feeder in feeders:
+            self._feeders.changed[rows, feeder] |= self._feeders.seen[rows, feeder] != 0
 
     def let_go_of_cells(self) -> None:
         """Forget readings of which nothing will be asked again; what they sum up to stays for `peaks_of`."""

@@ -89,6 +89,9 @@ FEEDERS: Final = Stage(
 )
 """From parts of feeders to their facts; needed where partitions are shared out."""
 
+FEEDERS_AND_LATE: Final = replace(FEEDERS, writes=(*FEEDERS.writes, LATE_HUB), creates=(LATE_HUB,))
+"""The same, which tells parts of days that are kept no more in `grid.late`."""
+
 
 class SourceFactory(Protocol):
     """Opens a subscription to `hubs`; every worker of the group reads all of `follow`, from its start."""
