@@ -476,6 +476,8 @@ class Hub:
         hubs = self.broker.hubs()
         if any(hub.name == NETWORK for hub in hubs):
             window = ["--window-days", str(self.settings.grid_window)]
+            shared = isinstance(self, Gateway) and self.settings.grid_shared
+            window += [] if shared else ["--whole"]
             grid = [*base, "grid", *data, *window]
             in_lake = any(hub.name == READINGS and hub.settings.capture != "off" for hub in hubs)
             wanted["grid"] = ((GRID_GROUP, GRID_LATE_GROUP), [*grid, "--late"]) if in_lake else (GRID_GROUP, grid)

@@ -82,6 +82,13 @@ SETTINGS: Final = (
         "days whose sums late readings correct at once; those before by the lake",
     ),
     Row(
+        "grid_shared",
+        False,
+        "switch",
+        "on or off",
+        "let gateways share the partitions of readings: only where all are keyed by their transformer",
+    ),
+    Row(
         "vee_channels",
         250_000,
         "count",
@@ -165,6 +172,7 @@ class Settings:
     avro_path: str
     namespace: str
     grid_window: int
+    grid_shared: bool
     vee_channels: int
     detectors: str
     decode_processes: int
