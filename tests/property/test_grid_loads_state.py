@@ -221,7 +221,8 @@ def test_a_snapshot_continues_where_it_was_taken(before: list[Row], after: list[
     apply(state, before)
     state.forget_changes()
     copy = LoadState(TIMELINE, DAYS)
-    copy.from_arrays({name: array.copy() for name, array in state.to_arrays().items()})
+    copy.from_arrays({name: array.copy() for name, array in (state.to_arrays() | state.pieces()).items()})
+    assert copy.changed_pieces() == set()
     for one in (state, copy):
         apply(one, after)
     assert told(state.collect()) == told(copy.collect())

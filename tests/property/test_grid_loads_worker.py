@@ -26,7 +26,7 @@ from gridwire.core import batch
 from gridwire.core.batch import Event
 from gridwire.core.clock import ManualClock
 from gridwire.core.errors import Rebalanced, Unavailable
-from gridwire.grid import day_order, network
+from gridwire.grid import cell_rows, day_order, network
 from gridwire.grid.lane import Stage
 from gridwire.grid.loads import LoadsSettings
 from gridwire.grid.network_log import NetworkLog
@@ -194,17 +194,20 @@ def run_through_crashes(hub: Hub, directory: Path, **options: Any) -> None:
     raise AssertionError("the worker never came through")
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("in_memory_bytes", [cell_rows.IN_MEMORY_BYTES, 0])
+@settings(max_examples=60, deadline=None)
 @given(readings_strategy, st.lists(st.integers(1, 9), max_size=6), st.integers(1, 6), st.booleans(), st.booleans())
 def test_no_reading_is_lost_or_counted_twice(
-    readings: list[tuple[int, str, int, str]], plan: list[int], chunk: int, snapshots: bool, lose: bool
-) -> None:
+    in_memory_bytes: int, readings: list[tuple[int, str, int, str]], plan: list[int], chunk: int, snapshots: bool,
+    lose: bool,
+) -> None:  # fmt: skip
     hub = Hub(HUBS)
     hub.poll_events_max = chunk
     hub.append("grid.network", network.to_json(model()))
     fill(hub, readings)
     hub.step = crashing(plan, Unavailable if lose else Crash)
-    with TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cell_rows, "IN_MEMORY_BYTES", in_memory_bytes)
         run_through_crashes(hub, Path(directory), commit_readings=chunk, snapshot_s=0.0 if snapshots else 1e9)
     assert sums_told(hub) == expected_sums(readings)
     assert hub.values("quarantine") == []

@@ -206,7 +206,7 @@ def test_a_snapshot_keeps_the_counts() -> None:
     pipeline, copy = LoadsPipeline(NETWORK), LoadsPipeline(NETWORK)
     pipeline.take(columns([reading("C"), b"?", reading(interval_s=300)]))
     outputs(pipeline)
-    copy.from_arrays(pipeline.to_arrays())
+    copy.from_arrays(pipeline.to_arrays() | pipeline.pieces())
     for name in ("readings_new", "readings_not_summed", "rejected_malformed"):
         assert copy.counters()[name] == pipeline.counters()[name] == 1
 

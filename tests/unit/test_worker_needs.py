@@ -19,7 +19,7 @@ def test_without_the_kafka_client(
     monkeypatch.setitem(sys.modules, "gridwire.broker.kafka_source", None)
     options = {
         "broker": KafkaAddress.parse("kafka://127.0.0.1:1"), "supervised": False, "tables": ["a=events"], "lake": None,
-        "flush_s": 1.0, "flush_mib": 1, "path": "", "namespace": "n", "window_days": 1, "whole": False,
+        "flush_s": 1.0, "flush_mib": 1, "path": "", "namespace": "n", "window_days": 1, "late": True, "whole": False,
         "detectors": "all",
     }  # fmt: skip
     assert app.run_worker(name, tmp_path, options) == 1

@@ -67,6 +67,7 @@ def ranks(versions: NDArray[np.int16], grades: NDArray[np.uint8] | None = None) 
 def apply_readings(
     cells: NDArray[np.int64],
     used: NDArray[np.uint8],
+    dirty: NDArray[np.uint8],
     seen_a: NDArray[np.int32],
     seen_b: NDArray[np.int32],
     changed_a: NDArray[np.uint8],
@@ -90,10 +91,11 @@ def apply_readings(
 ) -> int:
     """Apply readings `[start, n)` in order, up to the first one of a day after `newest_day`.
 
-    **Shape**: `cells[rows, 2, points]`, `used[rows, 2]`, `seen_*`, `changed_*` `[rows, groups]`, rows = days x slots of
-    a day, as a ring; `group_*[eras, points]` for each of the models that rows may be of, `era_of_row[rows]`;
-    `repeats[rows, points]` and `repeated[rows]`: how many readings were more than the cells in use, and whether there
-    are any; the reading arrays `[n]`; `counts[OUTCOMES]` is added to. `ranks`: see `ranks`.
+    **Shape**: `cells[rows, 2, points]`, `used[rows, 2]`, `dirty[rows]` (set where a cell is written), `seen_*`,
+    `changed_*` `[rows, groups]`, rows = days x slots of a day, as a ring; `group_*[eras, points]` for each of the
+    models that rows may be of, `era_of_row[rows]`; `repeats[rows, points]` and `repeated[rows]`: how many readings were
+    more than the cells in use, and whether there are any; the reading arrays `[n]`; `counts[OUTCOMES]` is added to.
+    `ranks`: see `ranks`.
 
     Returns:
         The number of readings dealt with; when it is below n, that reading opens a new day.
@@ -135,6 +137,7 @@ def apply_readings(
         if outcome == SUPERSEDED:
             continue
         cells[row, channel, point] = new
+        dirty[row] = 1
         if outcome != SAME:
             used[row, channel] = 1
             changed_a[row, a] = 1

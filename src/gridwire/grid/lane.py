@@ -160,6 +160,23 @@ class ByDays(Protocol):
         ...
 
 
+@runtime_checkable
+class InPieces(Protocol):
+    """A pipeline with large arrays, of which few change between two snapshots."""
+
+    def pieces(self) -> dict[str, NDArray[Any]]:
+        """What a snapshot keeps beside `to_arrays`, by name; `from_arrays` gets them with the others."""
+        ...
+
+    def changed_pieces(self) -> set[str]:
+        """Names of those that changed since `pieces_are_saved`, or since the pipeline began."""
+        ...
+
+    def pieces_are_saved(self) -> None:
+        """All pieces are kept as they are now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """What a worker does.
@@ -407,8 +424,14 @@ class Lane:
         """Keep the state of the last commit; False when something has been applied since, or the disk refuses."""
         if self.pending is not None or self.applied != self.committed:
             return False
+        snapshot = Snapshot(self.identity, dict(self.committed), self.pipeline.to_arrays())
+        in_pieces = self.pipeline if isinstance(self.pipeline, InPieces) else None
         try:
-            self._snapshots.save(Snapshot(self.identity, dict(self.committed), self.pipeline.to_arrays()))
+            if in_pieces is None:
+                self._snapshots.save(snapshot)
+            else:
+                self._snapshots.save(snapshot, in_pieces.pieces(), in_pieces.changed_pieces())
+                in_pieces.pieces_are_saved()
         except OSError as error:
             log.warning("snapshot not written", reason=str(error))
             return False

@@ -123,10 +123,11 @@ class LateWorker:
             except FencedEpoch:
                 log.warning("another worker has taken over", group=self._group)
                 return "fenced"
-            except GridwireError as error:
+            except Exception as error:  # whatever it is: live sums, which share the process, must go on
                 failures = 0 if self._counts["rounds"] > rounds else failures + 1
                 pause_s = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
-                log.warning("late readings wait", reason=str(error), retry_s=pause_s)
+                unexpected = not isinstance(error, GridwireError)
+                log.warning("late readings wait", reason=str(error), retry_s=pause_s, exc_info=unexpected)
                 self._stop.wait(pause_s)
         return "stopped"
 
@@ -138,19 +139,21 @@ class LateWorker:
             for place, position in source.committed().items():
                 source.seek(place, position.offset)
             while not self._stop.is_set():
-                batches = source.poll(IDLE_S)
-                for batch in batches:
-                    if batch.hub == NETWORK_HUB:
-                        networks.feed(batch)
-                    else:
-                        self._gather(found, batch)
+                self._listen(source, networks, found, IDLE_S)
                 if not source.assigned():
                     found = _Round()
                 elif self._may_begin(source, networks, found):
-                    self._work(source, networks, found)
-                    found = _Round()
+                    found = self._work(source, networks, found)
         finally:
             source.close()
+
+    def _listen(self, source: EventSource, networks: NetworkLog, found: _Round, timeout_s: float) -> None:
+        """Take models, and notes into a round."""
+        for batch in source.poll(timeout_s):
+            if batch.hub == NETWORK_HUB:
+                networks.feed(batch)
+            else:
+                self._gather(found, batch)
 
     def _gather(self, found: _Round, batch: ColumnBatch) -> None:
         for row in range(len(batch.columns)):
@@ -166,10 +169,9 @@ class LateWorker:
         """Whether everything that a round needs is there."""
         if not found.is_due(self._clock.monotonic()) or networks.current is None:
             return False
-        lag = source.lag()
-        return not any(lag.get(place, 0) for place in source.positions() if place[0] == NETWORK_HUB) and self._has_lake(
-            found
-        )
+        if any(count for (hub, _), count in source.lag().items() if hub == NETWORK_HUB):
+            return False
+        return self._has_lake(found)
 
     def _has_lake(self, found: _Round) -> bool:
         """Whether the lake has what the round is about, or will not have it any more."""
@@ -184,8 +186,12 @@ class LateWorker:
         found.notes = LateNotes()
         return True
 
-    def _work(self, source: EventSource, networks: NetworkLog, found: _Round) -> None:
-        """Make and tell the facts of a round; when stopped, all of it is made again after the next start."""
+    def _work(self, source: EventSource, networks: NetworkLog, found: _Round) -> _Round:
+        """Make and tell the facts of a round; when stopped, all of it is made again after the next start.
+
+        Returns:
+            What came meanwhile: a group on a cluster must hear of its members now and then.
+        """
         from gridwire.grid.revision import Revision
 
         begun_s, now_ms = self._clock.monotonic(), self._clock.now_ms()
@@ -195,13 +201,15 @@ class LateWorker:
         revision = Revision(self._lake, list(found.notes), current.timeline, shared=self._shared)
         teller = _Teller(current.timeline, now_ms, source)
         before = source.committed()[LATE_HUB, 0].offset if source.committed() else 0
+        meanwhile = _Round(end=found.end)
         for day in revision.days() if len(found.notes) else ():
             for outputs in teller.pieces(day):
                 source.commit({(LATE_HUB, 0): before}, outputs)
                 self._counts["facts"] += sum(len(output.events) for output in outputs)
             self._counts["days"] += 1
             if self._stop.is_set():
-                return
+                return meanwhile
+            self._listen(source, networks, meanwhile, 0.0)
         source.commit({(LATE_HUB, 0): found.end})
         self._counts["rounds"] += 1
         self._counts["readings"] += revision.readings
@@ -210,6 +218,7 @@ class LateWorker:
             "late readings summed",
             readings=revision.readings, took_s=round(self._clock.monotonic() - begun_s, 3),
         )  # fmt: skip
+        return meanwhile
 
 
 class _Teller:

@@ -18,6 +18,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +63,7 @@ class LoadsSettings:
         days: UTC days in the window, today included: late readings count for at least `days - 1` days.
         rules: what is believed of a reading.
         quarantine_events_max, quarantine_bytes_max: rejected readings published in one commit.
+        directory: for a file of what is too large to be kept in memory.
         tell_late: readings that are too old for the window are told in the hub `grid.late`; else they are rejected.
     """
 
@@ -69,6 +71,7 @@ class LoadsSettings:
     rules: Rules = field(default_factory=Rules)
     quarantine_events_max: int = 5_000
     quarantine_bytes_max: int = 8 * MIB
+    directory: Path | None = None
     tell_late: bool = False
 
 
@@ -217,7 +220,7 @@ class LoadsPipeline:
         self.settings = settings or LoadsSettings()
         self._timeline = timeline or Timeline.of(network, generation)
         self.fingerprint = settings_fingerprint(self.settings)
-        self.state = LoadState(self._timeline, self.settings.days)
+        self.state = LoadState(self._timeline, self.settings.days, self.settings.directory)
         self._points = self._timeline.numbering.units
         self._validator = PlacedValidator(self._timeline, self.settings.rules)
         self._part = part
@@ -364,6 +367,18 @@ class LoadsPipeline:
             if reason is not Reason.ACCEPTED:
                 out[f"rejected_{reason.text}"] = int(self.rejected[reason])
         return out | {name: self.totals[name] for name in _TOTALS}
+
+    def pieces(self) -> dict[str, NDArray[Any]]:
+        """What a snapshot keeps beside `to_arrays`, by name."""
+        return self.state.pieces()
+
+    def changed_pieces(self) -> set[str]:
+        """Names of those that changed since `pieces_are_saved`."""
+        return self.state.changed_pieces()
+
+    def pieces_are_saved(self) -> None:
+        """All pieces are kept as they are now."""
+        self.state.pieces_are_saved()
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """State and counts for a snapshot, and the models that they were made under."""

@@ -17,8 +17,9 @@ Cells are milliwatt-hours. A slot is an interval: `ts_end` divided by the interv
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from gridwire.columnar import cells as kernels
 from gridwire.core.errors import GridwireError
+from gridwire.grid.cell_rows import CellRows
 from gridwire.grid.placements import NOWHERE, Timeline, first_difference
 
 DAY_S: Final = 86_400
@@ -117,7 +119,7 @@ class LoadState:
         UnsupportedInterval: the models' interval does not divide a day.
     """
 
-    def __init__(self, timeline: Timeline, days: int = 2) -> None:
+    def __init__(self, timeline: Timeline, days: int = 2, directory: Path | None = None) -> None:
         interval_s = timeline.interval_s
         if DAY_S % interval_s:
             raise UnsupportedInterval(f"the network's interval_s {interval_s} does not divide a day of {DAY_S} s")
@@ -128,8 +130,11 @@ class LoadState:
         self.counts = np.zeros(kernels.OUTCOMES, np.int64)
         self._timeline = timeline
         rows, points = days * self.per_day, _room(len(timeline.numbering.units))
-        self._cells = np.zeros((rows, CHANNELS, points), np.int64)
+        self._directory = directory
+        self._keep_cells(CellRows((rows, CHANNELS, points), directory))
         self._used = np.zeros((rows, CHANNELS), np.uint8)
+        self._dirty = np.zeros(rows, np.uint8)
+        """Rows whose cells are others than those that were saved last."""
         self._repeats = np.zeros((rows, points), np.uint16)
         self._repeated = np.zeros(rows, np.uint8)
         self._touched: set[int] = set()
@@ -170,7 +175,7 @@ class LoadState:
         ranks = kernels.ranks(versions, grades)
         while True:
             done = kernels.apply_readings(
-                self._cells, self._used, a.seen, b.seen, a.changed, b.changed, a.of_point, b.of_point,
+                self._cells, self._used, self._dirty, a.seen, b.seen, a.changed, b.changed, a.of_point, b.of_point,
                 self._era_of_row, self._repeats, self._repeated,
                 slots, points, channels, amounts, ranks, outcomes, self.counts,
                 partition, done, self.newest_day, self.days,
@@ -216,7 +221,8 @@ class LoadState:
             return
         points = _room(len(numbering.units))
         rows = len(self._cells)
-        cells, self._cells = self._cells, np.zeros((rows, CHANNELS, points), np.int64)
+        cells = self._cells
+        self._keep_cells(CellRows((rows, CHANNELS, points), self._directory))
         repeats, self._repeats = self._repeats, np.zeros((rows, points), np.uint16)
         # Only what is in use is copied: the rest takes no memory.
         for row, channel in np.argwhere(self._used).tolist():
@@ -272,6 +278,7 @@ class LoadState:
         out, self._leaving = self._leaving, []
         changed_rows = np.flatnonzero(self._transformers.changed.any(axis=1) | self._feeders.changed.any(axis=1))
         out += self._collect(changed_rows)
+        self._rows_of_cells.use(changed_rows.tolist())
         return out
 
     def forget_changes(self) -> None:
@@ -303,7 +310,8 @@ class LoadState:
 
     def let_go_of_cells(self) -> None:
         """Forget readings of which nothing will be asked again; what they sum up to stays for `peaks_of`."""
-        self._cells, self._repeats = np.zeros_like(self._cells), np.zeros_like(self._repeats)
+        self._keep_cells(CellRows(self._cells.shape, self._directory))
+        self._repeats = np.zeros_like(self._repeats)
         self._used[:], self._repeated[:] = 0, 0
 
     def peaks_of(self, facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -348,6 +356,7 @@ class LoadState:
         for row in range(rows.start, rows.stop):
             for channel in np.flatnonzero(self._used[row]):
                 self._cells[row, channel] = 0
+                self._rows_of_cells.use([row])
             if self._repeated[row]:
                 self._repeats[row] = 0
         self._used[rows] = 0
@@ -408,8 +417,28 @@ class LoadState:
         peaks[never], peak_at[never] = 0, within[never]
         return peaks, self.slot_of_row(rows) - within + peak_at
 
+    def _keep_cells(self, rows: CellRows) -> None:
+        self._rows_of_cells, self._cells = rows, rows.array
+
+    def pieces(self) -> dict[str, NDArray[Any]]:
+        """Cells in use, by name, as they lie here, where they are large: what a snapshot keeps beside `to_arrays`."""
+        return self._named_cells() if self._rows_of_cells.is_large else {}
+
+    def _named_cells(self) -> dict[str, NDArray[Any]]:
+        points = len(self._timeline.numbering.units)
+        used = np.argwhere(self._used).tolist()
+        return {_piece(row, channel): self._cells[row, channel, :points] for row, channel in used}
+
+    def changed_pieces(self) -> set[str]:
+        """Names of those that changed since `pieces_are_saved`."""
+        return {_piece(row, channel) for row in np.flatnonzero(self._dirty).tolist() for channel in range(CHANNELS)}
+
+    def pieces_are_saved(self) -> None:
+        """All pieces are kept as they are now."""
+        self._dirty[:] = 0
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """What a snapshot keeps: the cells in use and what was repeated; everything else is made of them."""
+        """What a snapshot keeps: cells in use, if these are no pieces, and what was repeated; the rest follows."""
         points = len(self._timeline.numbering.units)
         repeated = np.flatnonzero(self._repeated)
         row, point = np.nonzero(self._repeats[repeated, :points])
@@ -421,15 +450,13 @@ class LoadState:
             "repeated": np.array([repeated[row], point], np.int64),
             "repeats": self._repeats[repeated[row], point],
         }
-        for channel in range(CHANNELS):
-            out[f"cells_{channel}"] = self._cells[np.flatnonzero(self._used[:, channel]), channel, :points]
-        return out
+        return out if self._rows_of_cells.is_large else out | self._named_cells()
 
-    def from_arrays(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what `to_arrays` of a state in the same numbering gave, under these models or others.
+    def from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `to_arrays` and `pieces` of a state in the same numbering gave, under these models or others.
 
         Raises:
-            ValueError: another window, or shapes that do not fit.
+            ValueError, KeyError: another window, or shapes that do not fit.
         """
         newest, days, per_day = (int(number) for number in arrays["window"])
         if (days, per_day) != (self.days, self.per_day):
@@ -441,14 +468,20 @@ class LoadState:
         row, point = arrays["repeated"]
         self._repeats[row, point] = arrays["repeats"]
         self._repeated[row] = 1
-        for channel in range(CHANNELS):
-            cells = arrays[f"cells_{channel}"]
-            self._cells[np.flatnonzero(self._used[:, channel]), channel, : cells.shape[1]] = cells
         self._enter_eras()
         for row in self.used_rows():
+            for channel in np.flatnonzero(self._used[row]).tolist():
+                cells = arrays[_piece(row, channel)]
+                self._cells[row, channel, : len(cells)] = cells
             self._sum_again(row)
             self.mark(row)
-        self.forget_changes()
+            self._collect(np.array([row]))
+            self._rows_of_cells.use([row])
+        self.pieces_are_saved()
+
+
+def _piece(row: int, channel: int) -> str:
+    return f"cells-{row}-{channel}"
 
 
 def _room(points: int) -> int:

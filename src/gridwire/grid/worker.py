@@ -158,6 +158,7 @@ class LoadsWorker:
         self._stop = stop
         self._clock = clock or SystemClock()
         self._directory = work_directory
+        self._loads = replace(self.settings.loads, directory=work_directory)
         self._networks = _models_of(self.settings.stage)
         self._current: CurrentNetwork | None = None
         self._stamp: object = None
@@ -344,7 +345,7 @@ class LoadsWorker:
         assert current is not None
         fresh = [
             Lane(
-                name, places, current, self.settings.loads, SnapshotStore(self._directory, name), hub_id,
+                name, places, current, self._loads, SnapshotStore(self._directory, name), hub_id,
                 self.settings.stage, whole=source.whole_hubs, timeline_of=self._networks.timeline_of,
             )
             for name, places in wanted.items()
