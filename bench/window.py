@@ -40,11 +40,12 @@ def own_bytes() -> int:
 def child(points: int, directory: Path, in_file: bool) -> dict[str, Any]:
     """Fill the window; what it took."""
     from gridwire.grid.loads import LoadsPipeline, LoadsSettings
+    from gridwire.grid.placements import Timeline
     from gridwire.grid.snapshots import Snapshot, SnapshotStore
 
     settings = LoadsSettings(days=DAYS, directory=directory if in_file else None)
-    network = meters.network(points)
-    pipeline = LoadsPipeline(network, settings)
+    timeline, none = Timeline.of(meters.network(points), 0), meters.network(0)
+    pipeline = LoadsPipeline(none, settings, timeline=timeline)
     state, store = pipeline.state, SnapshotStore(directory, "window")
     units, channels = np.arange(points, dtype=np.int32), np.zeros(points, np.int8)
     versions, slots = np.zeros(points, np.int16), np.empty(points, np.int64)
@@ -63,7 +64,7 @@ def child(points: int, directory: Path, in_file: bool) -> dict[str, Any]:
         largest = max(largest, own_bytes())
     filled_s = time.perf_counter() - begun_s - sum(snapshots_s)
     at_s = time.perf_counter()
-    again = LoadsPipeline(network, settings)
+    again = LoadsPipeline(none, settings, timeline=timeline)
     found = store.newest("same", {("readings", 0): 2**62})
     assert found is not None
     again.from_arrays(found.arrays)
