@@ -31,6 +31,7 @@ BENCHES: Final = (
     "columnar_read",
     "readings_pipeline",
     "burst",
+    "window",
     "day",
     "functions",
     "kafka_columnar",

@@ -23,8 +23,16 @@ from typing import Any, Final
 import numpy as np
 
 import meters
+import support
 
 DAYS: Final = 2
+GOAL_BYTES: Final = 1_200_000_000
+FIGURES: Final = {
+    "own_bytes": "memory, bytes",
+    "snapshot_s": "longest snapshot, s",
+    "read_s": "snapshot read, s",
+    "readings_per_s": "put in and summed, readings/s",
+}
 FIRST_SLOT: Final = 1_767_571_200 // meters.INTERVAL_S
 SNAPSHOT_SLOTS: Final = 4
 
@@ -107,20 +115,44 @@ def main() -> None:
         points, directory, in_file = options.child
         print(json.dumps(child(int(points), Path(directory), bool(int(in_file)))))
         return
-    rounds = [
-        run(points, in_file=in_file)
-        for _ in range(1 if options.quick else options.rounds)
-        for points in ([50_000] if options.quick else options.meters)
-        for in_file in (True, False)
-    ]
-    for row in rounds:
-        where = "file" if row["in_file"] else "memory"
-        print(
-            f"{row['meters']:>9,} meters, {where:6}: {row['own_bytes'] / 1e6:8,.0f} MB own, "
-            f"snapshot {row['snapshot_s']:.2f} s, read back in {row['read_s']:.2f} s, "
-            f"{row['readings_per_s'] / 1e6:.2f} M readings/s"
-        )
-    print(json.dumps(rounds))
+    about = support.heading("window")
+    found: list[dict[str, Any]] = []
+    for number in range(1 if options.quick else options.rounds):
+        for points in [50_000] if options.quick else options.meters:
+            for in_file in (True, False) if number % 2 else (False, True):
+                found.append(run(points, in_file=in_file))
+                report(found[-1])
+    support.print_result(about | {"runs": found, "rows": rows(found)})
+
+
+def report(told: dict[str, Any]) -> None:
+    """One run, for people."""
+    where = "file" if told["in_file"] else "memory"
+    print(
+        f"{told['meters']:>9,} meters, {where:6}  {told['own_bytes'] / 1e6:8,.0f} MB own, "
+        f"snapshot {told['snapshot_s']:.2f} s, read back in {told['read_s']:.2f} s, "
+        f"{told['readings_per_s'] / 1e6:.2f} M readings/s",
+        flush=True,
+    )
+
+
+def rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the table of all benchmarks."""
+    out = []
+    for points in sorted({told["meters"] for told in found}):
+        pairs = [[told for told in found if told["meters"] == points and told["in_file"] is it] for it in (True, False)]
+        for name, what in FIGURES.items():
+            ours, theirs = ([told[name] for told in half] for half in pairs)
+            goal = {"goal_most": GOAL_BYTES} if (points, name) == (5_000_000, "own_bytes") else {}
+            out.append(_row(f"two full days of {points:,} meters: {what}", ours, theirs, goal))
+    return out
+
+
+def _row(what: str, ours: list[float], theirs: list[float], goal: dict[str, float]) -> dict[str, Any]:
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    spreads = {"ours": ours, "theirs": theirs, "ratio": ratios}
+    fields = {name: support.Spread.of(values).fields() for name, values in spreads.items()}
+    return {"what": what, "peer": "all cells in memory", **fields, **goal}
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ from worker_hub import Crash, Hub
 HUBS = {
     "readings": 3, "grid.network": 1, "grid.transformers": 2, "grid.feeders": 2, "quarantine": 2, "grid.late": 1,
 }  # fmt: skip
+ENOUGH_POLLS = 6
+"""After so many a worker knows all models."""
+
 POINTS = {"U0": ("T0", "F0"), "U1": ("T1", "F1"), "U2": ("T0", "F0"), "U3": ("T1", "F0"), "U4": ("T2", "F2")}
 QUALITIES = ("", "", "", "3.8.1", "3.11.0")
 
@@ -147,13 +150,20 @@ class _Stop:
     def __enter__(self) -> threading.Event:
         stop, hub = threading.Event(), self.place.hub
         self.inner = hub.step
+        polls = 0
 
         def step(name: str) -> None:
+            nonlocal polls
+            polls += name == "poll"
             self.place.clock.advance(0.1)
-            if name == "poll" and all(
-                hub.committed.get((self.group, at), 0) == len(events)
-                for at, events in hub.log.items()
-                if at[0] == self.name and (events or self.group == "grid.late")
+            if (
+                name == "poll"
+                and polls > ENOUGH_POLLS
+                and all(
+                    hub.committed.get((self.group, at), 0) == len(events)
+                    for at, events in hub.log.items()
+                    if at[0] == self.name and (events or self.group == "grid.late")
+                )
             ):
                 stop.set()
             self.inner(name)
@@ -175,10 +185,12 @@ def fill(place: Place, given_rows: list[Row]) -> None:
         place.hub.append("readings", value_of(row), row[0])
 
 
-def all_in_time(given_rows: list[Row], kind: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """The facts with a window in which nothing is late."""
+def all_in_time(given_rows: list[Row], kind: str, *models: bytes) -> dict[tuple[str, str], dict[str, Any]]:
+    """The facts with a window in which nothing is late, and models that are there from the beginning."""
     with TemporaryDirectory() as name:
         place = Place(Path(name))
+        for each in models:
+            place.hub.append("grid.network", each)
         fill(place, given_rows)
         place.sum(days=30)
         assert place.hub.events("grid.late") == []
@@ -427,3 +439,114 @@ def test_a_late_reading_of_a_feeder_in_parts_becomes_a_part(place: Place) -> Non
     place.sum()
     fact = place.told("feeder")["F0", "2016-01-01T12:00:00Z"]
     assert (fact["import_kwh"], fact["count"], fact["version"]) == (0.9, 3, 2)
+
+
+# -- models that hold for days before the window --------------------------------------------------------------------
+
+
+def as_of(day: str, **moved: str) -> bytes:
+    """The model from a day on, with usage points under other transformers, or under none."""
+    return network.to_json(
+        network.Network(
+            name=f"as of {day}",
+            interval_s=900,
+            valid_from=f"{day}T00:00:00Z",
+            transformers=model().transformers,
+            feeders=model().feeders,
+            usage_points=tuple(
+                network.UsagePoint(id=point, transformer=moved.get(point, transformer), feeder=feeder)
+                for point, (transformer, feeder) in POINTS.items()
+                if moved.get(point) != ""
+            ),
+        )
+    )
+
+
+def energy(place: Place, kind: str = "transformer") -> dict[tuple[str, str], tuple[float, int]]:
+    return {key: (fact["import_kwh"], fact["count"]) for key, fact in place.told(kind).items()}
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_model_of_the_past_corrects_days_before_the_window(
+    place: Place, monkeypatch: pytest.MonkeyPatch, in_parts: bool
+) -> None:
+    monkeypatch.setattr(feeder_sums, "DAYS", 3)
+    place.hub.shared = in_parts
+    middle = 3 * 96 + NOON
+    rows = [(0, "U0", OLD, 3, 0, ""), (0, "U2", OLD, 5, 0, ""), (1, "U4", OLD, 1, 0, ""), (0, "U2", middle, 5, 0, "")]
+    fill(place, [*rows, (0, "U0", NEW, 3, 0, ""), (1, "U4", NEW, 1, 0, ""), (2, "U1", NEW, 1, 0, "")])
+    place.sum()
+    place.capture()
+    assert energy(place)["T0", "2016-01-04T12:00:00Z"] == (0.5, 1)
+    place.hub.append("grid.network", as_of("2016-01-03", U2="T1"))
+    for _ in range(3):
+        place.sum()
+        place.revise()
+    told = energy(place)
+    assert told["T0", "2016-01-01T12:00:00Z"] == (0.8, 2), "before the model's time"
+    assert told["T1", "2016-01-04T12:00:00Z"] == (0.5, 1)
+    assert told["T0", "2016-01-04T12:00:00Z"] == (0.0, 0), "nothing is left of it"
+    assert energy(place, "feeder")["F0", "2016-01-04T12:00:00Z"] == (0.5, 1)
+    place.hub.append("grid.network", as_of("2016-01-03"))
+    for _ in range(3):
+        place.sum()
+        place.revise()
+    told = energy(place)
+    assert told["T0", "2016-01-04T12:00:00Z"] == (0.5, 1)
+    assert told["T1", "2016-01-04T12:00:00Z"] == (0.0, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(one_row.map(shared), max_size=20), st.integers(1, 3), st.integers(1, 3), st.integers(0, 3),
+    st.integers(1, 8), st.sampled_from(sorted(POINTS)), st.sampled_from(["T0", "T1", ""]), st.booleans(),
+)  # fmt: skip
+def test_models_and_readings_may_come_in_any_order(
+    given_rows: list[Row], days: int, rounds: int, at: int, day: int, point: str, to: str, in_parts: bool
+) -> None:
+    """With readings shared by transformers a usage point must stay under those of its partition, see decision 61."""
+    to = POINTS[point][0] if in_parts and to else to
+    later = as_of(f"2016-01-{day:02d}", **{point: to})
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feeder_sums, "DAYS", 3)
+        place = Place(Path(name))
+        place.hub.shared = in_parts
+        step = max(1, -(-len(given_rows) // rounds))
+        parts = [given_rows[begin : begin + step] for begin in range(0, len(given_rows), step)]
+        parts.insert(min(at, len(parts)), [])
+        for number, part in enumerate(parts):
+            if number == min(at, len(parts) - 1):
+                place.hub.append("grid.network", later)
+            fill(place, part)
+            for _ in range(3):
+                place.sum(days)
+                place.capture()
+                place.revise()
+        for kind in ("transformer", "feeder"):
+            found, expected = (
+                {key: fact for key, fact in values(facts).items() if fact["count"]}
+                for facts in (place.told(kind), all_in_time(given_rows, kind, later))
+            )
+            assert found == expected
+
+
+def test_readings_of_a_usage_point_that_was_forgotten_count_when_a_model_of_the_past_has_it(place: Place) -> None:
+    place.hub.log["grid.network", 0].clear()
+    place.hub.append("grid.network", as_of("2015-12-01", U2=""))
+    fill(place, [(0, "U0", OLD, 3, 0, ""), (0, "U2", OLD, 5, 0, ""), (1, "U4", NEW, 1, 0, "")])
+    place.sum()
+    place.capture()
+    assert energy(place)["T0", "2016-01-01T12:00:00Z"] == (0.3, 1)
+    assert len(place.hub.events("quarantine")) == 1
+    place.hub.append("grid.network", as_of("2015-12-15"))
+    place.sum()
+    place.revise()
+    assert energy(place)["T0", "2016-01-01T12:00:00Z"] == (0.8, 2)
+
+
+def test_a_model_of_now_leaves_the_past_alone(place: Place) -> None:
+    fill(place, [(0, "U0", OLD, 3, 0, ""), (1, "U4", NEW, 1, 0, "")])
+    place.sum()
+    place.hub.append("grid.network", as_of("2016-01-09", U0="T1"))
+    place.sum()
+    assert place.hub.events("grid.late") == []

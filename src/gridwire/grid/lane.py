@@ -177,6 +177,15 @@ class InPieces(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsModels(Protocol):
+    """A pipeline that can have days told again that it does not know any more."""
+
+    def tell_models(self, before: Timeline) -> None:
+        """Do so with days that other models hold for now than before."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """What a worker does.
@@ -398,18 +407,21 @@ class Lane:
         """Every fact of the window that was not told under its model yet, in the pieces of a commit each."""
         outputs: list[Output] = []
         size = 0
-        for _ in self._rows_to_tell():
+        before = self._told_before()
+        for _ in self._rows_to_tell(before):
             told = self.pipeline.outputs(now_ms, partitions)
             outputs += told
             size += sum(len(output.events) for output in told)
             if size >= RESTATED_FACTS_PER_COMMIT:
                 yield outputs
                 outputs, size = [], 0
-        yield outputs
+        if before is not None and isinstance(self.pipeline, TellsModels):
+            self.pipeline.tell_models(before)
+        yield outputs + self.pipeline.outputs(now_ms, partitions)
 
-    def _rows_to_tell(self) -> Iterator[int]:
-        """Rows with facts to be told again, each one marked."""
-        state, timeline, before = self.pipeline.state, self._network.timeline, self._told_before()
+    def _rows_to_tell(self, before: Timeline | None) -> Iterator[int]:
+        """Rows with facts to be told again, each one marked. `before`: the models they were told under, if known."""
+        state, timeline = self.pipeline.state, self._network.timeline
         if timeline is None or before is None or not isinstance(state, PlacedState):
             for row in state.used_rows():
                 state.mark(row)

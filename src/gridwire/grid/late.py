@@ -31,6 +31,8 @@ class LateReadings(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True
         before_day: first day of the window. Readings between the offsets that are of earlier days are late, all others
             were in time.
         feeder: of which parts were late, not readings: all of its intervals between the days are to be told again.
+        models_before: no reading was late, but the network models of the days are others than these, given by the
+            ordinal of the newest: all units are to be told again. -1: not so.
     """
 
     partition: int
@@ -40,13 +42,19 @@ class LateReadings(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True
     before_day: str
     count: int
     feeder: str = ""
+    models_before: int = -1
+
+    @property
+    def is_of_readings(self) -> bool:
+        """Whether readings were late."""
+        return not self.feeder and self.models_before < 0
 
 
 class LateNotes:
-    """Notes of late readings, one for each partition, feeder and place of the window."""
+    """Notes, one for each partition, place of the window, and feeder or change of models."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[int, str, str], LateReadings] = {}
+        self._found: dict[tuple[int, str, str, int], LateReadings] = {}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -56,7 +64,7 @@ class LateNotes:
 
     def add(self, note: LateReadings) -> None:
         """One more. The window only moves on, so what lies between two notes of one place of it is like them."""
-        key = (note.partition, note.before_day, note.feeder)
+        key = (note.partition, note.before_day, note.feeder, note.models_before)
         before = self._found.get(key)
         self._found[key] = note if before is None else _both(before, note)
 
@@ -80,6 +88,14 @@ def note_of_part(partition: int, until: int, feeder: str, day: int) -> LateReadi
     return LateReadings(
         partition=partition, first_offset=max(0, until - 1), last_offset=max(0, until) - 1, first_day=day_text(day),
         before_day=day_text(day + 1), count=1, feeder=feeder,
+    )  # fmt: skip
+
+
+def note_of_models(partition: int, ordinal: int, first_day: int, window_day: int) -> LateReadings:
+    """A note of days before the window that other network models hold for than when they were summed."""
+    return LateReadings(
+        partition=partition, first_offset=0, last_offset=-1, first_day=day_text(first_day),
+        before_day=day_text(window_day), count=0, models_before=ordinal,
     )  # fmt: skip
 
 

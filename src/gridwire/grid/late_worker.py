@@ -198,7 +198,8 @@ class LateWorker:
         current = networks.now(now_ms)
         assert current is not None
         assert current.timeline is not None
-        revision = Revision(self._lake, list(found.notes), current.timeline, shared=self._shared)
+        notes, known = list(found.notes), networks.timeline_of
+        revision = Revision(self._lake, notes, current.timeline, shared=self._shared, timeline_of=known)
         teller = _Teller(current.timeline, now_ms, source)
         before = source.committed()[LATE_HUB, 0].offset if source.committed() else 0
         meanwhile = _Round(end=found.end)

@@ -33,14 +33,14 @@ from gridwire.core.batch import Event
 from gridwire.core.limits import MIB
 from gridwire.grid.day_order import DayOrder
 from gridwire.grid.facts import HUB_OF_KIND, FactWriter
-from gridwire.grid.late import LateNotes, note_of
+from gridwire.grid.late import LateNotes, note_of, note_of_models
 from gridwire.grid.network import Network, digest
 from gridwire.grid.parts import PARTS_HUB, PartWriter
 from gridwire.grid.placed import PlacedValidator
 from gridwire.grid.placements import Timeline, first_difference
 from gridwire.grid.readings import QUARANTINE_HUB, ReadingColumns, Status, decode_readings
 from gridwire.grid.state import Facts, LoadState
-from gridwire.grid.validate import Measured, Reason, Rules, Validated
+from gridwire.grid.validate import EARLIEST_US, Measured, Reason, Rules, Validated
 
 QUARANTINE_EVENT_BYTES_MAX: Final = MIB
 """Largest rejected reading that is copied; a larger one is only told of, since the hub may refuse it."""
@@ -257,6 +257,16 @@ class LoadsPipeline:
         self.state.follow(timeline)
         self._make_writers()
         return not self._any_too_much(since)
+
+    def tell_models(self, before: Timeline) -> None:
+        """Let the days that have left the window be told again, where these models are others for them than before."""
+        state, since = self.state, first_difference(before.key, self._timeline.key)
+        window_day = state.newest_day - state.days + 1
+        if not self.settings.tell_late or since is None or state.newest_day < 0:
+            return
+        first_day = max(since, EARLIEST_US // (self._timeline.interval_s * 1_000_000)) // state.per_day
+        if first_day < window_day:
+            self._late.add(note_of_models(self._part or 0, before.ordinal, first_day, window_day))
 
     def _any_too_much(self, since: int) -> bool:
         """Whether an amount that was accepted is more than its usage point can take where it hangs now."""

@@ -11,13 +11,14 @@ are those of units that a late reading belongs to; of the others nothing changed
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import structlog
 from numpy.typing import NDArray
 
 from gridwire.capture import sql
@@ -29,6 +30,8 @@ from gridwire.grid.placements import NOWHERE, Timeline
 from gridwire.grid.reading_types import EXPORT_KWH, IMPORT_KWH
 from gridwire.grid.state import Facts, LoadState
 from gridwire.grid.validate import Measured, Reason, Rules, Validated
+
+log = structlog.get_logger(__name__)
 
 ROWS: Final = 2_000_000
 """About as many readings are looked at together."""
@@ -74,26 +77,32 @@ class _Scope:
 
     Args:
         feeders: numbers of those that are to be told in all of their intervals.
+        models: under which the day was told before, where all of it is to be told again.
         points: usage points that have to be read for it; None: all.
     """
 
     day: int
     feeders: frozenset[int]
+    models: tuple[Timeline, ...]
     points: frozenset[str] | None
 
 
 class _Sums:
     """A day as it is summed up again: all readings, or those of one partition."""
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, day: int) -> None:
         self.state = LoadState(timeline, days=1)
+        self.state.open_day(day)
         self._facts: list[Facts] = []
 
-    def tell(self, slots: NDArray[np.int64], points: NDArray[np.int32], whole: range, feeders: Collection[int]) -> None:
-        """Make facts of the units of late readings, and of feeders in all intervals of `whole`."""
+    def tell(self, late: tuple[NDArray[np.int64], NDArray[np.int32]], slots: range, scope: _Scope) -> None:
+        """Make facts of some intervals. `late`: slots and usage points of late readings."""
         self.state.forget_changes()
-        self.state.mark_units(slots, points)
-        self.state.mark_feeders(whole, feeders)
+        for before in scope.models:
+            for slot in slots:
+                self.state.mark_changed(slot % self.state.per_day, before)
+        self.state.mark_units(*late)
+        self.state.mark_feeders(slots, scope.feeders)
         self._facts += self.state.collect()
         self.state.let_go_of_cells()
 
@@ -115,14 +124,17 @@ class Revision:
 
     def __init__(
         self, lake: Path, notes: Sequence[LateReadings], timeline: Timeline, rules: Rules | None = None, *,
-        shared: bool = False,
+        shared: bool = False, timeline_of: Callable[[int], Timeline | None] = lambda ordinal: None,
     ) -> None:  # fmt: skip
         self._lake, self._timeline, self._rules, self._shared = lake, timeline, rules or Rules(), shared
+        self._timeline_of = timeline_of
         self._interval_s = timeline.interval_s
         self._per_day = DAY_S // self._interval_s
-        self._late = " OR ".join(f"({_condition(note)})" for note in notes if not note.feeder) or "false"
-        self._late_partitions = sorted({note.partition for note in notes if not note.feeder})
+        late = [note for note in notes if note.is_of_readings]
+        self._late = " OR ".join(f"({_condition(note)})" for note in late) or "false"
+        self._late_partitions = {note.partition for note in late}
         self._feeders = self._noted_feeders(notes)
+        self._model_notes = [note for note in notes if note.models_before >= 0]
         self.readings = 0
         """Late readings found so far."""
 
@@ -140,12 +152,27 @@ class Revision:
         """What is to be told, day by day in the order of time. Raises SqlError."""
         count_of = self._counts()
         named = self._late_points() if sum(count_of.values()) <= LOOKED_AT_MAX else None
-        for day in sorted(count_of.keys() | self._feeders.keys()):
+        models = self._models_by_day()
+        for day in sorted(count_of.keys() | self._feeders.keys() | models.keys()):
             self.readings += count_of.get(day, 0)
             feeders = frozenset(self._feeders.get(day, ()))
-            points = None if named is None else self._relatives(day, named.get(day, []), feeders)
+            few = None if named is None or day in models else named.get(day, [])
+            points = None if few is None else self._relatives(day, few, feeders)
             if points is None or points:
-                yield self._day(_Scope(day, feeders, points))
+                yield self._day(_Scope(day, feeders, models.get(day, ()), points))
+
+    def _models_by_day(self) -> dict[int, tuple[Timeline, ...]]:
+        """Under which models days with readings were told before, where others hold for them now."""
+        found: dict[int, dict[int, Timeline]] = {}
+        for note in self._model_notes:
+            before = self._timeline_of(note.models_before)
+            if before is None or before.interval_s != self._interval_s:
+                log.warning("models that facts were told under are not known any more", ordinal=note.models_before)
+                continue
+            days = self._ask(f"SELECT DISTINCT {_DAY} AS day FROM {_table(self._interval_s)} AND {_days(note)}")
+            for day in days["day"].to_pylist():
+                found.setdefault(day, {})[note.models_before] = before
+        return {day: tuple(each.values()) for day, each in found.items()}
 
     def _counts(self) -> dict[int, int]:
         """Late readings of each day."""
@@ -181,19 +208,19 @@ class Revision:
 
     def _day(self, scope: _Scope) -> Day:
         validator = PlacedValidator(self._timeline, self._rules)
-        whole = _Sums(self._timeline)
-        parts = {number: _Sums(self._timeline) for number in self._late_partitions} if self._shared else {}
+        whole = _Sums(self._timeline, scope.day)
+        parts: dict[int, _Sums] = {}
         for slots, rows in self._readings(scope):
             found, partitions, late = self._judge(validator, rows)
             for number in np.unique(partitions).tolist():
                 chosen = partitions == number
                 _apply(whole.state, number, found, chosen)
-                if number in parts:
-                    _apply(parts[number].state, number, found, chosen)
-            whole.tell(found.slots[late], found.points[late], slots, scope.feeders)
+                if self._shared and (scope.models or number in self._late_partitions):
+                    _apply(parts.setdefault(number, _Sums(self._timeline, scope.day)).state, number, found, chosen)
+            whole.tell((found.slots[late], found.points[late]), slots, scope)
             for number, part in parts.items():
                 its = late & (partitions == number)
-                part.tell(found.slots[its], found.points[its], slots, ())
+                part.tell((found.slots[its], found.points[its]), slots, replace(scope, feeders=frozenset()))
         return Day(
             [each.only(self._is_told(each, scope)) for each in whole.facts()],
             {number: [each.only(self._is_in_parts(each)) for each in part.facts()] for number, part in parts.items()},
@@ -286,8 +313,12 @@ def _table(interval_s: int) -> str:
 
 def _condition(note: LateReadings) -> str:
     """Which rows a note is about."""
-    days = _between(day_number(note.first_day) * DAY_S, day_number(note.before_day) * DAY_S)
-    return f'"partition" = {note.partition} AND "offset" BETWEEN {note.first_offset} AND {note.last_offset} AND {days}'
+    first, last = note.first_offset, note.last_offset
+    return f'"partition" = {note.partition} AND "offset" BETWEEN {first} AND {last} AND {_days(note)}'
+
+
+def _days(note: LateReadings) -> str:
+    return _between(day_number(note.first_day) * DAY_S, day_number(note.before_day) * DAY_S)
 
 
 def _between(first_s: int, end_s: int) -> str:

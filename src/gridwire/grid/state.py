@@ -182,7 +182,7 @@ class LoadState:
             )  # fmt: skip
             if done == len(slots):
                 return outcomes
-            self._open_day(int(slots[done]) // self.per_day)
+            self.open_day(int(slots[done]) // self.per_day)
 
     def follow(self, timeline: Timeline) -> None:
         """Go on under other models, in the same numbering; nothing is told of what they change until it is marked.
@@ -332,7 +332,7 @@ class LoadState:
         place = rows // self.per_day
         return (self.newest_day - (self.newest_day - place) % self.days) * self.per_day + rows % self.per_day
 
-    def _open_day(self, day: int) -> None:
+    def open_day(self, day: int) -> None:
         """Move the window on; the days that leave tell what changed in them first."""
         gone = range(max(self.newest_day + 1, day - self.days + 1), day + 1)
         places = [new % self.days for new in gone]
