@@ -30,7 +30,7 @@ from gridwire.core.hubs import group_of
 from gridwire.core.limits import MIB
 from gridwire.functions import logs, package
 from gridwire.functions.check import REQUIREMENTS, Checked
-from gridwire.functions.keys import KEYS_FILE
+from gridwire.functions.keys import KEYS_FILE, Keys, UnknownKey
 from gridwire.functions.trial import Outcome, Trial
 from gridwire.supervisor import Command, Supervisor
 
@@ -131,12 +131,27 @@ class DeployedApps:
 
     def keys(self, app: str) -> dict[str, Any]:
         """Keys of its HTTP functions, see `gridwire.functions.keys`. Raises UnknownApp, Unavailable."""
-        self._deployments.get(app)
+        return self._keys(app).as_dict()
+
+    def renew_key(self, app: str, scope: str, name: str, function: str) -> dict[str, Any]:
+        """Make one of them anew, and tell all; a host that runs goes by it at once.
+
+        Raises:
+            UnknownApp, Unavailable, InvalidSetting.
+        """
+        keys = self._keys(app)
         try:
-            found: dict[str, Any] = msgspec.json.decode((self._home / app / KEYS_FILE).read_bytes())
-        except FileNotFoundError:
-            raise Unavailable(f"app {app!r} has not run here yet, and so has no keys") from None
-        return found
+            keys.renew(scope, name, function)
+        except UnknownKey as error:
+            raise InvalidSetting(str(error)) from None
+        return keys.as_dict()
+
+    def _keys(self, app: str) -> Keys:
+        self._deployments.get(app)
+        path = self._home / app / KEYS_FILE
+        if not path.exists():
+            raise Unavailable(f"app {app!r} has not run here yet, and so has no keys")
+        return Keys(path)
 
     async def try_out(self, app: str, function: str, events: list[bytes], key: bytes | None) -> Outcome:
         """Give events to a function of the deployed version, apart from what runs.

@@ -82,6 +82,7 @@ def answers_fit(hub):
         for name, path, body in (
             ("listApps", "/v1/functions", None), ("showApp", "/v1/functions/app", None),
             ("readLog", "/v1/functions/app/logs?lines=5", None), ("showAppKeys", "/v1/functions/app/keys", None),
+            ("renewAppKey", "/v1/functions/app/keys", {"scope": "host"}),
             ("invokeFunction", "/v1/functions/app/functions/f/invoke", {"events": [1, {"base64": "YmFk"}]}),
             ("getApp", "/apps/app/api/hello", None),
         ):  # fmt: skip
@@ -336,7 +337,10 @@ def test_http_functions_answer_through_the_hub_for_those_who_have_a_key(hub, wri
     assert f"http {hub.http}/apps/app, with a key" in told
     keys = json.loads(hub.cli("fn", "keys", "app", "-o", "json").stdout)
     assert keys["master"] in hub.cli("fn", "keys", "app").stdout
+    before = keys["functions"]["echo"]["default"]
+    keys = json.loads(hub.cli("fn", "keys", "app", "--renew", "echo", "-o", "json").stdout)
     own, master = keys["functions"]["echo"]["default"], keys["master"]
+    assert hub.cli("fn", "keys", "app", "--renew", "nobody", check=False).returncode == 1
 
     def door(path, method="GET", data=None, **headers):
         request = urllib.request.Request(f"{hub.http}/apps/app/{path}", data, headers, method=method)
@@ -346,6 +350,7 @@ def test_http_functions_answer_through_the_hub_for_those_who_have_a_key(hub, wri
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(), error.headers
 
+    assert door("api/echo/a", "POST", b"", **{"x-functions-key": before})[0] == 401
     status, text, headers = door("api/echo/a%20b?q=1%262", "POST", b"body", **{"x-functions-key": own, "x-mine": "me"})
     assert (status, text) == (201, "a b|1&2|body|me")
     assert headers["x-said"] is None, "the app's Connection header names it"

@@ -21,7 +21,7 @@ from gridwire.core.batch import Event, encode
 from gridwire.functions import avro, cron
 from gridwire.functions.batches import Buffer, Piece, pack
 from gridwire.functions.frames import read_events
-from gridwire.functions.keys import Keys
+from gridwire.functions.keys import Keys, UnknownKey
 from gridwire.functions.lanes import Lane
 from gridwire.functions.letters import letter
 from gridwire.functions.model import Batching, Call, Function, Published, Retry
@@ -224,6 +224,25 @@ def test_keys_open_what_they_are_for(tmp_path):
     assert again.allow(keys.master, "ADMIN", None)
     assert again.allow(keys.system, "SYSTEM", None)
     assert not again.allow(keys.system, "FUNCTION", "f")
+
+
+def test_a_key_that_is_made_anew_opens_at_once_and_the_one_before_nothing(tmp_path):
+    path = tmp_path / "keys.json"
+    running = Keys(path, [Function("f", "httpTrigger", "r")])
+    own, host, master = running.functions["f"]["default"], running.host["default"], running.master
+    others = Keys(path)
+    for scope, name, function in (
+        ("function", "default", "f"), ("function", "partner", "f"), ("host", "default", ""), ("master", "", ""),
+    ):  # fmt: skip
+        others.renew(scope, name, function)
+    assert not any(running.allow(key, "FUNCTION", "f") for key in (own, host, master))
+    for key in (*others.functions["f"].values(), *others.host.values(), others.master):
+        assert running.allow(key, "FUNCTION", "f")
+    assert set(others.functions["f"]) == {"default", "partner"}
+    assert path.stat().st_mode & 0o077 == 0
+    for scope, name, function in (("function", "default", "g"), ("host", "", "")):
+        with pytest.raises(UnknownKey):
+            others.renew(scope, name, function)
 
 
 def test_blobs_stay_in_their_directory(tmp_path):

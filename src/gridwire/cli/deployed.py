@@ -179,20 +179,37 @@ def start_deployed(app: str, version: int | None, common: Common) -> None:
     _told(common, _running(client, client.post(app_path(app, "start") + query, {})))
 
 
-def keys(app: str, *, common: Common = Common()) -> None:  # noqa: B008
+def keys(app: str, *, renew: str = "", common: Common = Common()) -> None:  # noqa: B008
     """Show where the HTTP functions of a deployed app answer, and the keys that open them.
 
     A key goes into the header x-functions-key or the query parameter code.
+
+    Args:
+        renew: make a key anew first, so that the one before opens nothing: master, system, host, or a function's name;
+            of the last two /NAME may follow, and a new name is a further key.
     """
     client = common.client()
     found = client.get(app_path(app, "keys"))
+    if renew:
+        found = client.post(app_path(app, "keys"), _key_of(renew))
     if common.json:
         print_json(found)
         return
-    own = {f"function {name}": key["default"] for name, key in found["functions"].items()}
+    own = {
+        f"function {function}" + f", {name}" * (name != "default"): key
+        for function, named in found["functions"].items()
+        for name, key in named.items()
+    }
     host = {f"any function, {name}": key for name, key in found["host"].items()}
     opened = {"url": f"{client.url}/apps/{app}", **own, **host}
     print_fields({**opened, "event grid (system)": found["system"], "everything (master)": found["master"]})
+
+
+def _key_of(text: str) -> dict[str, str]:
+    """`SCOPE` or `SCOPE/NAME` as what the hub takes."""
+    scope, _, name = text.partition("/")
+    told = {"scope": scope} if scope in ("master", "system", "host") else {"scope": "function", "function": scope}
+    return told | ({"name": name} if name else {})
 
 
 def _told(common: Common, row: dict[str, Any]) -> None:

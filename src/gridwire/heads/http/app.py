@@ -199,7 +199,7 @@ class App:
             Route("function_start", "/v1/functions/{app}/start", {"POST": apps.start}),
             Route("function_stop", "/v1/functions/{app}/stop", {"POST": apps.stop}),
             Route("function_logs", "/v1/functions/{app}/logs", {"GET": apps.logs}),
-            Route("function_keys", "/v1/functions/{app}/keys", {"GET": apps.keys}),
+            Route("function_keys", "/v1/functions/{app}/keys", {"GET": apps.keys, "POST": self._with(apps.renew_key)}),
             Route("app", "/apps/{app}/*", dict.fromkeys(METHODS, door)),
             Route("function_invoke", one + "/invoke", {"POST": self._with(apps.invoke)}),
             Route("function_replay", one + "/replay", {"POST": self._with(apps.replay)}),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -38,6 +38,14 @@ class InvokeFunction(msgspec.Struct, forbid_unknown_fields=True):
 
     events: list[msgspec.Raw]
     key: Any = None
+
+
+class RenewKey(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST .../keys. `name`: of a key of all functions (`host`) or of one; a new name is a further key."""
+
+    scope: Literal["master", "system", "host", "function"]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = "default"
+    function: str = ""
 
 
 class ReplayLetters(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,6 +87,10 @@ class Apps(Protocol):
 
     def keys(self, app: str) -> dict[str, Any]:
         """Of its HTTP functions. Raises UnknownApp, Unavailable."""
+        ...
+
+    def renew_key(self, app: str, scope: str, name: str, function: str) -> dict[str, Any]:
+        """Make one of them anew. Raises UnknownApp, Unavailable, InvalidSetting."""
         ...
 
     async def try_out(self, app: str, function: str, events: list[bytes], key: bytes | None) -> Any:
@@ -190,6 +202,11 @@ class Functions:
     async def keys(self, call: Call) -> Answer:
         """GET /v1/functions/{app}/keys."""
         return json_answer(self._apps.keys(call.name))
+
+    async def renew_key(self, call: Call, body: bytes) -> Answer:
+        """POST /v1/functions/{app}/keys."""
+        wanted = parse_json(body, RenewKey)
+        return json_answer(self._apps.renew_key(call.name, wanted.scope, wanted.name, wanted.function))
 
     def address(self, app: str) -> str:
         """Where an app's HTTP functions answer on this machine. Raises UnknownApp, Unavailable."""

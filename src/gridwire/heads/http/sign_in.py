@@ -104,7 +104,7 @@ AUDITED: Final = frozenset(
         ("alert_route_resume", "POST"),
         ("alert_rules", "POST"), ("alert_rule", "PUT"), ("alert_rule", "DELETE"),
         ("function", "PUT"), ("function", "DELETE"), ("function_start", "POST"), ("function_stop", "POST"),
-        ("function_invoke", "POST"), ("function_replay", "POST"),
+        ("function_invoke", "POST"), ("function_replay", "POST"), ("function_keys", "POST"),
     }
 )  # fmt: skip
 

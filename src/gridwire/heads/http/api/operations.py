@@ -447,6 +447,10 @@ _FUNCTIONS: Final[dict[tuple[str, str], Operation]] = {
     ("GET", _APP + "/keys"): Operation(
         "showAppKeys", FUNCTIONS, "Show the keys of an app's HTTP functions", answers("Keys.", shapes.AppKeys),
     ),
+    ("POST", _APP + "/keys"): Operation(
+        "renewAppKey", FUNCTIONS, "Make a key of an app's HTTP functions anew", answers("All keys.", shapes.AppKeys),
+        body=takes(functions.RenewKey), about="The key before opens nothing any more. A new name is a further key.",
+    ),
     ("POST", _ONE + "/invoke"): Operation(
         "invokeFunction", FUNCTIONS, "Call a function apart from what runs",
         answers("Nothing is published.", shapes.Trial), body=takes(functions.InvokeFunction),
