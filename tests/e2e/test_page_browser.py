@@ -578,7 +578,7 @@ def test_the_page_shows_any_time_as_the_lake_has_it(grid_hub: RunningHub, browse
         expect(page.get_by_test_id("grid-time")).to_have_text(f"{clock_of(interval)[:16].replace('T', ' ')} UTC")
         wanted = loads_in_the_lake(grid_hub, gridwire_cli, interval)
         assert len(wanted) == 3
-        assert loads_on_the_page(page) == wanted
+        until(lambda wanted=wanted: loads_on_the_page(page) == wanted, "the page has the loads of the lake")
         row = page.locator("tr[data-unit='T-1']")
         assert f"{row.locator('td.strong').inner_text()} kW" == wanted["T-1"]
 

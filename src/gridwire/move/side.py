@@ -211,6 +211,8 @@ class Side:
                 if time.monotonic() > deadline_s:
                     raise Unavailable(str(moved)) from None
             time.sleep(0.1)
+            for topic in {self.address.topic(hub) for hub, _ in places}:  # the client goes by what it was told last
+                self._called(lambda topic=topic: self._admin.list_topics(topic, timeout=ANSWER_S))
 
     def _offsets_now(self, places: Collection[Place], spec: Any, committed: bool) -> dict[Place, int]:
         from confluent_kafka import IsolationLevel
