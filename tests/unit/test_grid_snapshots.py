@@ -100,6 +100,12 @@ def test_rows_at_rest_keep_what_they_hold(tmp_path: Path, monkeypatch: pytest.Mo
     assert [int(row.min()) for row in cells.array] == [int(row.max()) for row in cells.array] == [1, 2, 3, 4]
 
 
+def test_cells_leave_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell_rows, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(cell_rows, "FREE_TIMES", 10**12)
+    assert not CellRows((4, 2, 5_000), tmp_path).is_in_file
+
+
 def test_small_cells_and_those_without_a_directory_are_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

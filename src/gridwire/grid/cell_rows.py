@@ -8,8 +8,10 @@ cannot do that, or the disk is too small, they are in memory all the same.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -25,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 IN_MEMORY_BYTES: Final = 512 * MIB
 """Up to this much is kept in memory."""
+
+FREE_TIMES: Final = 2
+"""A file is made where so many times its size is free: the log comes first."""
 
 _ABLE: Final = hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")
 
@@ -67,6 +72,9 @@ def _mapped(shape: tuple[int, int, int], directory: Path | None) -> mmap.mmap | 
     if directory is None or not _ABLE or size_bytes <= IN_MEMORY_BYTES:
         return None
     try:
+        free_bytes = shutil.disk_usage(directory).free
+        if free_bytes < FREE_TIMES * size_bytes:
+            raise OSError(errno.ENOSPC, f"{free_bytes:,} bytes are free, and others want to write as well")
         with tempfile.TemporaryFile(dir=directory) as file:
             os.posix_fallocate(file.fileno(), 0, size_bytes)
             return mmap.mmap(file.fileno(), size_bytes)

@@ -220,7 +220,8 @@ class LoadsPipeline:
         self.settings = settings or LoadsSettings()
         self._timeline = timeline or Timeline.of(network, generation)
         self.fingerprint = settings_fingerprint(self.settings)
-        self.state = LoadState(self._timeline, self.settings.days, self.settings.directory)
+        # One of several parts has a column for each usage point, too, and uses few: a file would take room for all.
+        self.state = LoadState(self._timeline, self.settings.days, self.settings.directory if part is None else None)
         self._points = self._timeline.numbering.units
         self._validator = PlacedValidator(self._timeline, self.settings.rules)
         self._part = part
