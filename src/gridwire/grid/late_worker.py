@@ -38,6 +38,9 @@ log = structlog.get_logger(__name__)
 IDLE_S: Final = 1.0
 """How long a poll waits."""
 
+LINGER_S: Final = 0.05
+"""How long one for network models does."""
+
 QUIET_S: Final = 2.0
 """No further note for so long: the round begins."""
 
@@ -132,28 +135,39 @@ class LateWorker:
         return "stopped"
 
     def _session(self) -> None:
-        """Connect, read the models and the notes, and work until stopped."""
-        source = self._open(self._group, [LATE_HUB], [NETWORK_HUB])
+        """Connect, read the notes, and work until stopped."""
+        source = self._open(self._group, [LATE_HUB], [])
         try:
-            networks, found = NetworkLog(True, placement_digest), _Round()
+            found = _Round()
             for place, position in source.committed().items():
                 source.seek(place, position.offset)
             while not self._stop.is_set():
-                self._listen(source, networks, found, IDLE_S)
+                self._listen(source, found, IDLE_S)
                 if not source.assigned():
                     found = _Round()
-                elif self._may_begin(source, networks, found):
-                    found = self._work(source, networks, found)
+                elif found.is_due(self._clock.monotonic()) and self._has_lake(found):
+                    found = self._work(source, found)
         finally:
             source.close()
 
-    def _listen(self, source: EventSource, networks: NetworkLog, found: _Round, timeout_s: float) -> None:
-        """Take models, and notes into a round."""
+    def _listen(self, source: EventSource, found: _Round, timeout_s: float) -> None:
+        """Take notes into a round."""
         for batch in source.poll(timeout_s):
-            if batch.hub == NETWORK_HUB:
-                networks.feed(batch)
-            else:
-                self._gather(found, batch)
+            self._gather(found, batch)
+
+    def _models(self) -> NetworkLog | None:
+        """All network models: read for each round, since those of a large utility take memory. None when stopped."""
+        networks = NetworkLog(True, placement_digest)
+        source = self._open(self._group, [], [NETWORK_HUB])
+        try:
+            while not self._stop.is_set():
+                for batch in source.poll(LINGER_S):
+                    networks.feed(batch)
+                if networks.current is not None and not any(source.lag().values()):
+                    return networks
+            return None
+        finally:
+            source.close()
 
     def _gather(self, found: _Round, batch: ColumnBatch) -> None:
         for row in range(len(batch.columns)):
@@ -164,14 +178,6 @@ class LateWorker:
                 continue
             found.add(note, self._clock.monotonic())
         found.end = batch.next_offset
-
-    def _may_begin(self, source: EventSource, networks: NetworkLog, found: _Round) -> bool:
-        """Whether everything that a round needs is there."""
-        if not found.is_due(self._clock.monotonic()) or networks.current is None:
-            return False
-        if any(count for (hub, _), count in source.lag().items() if hub == NETWORK_HUB):
-            return False
-        return self._has_lake(found)
 
     def _has_lake(self, found: _Round) -> bool:
         """Whether the lake has what the round is about, or will not have it any more."""
@@ -186,7 +192,7 @@ class LateWorker:
         found.notes = LateNotes()
         return True
 
-    def _work(self, source: EventSource, networks: NetworkLog, found: _Round) -> _Round:
+    def _work(self, source: EventSource, found: _Round) -> _Round:
         """Make and tell the facts of a round; when stopped, all of it is made again after the next start.
 
         Returns:
@@ -195,6 +201,9 @@ class LateWorker:
         from gridwire.grid.revision import Revision
 
         begun_s, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        networks, meanwhile = self._models(), _Round(end=found.end)
+        if networks is None:
+            return meanwhile
         current = networks.now(now_ms)
         assert current is not None
         assert current.timeline is not None
@@ -202,7 +211,6 @@ class LateWorker:
         revision = Revision(self._lake, notes, current.timeline, shared=self._shared, timeline_of=known)
         teller = _Teller(current.timeline, now_ms, source)
         before = source.committed()[LATE_HUB, 0].offset if source.committed() else 0
-        meanwhile = _Round(end=found.end)
         for day in revision.days() if len(found.notes) else ():
             for outputs in teller.pieces(day):
                 source.commit({(LATE_HUB, 0): before}, outputs)
@@ -210,7 +218,7 @@ class LateWorker:
             self._counts["days"] += 1
             if self._stop.is_set():
                 return meanwhile
-            self._listen(source, networks, meanwhile, 0.0)
+            self._listen(source, meanwhile, 0.0)
         source.commit({(LATE_HUB, 0): found.end})
         self._counts["rounds"] += 1
         self._counts["readings"] += revision.readings
