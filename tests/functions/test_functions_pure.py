@@ -240,6 +240,9 @@ def test_a_key_that_is_made_anew_opens_at_once_and_the_one_before_nothing(tmp_pa
         assert running.allow(key, "FUNCTION", "f")
     assert set(others.functions["f"]) == {"default", "partner"}
     assert path.stat().st_mode & 0o077 == 0
+    written = path.stat().st_ino
+    assert Keys(path).as_dict() == others.as_dict()
+    assert path.stat().st_ino == written, "looking writes nothing"
     for scope, name, function in (("function", "default", "g"), ("host", "", "")):
         with pytest.raises(UnknownKey):
             others.renew(scope, name, function)

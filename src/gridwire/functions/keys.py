@@ -35,20 +35,25 @@ class Keys:
     def __init__(self, path: Path, functions: Iterable[Function] = ()) -> None:
         self.path = path
         self._read_ns = 0
-        self._read()
+        found = self._read()
         for function in functions:
             self.functions.setdefault(function.name, {"default": _new()})
-        self._save()
+        if found != self.as_dict():  # whoever only looks writes nothing: a host may be about to
+            self._save()
 
-    def _read(self) -> None:
+    def _read(self) -> dict[str, Any]:
+        """Take over what the file has, and make what it lacks. Returns the file's."""
         found: dict[str, Any] = {}
         if self.path.exists():
             self._read_ns = self.path.stat().st_mtime_ns
             found = json.loads(self.path.read_text())
         self.master: str = found.get("master") or _new()
         self.system: str = found.get("system") or _new()
-        self.host: dict[str, str] = found.get("host") or {"default": _new()}
-        self.functions: dict[str, dict[str, str]] = found.get("functions") or {}
+        self.host: dict[str, str] = dict(found.get("host") or {"default": _new()})
+        self.functions: dict[str, dict[str, str]] = {
+            name: dict(named) for name, named in (found.get("functions") or {}).items()
+        }
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """All of them, as they are shown to whoever manages the app."""
@@ -88,7 +93,7 @@ class Keys:
         """Whether a key opens a function of some level."""
         if level == "ANONYMOUS":
             return True
-        if self.path.stat().st_mtime_ns != self._read_ns:
+        if self.path.exists() and self.path.stat().st_mtime_ns != self._read_ns:
             self._read()
         able = [self.master]
         if level == "SYSTEM":
