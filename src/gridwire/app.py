@@ -756,10 +756,8 @@ def _late(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> None
     """One worker sums days again that are over; others on a cluster stand by."""
     from gridwire.grid import late_worker
 
-    remote, counters = options["broker"] is not None, dict[str, int]()
+    counters = _told_counters(data, GRID_LATE_GROUP, stop, remote=options["broker"] is not None)
     opener = _sources(data, options["broker"], whole_hubs=True)
-    tell = _log_counters if remote else partial(_report, data)
-    threading.Thread(target=tell, args=(GRID_LATE_GROUP, counters, stop), daemon=True).start()
     outcome = late_worker.run(
         lambda group, hubs, follow: opener(group, hubs, follow=follow),
         GRID_LATE_GROUP,
@@ -803,11 +801,9 @@ def _rules(data: Path, stop: threading.Event, options: Mapping[str, Any]) -> Non
     from gridwire.grid.rules import worker
     from gridwire.grid.rules.question import asker
 
-    remote, counters = options["broker"] is not None, dict[str, int]()
+    counters = _told_counters(data, RULES_GROUP, stop, remote=options["broker"] is not None)
     opener = _sources(data, options["broker"], whole_hubs=True, together=True)
     records = msgspec.json.decode(Path(options["path"]).read_bytes(), type=list[RuleRecord])
-    tell = _log_counters if remote else partial(_report, data)
-    threading.Thread(target=tell, args=(RULES_GROUP, counters, stop), daemon=True).start()
     worker.run(
         lambda hubs, follow: opener(RULES_GROUP, hubs, follow=follow),
         records,
@@ -831,12 +827,10 @@ def _run_stage(
     name: str, data: Path, stop: threading.Event, settings: WorkerSettings, opener: Callable[..., EventSource], *,
     remote: bool,
 ) -> None:  # fmt: skip
-    """Run a stage of the grid's workers, its counters told to the hub, or to the log where there is none."""
+    """Run a stage of the grid's workers."""
     from gridwire.grid import worker
 
-    counters = dict[str, int]()
-    tell = _log_counters if remote else partial(_report, data)
-    threading.Thread(target=tell, args=(settings.group, counters, stop), daemon=True).start()
+    counters = _told_counters(data, settings.group, stop, remote=remote)
     outcome = worker.run(
         lambda group, hubs, follow: opener(group, hubs, follow=follow),
         data / "workers" / name,
@@ -846,6 +840,14 @@ def _run_stage(
     )
     if outcome == "fenced":
         raise FencedEpoch(f"another {name} worker took over")
+
+
+def _told_counters(data: Path, group: str, stop: threading.Event, *, remote: bool) -> dict[str, int]:
+    """What a worker fills with its counters, told to the hub, or to the log where there is none."""
+    counters = dict[str, int]()
+    tell = _log_counters if remote else partial(_report, data)
+    threading.Thread(target=tell, args=(group, counters, stop), daemon=True).start()
+    return counters
 
 
 def _log_counters(group: str, counters: Mapping[str, int], stop: threading.Event) -> None:

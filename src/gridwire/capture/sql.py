@@ -70,6 +70,9 @@ _EVENT_COLUMNS: Final = frozenset(("partition", "offset", "timestamp", "value"))
 TAKEN_BACK: Final = 3 << 24 | 8 << 16 | 65_535
 """Quality `3.8.65535`, see docs/reference/vee.md."""
 
+GRADE: Final = "CASE WHEN quality >> 16 & 255 IN (8, 12) THEN 0 WHEN quality >> 16 & 255 = 11 THEN 1 ELSE 2 END"
+"""What a reading is worth, as `gridwire.columnar.cells` has it: estimated, derived, measured."""
+
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s", re.IGNORECASE)
 _ALLOWED: Final = "SELECT, DESCRIBE, SUMMARIZE, SHOW TABLES and EXPLAIN"
 _START_CAPTURE: Final = "set `capture` on a hub (`gridwire hub create NAME --capture events`) and send it events"
@@ -160,7 +163,7 @@ def _answer(
     with duckdb.connect(":memory:", config={"memory_limit": f"{memory_bytes // MIB}MiB", "threads": threads}) as con:
         statement = _question(con, sql)
         shown = _snapshots(Path(lake_root), _mentioned(names, sql))
-        files = ", ".join(_literal(path) for snapshot in shown.values() for path in snapshot.files)
+        files = ", ".join(literal(path) for snapshot in shown.values() for path in snapshot.files)
         con.execute(f"SET allowed_paths=[{files}]")
         for setting, value in _SETTINGS.items():
             con.execute(f"SET {setting}='{value}'")
@@ -349,11 +352,9 @@ def _show_versions(con: Any, taken: set[str], name: str, select: str) -> None:
 
 
 def _newest(select: str, condition: str) -> str:
-    category = "quality >> 16 & 255"
-    grade = f"CASE WHEN {category} IN (8, 12) THEN 0 WHEN {category} = 11 THEN 1 ELSE 2 END"
     return (
         f"FROM ({select}) WHERE usage_point IS NOT NULL AND {condition} QUALIFY row_number() OVER "
-        f"(PARTITION BY usage_point, reading_type, ts_end, interval_s ORDER BY {grade} DESC, version DESC, "
+        f"(PARTITION BY usage_point, reading_type, ts_end, interval_s ORDER BY {GRADE} DESC, version DESC, "
         f'"partition" DESC, "offset" DESC) = 1 AND quality <> {TAKEN_BACK}'
     )
 
@@ -363,7 +364,7 @@ def _stored(con: Any, view: str, snapshot: _Snapshot) -> None:
     if not snapshot.files:
         con.register(view, snapshot.schema.empty_table())
         return
-    files = ", ".join(map(_literal, snapshot.files))
+    files = ", ".join(map(literal, snapshot.files))
     columns = ", ".join(_quoted(name) for name in snapshot.schema.names)
     source = f"read_parquet([{files}], union_by_name=true, hive_partitioning=false)"
     con.execute(f"CREATE VIEW {_quoted(view)} AS SELECT {columns} FROM {source}")
@@ -381,7 +382,8 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """A text as it stands in a question."""
     return "'" + text.replace("'", "''") + "'"
 
 

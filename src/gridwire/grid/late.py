@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from gridwire.broker.port import Output
 from gridwire.core import hubs
 from gridwire.core.batch import Event
+from gridwire.grid.state import DAY_S
 
 LATE_HUB: Final = hubs.LATE
-
-DAY_S: Final = 86_400
 
 
 class LateReadings(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):

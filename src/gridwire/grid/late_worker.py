@@ -38,9 +38,6 @@ log = structlog.get_logger(__name__)
 IDLE_S: Final = 1.0
 """How long a poll waits."""
 
-LINGER_S: Final = 0.05
-"""How long one for network models does."""
-
 QUIET_S: Final = 2.0
 """No further note for so long: the round begins."""
 
@@ -160,12 +157,7 @@ class LateWorker:
         networks = NetworkLog(True, placement_digest)
         source = self._open(self._group, [], [NETWORK_HUB])
         try:
-            while not self._stop.is_set():
-                for batch in source.poll(LINGER_S):
-                    networks.feed(batch)
-                if networks.current is not None and not any(source.lag().values()):
-                    return networks
-            return None
+            return networks if networks.read_all(source, self._stop, IDLE_S) else None
         finally:
             source.close()
 

@@ -8,6 +8,7 @@ wanted, only what hangs where (`gridwire.grid.placements`).
 
 from __future__ import annotations
 
+import threading
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from gridwire.broker.port import ColumnBatch, Place
+from gridwire.broker.port import ColumnBatch, EventSource, Place
 from gridwire.core.timeline import holding, in_effect
 from gridwire.grid.network import InvalidNetwork, Network, valid_from_us
 from gridwire.grid.network import digest as digest_of
@@ -123,6 +124,15 @@ class NetworkLog:
             if not version.ahead or version.valid_from_us <= now_ms * 1000:
                 return version
         return kept[0] if kept else None
+
+    def read_all(self, source: EventSource, stop: threading.Event, poll_s: float) -> bool:
+        """Feed on what follows the hub until there is a model and nothing is left. False when stopped first."""
+        while not stop.is_set():
+            for batch in source.poll(poll_s):
+                self.feed(batch)
+            if self.current is not None and not any(source.lag().values()):
+                return True
+        return False
 
     def position(self, place: Place) -> int:
         """Offset of the next model of a partition."""

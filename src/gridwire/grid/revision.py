@@ -11,7 +11,7 @@ are those of units that a late reading belongs to; of the others nothing changed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from gridwire.capture import sql
 from gridwire.columnar import cells
 from gridwire.core.hubs import READINGS
-from gridwire.grid.late import DAY_S, LateReadings, day_number
+from gridwire.grid.late import LateReadings, day_number
 from gridwire.grid.placed import PlacedValidator
 from gridwire.grid.placements import NOWHERE, Timeline
 from gridwire.grid.reading_types import EXPORT_KWH, IMPORT_KWH
-from gridwire.grid.state import Facts, LoadState
+from gridwire.grid.state import DAY_S, Facts, LoadState
 from gridwire.grid.validate import Measured, Reason, Rules, Validated
 
 log = structlog.get_logger(__name__)
@@ -49,8 +49,7 @@ _DAY: Final = f"epoch_us(ts_end) // {DAY_S * 1_000_000}"
 _COLUMNS: Final = f"""
     "partition", "offset", usage_point, epoch_us(ts_end) AS ts_end_us, value, scale, version,
     CASE WHEN reading_type = 'export_kwh' THEN {EXPORT_KWH} ELSE {IMPORT_KWH} END AS type,
-    CASE WHEN quality = {sql.TAKEN_BACK} THEN {cells.TAKEN_BACK} WHEN quality >> 16 & 255 IN (8, 12) THEN
-      {cells.ESTIMATED} WHEN quality >> 16 & 255 = 11 THEN {cells.DERIVED} ELSE {cells.MEASURED} END AS grade,
+    CASE WHEN quality = {sql.TAKEN_BACK} THEN {cells.TAKEN_BACK} ELSE {sql.GRADE} END AS grade,
     epoch_ms(received_at) AS received_ms"""
 
 
@@ -240,7 +239,9 @@ class Revision:
     def _readings(self, scope: _Scope) -> Iterator[tuple[range, pa.Table]]:
         """Readings of energy of a day, some intervals at a time."""
         count = len(self._timeline.numbering.units) if scope.points is None else len(scope.points)
-        named = "" if scope.points is None else f" AND usage_point IN ({_literals(scope.points)})"
+        named = (
+            "" if scope.points is None else f" AND usage_point IN ({', '.join(map(sql.literal, sorted(scope.points)))})"
+        )
         step = max(1, min(self._per_day, ROWS // max(1, count)))
         first = scope.day * self._per_day
         for slot in range(first, first + self._per_day, step):
@@ -324,7 +325,3 @@ def _days(note: LateReadings) -> str:
 def _between(first_s: int, end_s: int) -> str:
     """Intervals that end from one time on, before another."""
     return f"ts_end >= make_timestamptz({first_s * 1_000_000}) AND ts_end < make_timestamptz({end_s * 1_000_000})"
-
-
-def _literals(texts: Collection[str]) -> str:
-    return ", ".join("'" + text.replace("'", "''") + "'" for text in sorted(texts))

@@ -356,7 +356,7 @@ class LoadState:
         for row in range(rows.start, rows.stop):
             for channel in np.flatnonzero(self._used[row]):
                 self._cells[row, channel] = 0
-                self._rows_of_cells.use([row])
+            self._rows_of_cells.use([row])
             if self._repeated[row]:
                 self._repeats[row] = 0
         self._used[rows] = 0

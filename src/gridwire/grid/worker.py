@@ -220,14 +220,11 @@ class LoadsWorker:
         networks = _models_of(self.settings.stage)
         source = self._open(self.settings.group, [], [NETWORK_HUB])
         try:
-            while not self._stop.is_set():
-                for batch in source.poll(IDLE_S):
-                    networks.feed(batch)
-                if networks.current is not None and not any(source.lag().values()):
-                    self._networks, now_ms = networks, self._clock.now_ms()
-                    self._current, self._stamp = networks.now(now_ms), networks.stamp(now_ms)
-                    return True
-            return False
+            if not networks.read_all(source, self._stop, IDLE_S):
+                return False
+            self._networks, now_ms = networks, self._clock.now_ms()
+            self._current, self._stamp = networks.now(now_ms), networks.stamp(now_ms)
+            return True
         finally:
             source.close()
 
