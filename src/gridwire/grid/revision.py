@@ -215,7 +215,9 @@ class Revision:
                 chosen = partitions == number
                 _apply(whole.state, number, found, chosen)
                 if self._shared and (scope.models or number in self._late_partitions):
-                    _apply(parts.setdefault(number, _Sums(self._timeline, scope.day)).state, number, found, chosen)
+                    if number not in parts:
+                        parts[number] = _Sums(self._timeline, scope.day)
+                    _apply(parts[number].state, number, found, chosen)
             whole.tell((found.slots[late], found.points[late]), slots, scope)
             for number, part in parts.items():
                 its = late & (partitions == number)
@@ -239,9 +241,8 @@ class Revision:
     def _readings(self, scope: _Scope) -> Iterator[tuple[range, pa.Table]]:
         """Readings of energy of a day, some intervals at a time."""
         count = len(self._timeline.numbering.units) if scope.points is None else len(scope.points)
-        named = (
-            "" if scope.points is None else f" AND usage_point IN ({', '.join(map(sql.literal, sorted(scope.points)))})"
-        )
+        texts = ", ".join(map(sql.literal, sorted(scope.points or ())))
+        named = "" if scope.points is None else f" AND usage_point IN ({texts})"
         step = max(1, min(self._per_day, ROWS // max(1, count)))
         first = scope.day * self._per_day
         for slot in range(first, first + self._per_day, step):
