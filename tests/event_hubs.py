@@ -55,9 +55,9 @@ class EmbeddedHubs:
     def grow(self, hub: str, partitions: int) -> None:
         self.call(self.broker.add_partitions(hub, partitions))
 
-    def append(self, hub: str, partition: int, *values: bytes) -> None:
+    def append(self, hub: str, partition: int, *values: bytes, timestamp_ms: int = 1000) -> None:
         async def scenario() -> None:
-            data = encode([Event(value, b"k", (("h", b"v"),), 1000) for value in values])
+            data = encode([Event(value, b"k", (("h", b"v"),), timestamp_ms) for value in values])
             await self.broker.append(hub, partition, data)
 
         self.call(scenario())
@@ -112,13 +112,14 @@ class KafkaHubs:
     def grow(self, hub: str, partitions: int) -> None:
         self._settled(self._admin.create_partitions([NewPartitions(self.address.topic(hub), partitions)]))
 
-    def append(self, hub: str, partition: int, *values: bytes) -> None:
+    def append(self, hub: str, partition: int, *values: bytes, timestamp_ms: int = 0) -> None:
+        """`timestamp_ms` 0 is now."""
         told: list[Any] = []
         producer = Producer(self._quiet)  # a new one knows of partitions that are new
         for value in values:
             producer.produce(
                 self.address.topic(hub), value, b"k", partition=partition, headers=[("h", b"v")],
-                on_delivery=lambda error, _: told.append(error),
+                timestamp=timestamp_ms, on_delivery=lambda error, _: told.append(error),
             )  # fmt: skip
         assert producer.flush(WAIT_S) == 0
         assert told == [None] * len(values)

@@ -24,7 +24,7 @@ from gridwire.functions.frames import read_events
 from gridwire.functions.keys import Keys, UnknownKey
 from gridwire.functions.lanes import Lane
 from gridwire.functions.letters import letter
-from gridwire.functions.model import Batching, Call, Function, Published, Retry
+from gridwire.functions.model import FROM_END, Batching, Call, Function, Published, Retry
 from gridwire.functions.outputs import blob_path
 from gridwire.functions.retry import LOSSES_MAX, decide, delay_s
 from gridwire.functions.routes import table
@@ -73,6 +73,25 @@ def test_host_json_with_comments_in_both_shapes(app_settings):
         old.batching(False, {"minBatchSize": 33})
     with pytest.raises(Invalid, match="largest batch must be"):
         old.batching(False, {"maxBatchSize": "many"})
+
+
+def test_where_functions_begin(app_settings):
+    def hubs(**options):
+        return app_settings({"extensions": {"eventHubs": {"initialOffsetOptions": options}}}).start_ms
+
+    assert hubs() is None
+    assert hubs(type="FromStart", enqueuedTimeUtc="2026-01-01") is None
+    assert hubs(type="fromEnd") == FROM_END
+    assert hubs(type="fromEnqueuedTime", enqueuedTimeUtc="1970-01-01T01:00:01.5+01:00") == 1500
+    assert hubs(type="fromEnqueuedTime", enqueuedTimeUtc="1970-01-01T00:00:02") == 2000, "without a zone it is UTC"
+    with pytest.raises(Invalid, match=r"enqueuedTimeUtc must be a time like .*, not ''"):
+        hubs(type="fromEnqueuedTime")
+    with pytest.raises(Invalid, match=r"initialOffsetOptions\.type 'middle' is none of fromStart, fromEnd, from"):
+        hubs(type="middle")
+    assert app_settings({}).kafka_start_ms is None
+    assert app_settings({"extensions": {"kafka": {"AutoOffsetReset": "Latest"}}}).kafka_start_ms == FROM_END
+    with pytest.raises(Invalid, match=r"autoOffsetReset 'error' is none of earliest, latest"):
+        _ = app_settings({"extensions": {"kafka": {"autoOffsetReset": "error"}}}).kafka_start_ms
 
 
 def test_names_in_percent_signs_and_entity_paths(app_settings):

@@ -86,7 +86,7 @@ class KafkaSource:
     """`EventSource` on a Kafka cluster; see `gridwire.broker.port`.
 
     Args:
-        hubs: what the group works on. start: `earliest` or `latest`, where there is no committed position.
+        hubs: what the group works on, from where it has committed, else from their start.
         follow: hubs that every member reads from their start, outside of the group.
         whole_hubs: all partitions of a hub go to one member, the one that is assigned its partition 0.
         together: all hubs go to one member, the one that is assigned partition 0 of the first of them.
@@ -101,7 +101,6 @@ class KafkaSource:
         address: KafkaAddress,
         group: str,
         hubs: Sequence[str],
-        start: str = "earliest",
         *,
         follow: Sequence[str] = (),
         whole_hubs: bool = False,
@@ -116,7 +115,6 @@ class KafkaSource:
         self.malformed_batches = 0
         self._address = address
         self._hubs, self._followed = list(hubs), list(follow)
-        self._start = EARLIEST if start == "earliest" else LATEST
         self._granted: set[Place] = set()
         self._assigned: dict[Place, int] = {}
         self._ids: dict[Place, UUID] = {}
@@ -254,7 +252,7 @@ class KafkaSource:
         if not fresh:
             return
         committed = self._read_committed(fresh)
-        first = self._fetcher.offsets(fresh, self._start)
+        first = self._fetcher.offsets(fresh, EARLIEST)
         for place in fresh:
             known = committed.get(place)
             self._committed.pop(place, None)

@@ -87,7 +87,7 @@ class LocalSource:
     """`EventSource` on the machine of the hub. Opening one takes the group over from whoever had it.
 
     Args:
-        directory: the hub's data directory. start: `earliest` or `latest`, where there is no committed position.
+        directory: the hub's data directory. hubs: read from where the group has committed, else from their start.
         follow: hubs read from their start, whatever the group has committed. A source that only follows takes no group.
 
     Raises:
@@ -102,7 +102,6 @@ class LocalSource:
         directory: Path | str,
         group: str,
         hubs: Sequence[str],
-        start: str = "earliest",
         *,
         follow: Sequence[str] = (),
     ) -> None:
@@ -110,7 +109,6 @@ class LocalSource:
         self.malformed_batches = 0
         self._hub_names = list(hubs)
         self._followed = list(follow)
-        self._start = start
         self._connection = _Connection(Path(directory))
         self._producer_id = self._epoch = -1
         if hubs:
@@ -138,7 +136,7 @@ class LocalSource:
             followed = name in self._followed
             for number, (start, end, committed, note) in enumerate(hub["partitions"]):
                 place = (name, number)
-                fresh = start if followed or self._start == "earliest" else end
+                fresh = start
                 self._committed.pop(place, None)
                 if committed >= 0 and not followed:
                     fresh = committed

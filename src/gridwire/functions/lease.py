@@ -91,12 +91,12 @@ class Lease:
     def _opened(self) -> EventSource:
         """A member of the group, once the hub is there: a member of a hub that is made later notices late."""
         name = self._place[0]
-        maker = self._open(name, [], "earliest")
+        maker = self._open(name, [])
         try:
             maker.create_hub(name, 1)
         finally:
             maker.close()
-        return self._open(name, [name], "earliest")
+        return self._open(name, [name])
 
     def _look(self, source: EventSource) -> None:
         number = source.assigned().get(self._place, -1)

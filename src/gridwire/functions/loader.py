@@ -212,7 +212,7 @@ class _Index:
             "hub": _hub_name(hub),
             "consumer_group": settings.resolve(str(trigger.get("consumerGroup") or "$Default")),
             "many": many,
-            "start": settings.start,
+            "start_ms": settings.kafka_start_ms if kind == model.KAFKA else settings.start_ms,
             "batching": settings.batching(kind == model.KAFKA, trigger),
             "takes": takes,
             "envelope": kind == model.KAFKA and not _is_binary(trigger.get("dataType")),

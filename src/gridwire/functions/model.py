@@ -32,6 +32,9 @@ BATCH_BYTES_LIMIT: Final = 256 * 1024 * 1024
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of one call unless told otherwise: the host holds a few batches per partition in memory."""
 
+FROM_END: Final = 1 << 62
+"""In place of a time in milliseconds: after every event there is."""
+
 CALL_S: Final = 300.0
 """How long one call may take unless host.json's functionTimeout says otherwise; Azure's own default."""
 
@@ -78,7 +81,8 @@ class Function(msgspec.Struct, frozen=True):
         envelope: a Kafka event's body is JSON of the whole event, as in Azure's host unless data_type is binary.
         avro: schema of a Kafka event's value, which is handed out as JSON of the record then.
         schedule, run_on_startup, use_monitor: of a timer. route, methods, auth: of HTTP.
-        start: `earliest` or `latest`, where the function has not read before.
+        start_ms: where the function has not read before: from the first event of that time on, `FROM_END` from the end;
+            None: from the first event kept.
     """
 
     name: str
@@ -87,7 +91,7 @@ class Function(msgspec.Struct, frozen=True):
     hub: str = ""
     consumer_group: str = "$Default"
     many: bool = False
-    start: str = "earliest"
+    start_ms: int | None = None
     batching: Batching = Batching()
     retry: Retry = Retry()
     timeout_s: float = CALL_S

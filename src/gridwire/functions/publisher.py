@@ -77,13 +77,13 @@ class Publisher:
     def _attempt(self, published: list[Published]) -> None:
         """Commit; once more over a new source when the old one was lost before anything was sent."""
         if self._source is None:
-            self._source = self._open(self._group, [self._group], "earliest")
+            self._source = self._open(self._group, [self._group])
         self._turn += len(published)
         try:
             outputs = outputs_of(self._source, published, self._turn)
         except Unavailable:  # the hub was restarted since
             self._drop()
-            self._source = self._open(self._group, [self._group], "earliest")
+            self._source = self._open(self._group, [self._group])
             outputs = outputs_of(self._source, published, self._turn)
         self._source.commit({}, outputs)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from gridwire.broker.port import ColumnBatch, EventSource, Output, Place
@@ -246,8 +247,8 @@ def replay(
         UnknownHub: the function's hub. Unavailable: the hub went away; outputs published so far stand.
     """
     began = time.monotonic()
-    stream = Stream(app, function, open_source, pool, stop)
-    inner = open_source(f"replay.{app}.{function.name}.{uuid.uuid4().hex[:12]}", [function.hub], "earliest")
+    stream = Stream(app, msgspec.structs.replace(function, start_ms=None), open_source, pool, stop)
+    inner = open_source(f"replay.{app}.{function.name}.{uuid.uuid4().hex[:12]}", [function.hub])
     try:
         _await_places(inner, function.hub, stop)
         source = RangeSource(inner, wanted, publish=publish, dead_letters=stream.dead_letters)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from gridwire.functions.model import (
     BATCH_BYTES_MAX,
     BATCH_EVENTS_MAX,
     CALL_S,
+    FROM_END,
     RETRY_INFINITE,
     Batching,
     Retry,
@@ -26,6 +27,10 @@ from gridwire.functions.model import (
 SCRIPT_SETTING: Final = "PYTHON_SCRIPT_FILE_NAME"
 THREADS_SETTING: Final = "PYTHON_THREADPOOL_THREAD_COUNT"
 WORKERS_SETTING: Final = "FUNCTIONS_WORKER_PROCESS_COUNT"
+
+# `Function.start_ms`; a time of the settings in place of 0.
+_HUB_STARTS: Final[Mapping[str, int | None]] = {"fromStart": None, "fromEnd": FROM_END, "fromEnqueuedTime": 0}
+_KAFKA_STARTS: Final[Mapping[str, int | None]] = {"earliest": None, "latest": FROM_END}
 
 _NAMED = re.compile(r"%([^%]+)%")
 _SPAN = re.compile(r"(?:(\d+)\.)?(\d{1,2}):(\d{2}):(\d{2})(?:\.(\d{1,7}))?\Z")
@@ -147,13 +152,32 @@ class AppSettings:
         return Retry(count, max(first_s, 0.1), max(most_s, first_s), exponential=True)
 
     @property
-    def start(self) -> str:
-        """Where a function without a position begins. Raises Invalid."""
+    def start_ms(self) -> int | None:
+        """Where a function of event hubs begins, see `Function`. Raises Invalid."""
         options = self.section("extensions", "eventHubs", "initialOffsetOptions")
-        kind = str(options.get("type", "fromStart")).lower()
-        if kind not in ("fromstart", "fromend"):
-            raise Invalid(f"host.json: initialOffsetOptions type {kind!r} is not supported: use fromStart or fromEnd")
-        return "earliest" if kind == "fromstart" else "latest"
+        start_ms = _start("initialOffsetOptions.type", str(options.get("type") or "fromStart"), _HUB_STARTS)
+        if start_ms != 0:
+            return start_ms
+        text = str(options.get("enqueuedTimeUtc") or "")
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise Invalid(f"host.json: enqueuedTimeUtc must be a time like 2026-01-31T12:00Z, not {text!r}") from None
+        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+    @property
+    def kafka_start_ms(self) -> int | None:
+        """Where a function of Kafka begins. Raises Invalid."""
+        options = {name.lower(): value for name, value in self.section("extensions", "kafka").items()}
+        kind = str(options.get("autooffsetreset") or "earliest")
+        return _start("kafka.autoOffsetReset", kind, _KAFKA_STARTS)
+
+
+def _start(setting: str, kind: str, meanings: Mapping[str, int | None]) -> int | None:
+    found = {name.lower(): name for name in meanings}.get(kind.lower())
+    if found is None:
+        raise Invalid(f"host.json: {setting} {kind!r} is none of {', '.join(meanings)}")
+    return meanings[found]
 
 
 def now_text(moment: datetime) -> str:

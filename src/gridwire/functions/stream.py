@@ -30,7 +30,7 @@ from gridwire.functions.account import Account
 from gridwire.functions.batches import Piece, pack
 from gridwire.functions.frames import BATCH
 from gridwire.functions.lanes import Group, Lane
-from gridwire.functions.model import Call, Function, Published, Result
+from gridwire.functions.model import FROM_END, Call, Function, Published, Result
 from gridwire.functions.pool import Fate
 from gridwire.functions.retry import decide
 from gridwire.wire.http.partitioner import partition_of
@@ -62,8 +62,8 @@ RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 log = structlog.get_logger("gridwire.functions")
 
 
-OpenSource = Callable[[str, list[str], str], EventSource]
-"""Group, hubs, and where to begin. Raises Unavailable."""
+OpenSource = Callable[[str, list[str]], EventSource]
+"""Group and hubs. Raises Unavailable."""
 
 
 class Workers(Protocol):
@@ -103,6 +103,7 @@ class Stream:
         self.group = group_of(app, function.name)
         self.dead_letters = dead_letters_of(app, function.name)
         self.hubs = [function.hub, again_of(app, function.name)]
+        self.start_ms = function.start_ms
         self.account = Account()
         self.counters = self.account.counters
         self.state = "starting"
@@ -120,7 +121,7 @@ class Stream:
         while not self._stop.is_set():
             session = None
             try:
-                session = Session(self, self._open(self.group, self.hubs, self.function.start))
+                session = Session(self, self._open(self.group, self.hubs))
                 self.state = "running"
                 session.run()
                 failures = 0
@@ -199,6 +200,11 @@ class Session:
             except UnknownHub:
                 self._source.create_hub(hub)
         self._source.create_hub(self._stream.dead_letters, 1)
+        if self._stream.start_ms == FROM_END:
+            try:
+                self._source.partitions(self._function.hub)
+            except UnknownHub:
+                self._stream.start_ms = None  # whatever it will have is of after the start
 
     def _take_assignment(self) -> None:
         """Compare what is ours with what was: a place that came anew starts over, one that went is forgotten."""
@@ -208,11 +214,28 @@ class Session:
             del self._lanes[place]
             for kept in (self._positions, self._outputs, self._dead):
                 kept.pop(place, None)
-        for place, position in positions.items():
-            if place in now and place not in self._lanes:
-                self._lanes[place] = Lane(place, self._function, position, position)
+        fresh = [place for place in positions if place in now and place not in self._lanes]
+        positions |= self._begin(fresh)
+        for place in fresh:
+            self._lanes[place] = Lane(place, self._function, positions[place], positions[place])
         self._identity = now
         self._stream.places = len(self._lanes)
+
+    def _begin(self, fresh: Sequence[Place]) -> dict[Place, int]:
+        """Where the function begins in places of its hub that it has no position in, if not at the first event.
+
+        That becomes its position: whatever comes after it is processed, however soon this source is lost.
+        """
+        start_ms, known = self._stream.start_ms, self._source.committed()
+        new = [place for place in fresh if place[0] == self._function.hub and place not in known]
+        if start_ms is None or not new:
+            return {}
+        offsets = self._source.offsets_at(start_ms)
+        found = {place: offsets[place] for place in new if place in offsets}
+        self._source.commit(found)
+        for place, offset in found.items():
+            self._source.seek(place, offset)
+        return found
 
     def _poll(self) -> None:
         """Read on where there is room. Partitions that have enough are parked at their end meanwhile."""
