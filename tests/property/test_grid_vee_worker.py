@@ -185,6 +185,56 @@ def test_a_late_reading_of_the_estimated_value_is_told_as_measured(tmp_path: Pat
     assert (fact["count"], "estimated" in fact) == (3, False)
 
 
+def missing(hub: Hub) -> set[str]:
+    return {at for (_, at), row in verdicts(hub).items() if "missing_quantity" in row["failed"]}
+
+
+def long_gap(directory: Path, hub: Hub) -> list[bytes]:
+    """Five days of which a meter told nothing of most of the second one; what comes of it at last."""
+    hub.append("grid.network", network.to_json(two_transformers()))
+    gap = range(100, 190)
+    fill(hub, range(1, 5 * 96), lambda point, quarter: point == "U1" and quarter in gap)
+    run_both(hub, directory)
+    assert missing(hub) == {quarter_text(q) for q in gap}
+    return [reading("U1", quarter, 0.2 if quarter % 2 else -0.2) for quarter in range(100, 150)]
+
+
+def test_readings_that_come_days_later_take_back_that_they_were_missing(tmp_path: Path) -> None:
+    hub = Hub(HUBS)
+    late = long_gap(tmp_path, hub)
+    told = len(hub.values("grid.vee"))
+    for value in [*late, *late]:
+        hub.append("readings", value)
+    run_both(hub, tmp_path)
+    rows = hub.values("grid.vee")[told:]
+    assert {row["ts_end"]: (row["failed"], row["value_kwh"]) for row in rows} == {
+        quarter_text(quarter): ([], 0.2) for quarter in range(101, 150, 2)
+    }, "negative ones have no value and are missing as before"
+    for value in (reading("U1", 160, 0.4), reading("U1", 160, 0.5), reading("U1", 161, 0.6, quality="3.8.2")):
+        hub.append("readings", value)
+    run_both(hub, tmp_path)
+    (row,) = hub.values("grid.vee")[told + len(rows) :]
+    assert (row["ts_end"], row["failed"], row["value_kwh"]) == (quarter_text(160), ["duplicate"], 0.5)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.integers(1, 9), max_size=4), st.integers(5, 60), st.booleans(), st.booleans())
+def test_crashes_change_nothing_of_what_comes_days_later(
+    plan: list[int], chunk: int, snapshots: bool, lose: bool
+) -> None:
+    with TemporaryDirectory() as directory:
+        hub = Hub(HUBS)
+        for value in long_gap(Path(directory), hub):
+            hub.append("readings", value)
+        hub.poll_events_max = chunk
+        hub.step = crashing(plan, Unavailable if lose else Crash)
+        through_crashes(
+            hub, Path(directory), VEE, commit_readings=chunk, snapshot_s=0.0 if snapshots else 1e9
+        )  # fmt: skip
+    assert missing(hub) == {quarter_text(q) for q in range(100, 190) if q >= 150 or q % 2 == 0}
+    assert not repeated(hub)
+
+
 def test_an_estimate_that_comes_after_the_reading_changes_nothing(tmp_path: Path) -> None:
     hub = Hub(HUBS)
     hub.append("grid.network", network.to_json(model()))

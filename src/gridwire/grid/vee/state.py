@@ -6,7 +6,8 @@ estimated for it. `collect` compares it with what was told; so a stage that was 
 very same words. Nothing depends on how readings were cut into batches.
 
     judged   the last `days` UTC days: what is told of them is kept up to date
-    history  REFERENCE_DAYS before them, to compare with and to estimate from
+    history  REFERENCE_DAYS before them, to compare with and to estimate from; a reading that comes at last takes back
+             that it was missing
 
 Memory: 9 bytes a channel and interval, 16 days with 96 of them: 14 KB a channel, and 2.3 KB for what was told.
 """
@@ -32,7 +33,7 @@ from gridwire.grid.vee.channels import NET, OTHER, REGISTERS, SIBLINGS, Channels
 from gridwire.grid.vee.estimation import estimate, estimate_registers
 from gridwire.grid.vee.rules import BY_NAME, Settings
 from gridwire.grid.vee.storm import storms
-from gridwire.grid.vee.validation import validate
+from gridwire.grid.vee.validation import ALONE, validate
 from gridwire.grid.vee.window import Window
 
 CHUNK: Final = 1024
@@ -110,6 +111,8 @@ class VeeState:
         self.window_counts = {"due": 0, "missing": 0, "estimated": 0}
         """Intervals of the judged days: whose readings should be here, those that are not, and those estimated."""
         self._leaving: list[Changes] = []
+        self._late: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
+        """Slots of history and channels where a first measured reading came."""
         self._power: dict[int, set[tuple[int, bool]]] = {}
 
     # -- readings --------------------------------------------
@@ -130,6 +133,7 @@ class VeeState:
         self._served[self.channels.transformers[channels]] = True
         while True:
             begun = done
+            self._note_late(slots[begun:], channels[begun:], ranks[begun:])
             done = put_readings(
                 self._cells, self._marks, self._dirty, self.channels.areas, self._reported, slots, channels, amounts,
                 ranks, bits, partition, done, self.newest_day, self.ring_days,
@@ -139,6 +143,17 @@ class VeeState:
             if done == len(slots):
                 return
             self._open_day(int(slots[done]) // self.per_day)
+
+    def _note_late(self, slots: NDArray[np.int64], channels: NDArray[np.int32], ranks: NDArray[np.int32]) -> None:
+        """Readings of history whose intervals are not measured so far; those that are put later are noted again."""
+        oldest = self.judged - HISTORY_DAYS * self.per_day
+        old = np.flatnonzero((slots < self.judged) & (slots >= oldest) & (ranks >> grades.VERSION_BITS != 0))
+        if self.silent or self.newest_day < 0 or not len(old):
+            return
+        held = self._cells[slots[old] % len(self._cells), channels[old]]
+        old = old[~_is_measured(held)]
+        if len(old):
+            self._late.append((slots[old], channels[old]))
 
     def _learn_slots(self, slots: NDArray[np.int64], ranks: NDArray[np.int32]) -> None:
         measured = slots[ranks >> grades.VERSION_BITS != grades.ESTIMATED]
@@ -186,10 +201,43 @@ class VeeState:
             self._dirty[:] = 1  # more is due, days may have closed
         self._judged_at = (self.newest_slot, self.newest_day)
         self._find_storms()
-        out += [changes for changes in self._judge() if len(changes)]
+        out += [changes for changes in (*self._taken_back(), *self._judge()) if len(changes)]
         if moved:
             self._count_window()
         return out
+
+    def _taken_back(self) -> Iterator[Changes]:
+        """Of intervals of history that were missing and are no more: what their own readings say of them."""
+        if not self._late:
+            return
+        pairs = np.unique(np.concatenate([np.stack((s, c.astype(np.int64)), axis=1) for s, c in self._late]), axis=0)
+        self._late = []
+        held = self._cells[pairs[:, 0] % len(self._cells), pairs[:, 1]]
+        pairs, held = pairs[_is_measured(held)], held[_is_measured(held)]
+        slots, channels, count = pairs[:, 0], pairs[:, 1], len(pairs)
+        per_kwh = np.where(channels < self.channels.energies, _MWH_PER_KWH, _WH_PER_KWH)
+        values = ((held & grades.AMOUNT_MASK) - 1) / per_kwh
+        yield Changes(
+            slots, channels, self._validate_alone(slots, channels, values), values, np.full(count, NO_ENERGY, np.int64),
+            np.zeros(count, np.int64), np.zeros(count, bool), np.zeros(count, bool),
+        )  # fmt: skip
+
+    def _validate_alone(
+        self, slots: NDArray[np.int64], channels: NDArray[np.int64], values: NDArray[np.float64]
+    ) -> NDArray[np.uint32]:
+        """Rules that ask for nothing but the interval itself. **Shape** all `[n]`; registers fail none."""
+        failed = np.zeros(len(slots), np.uint32)
+        for (zone, category), members in self.channels.groups.items():
+            chosen = np.flatnonzero(np.isin(channels, members))
+            its = channels[chosen]
+            window = Window(
+                calendar=calendar(zone, self.judged, 1, self.interval_s, self.config.general.holidays),
+                judged=0, due=0, since=0, energy=values[None, chosen],
+                marks=self._marks[slots[chosen] % len(self._marks), its][None],
+                active=self.channels.active[its], multiplier=self.channels.multiplier[its],
+            )  # fmt: skip
+            failed[chosen] = validate(window, self.config.rules_of(category), ALONE)[0]
+        return failed
 
     def _judge(self) -> Iterator[Changes]:
         touched = np.zeros(len(self._served), bool)
@@ -483,6 +531,11 @@ class VeeState:
             self._power.setdefault(point, set()).add((moment, bool(back)))
         self._dirty[:] = 1
         self.forget_changes()
+
+
+def _is_measured(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
+    measured: NDArray[np.bool_] = ((cells & grades.AMOUNT_MASK) > 0) & (cells >> grades.GRADE_SHIFT != grades.ESTIMATED)
+    return measured
 
 
 def _thousands(numbers: NDArray[np.int64]) -> NDArray[np.float64]:

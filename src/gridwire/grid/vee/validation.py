@@ -5,7 +5,7 @@ A rule that judges a whole local day fails the day's last interval. See `rules.V
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -227,10 +227,18 @@ CHECKS: Final[Mapping[str, Callable[[Window, Any], Failed]]] = {
 """Every rule of `rules.VALIDATION`."""
 
 
-def validate(window: Window, settings: Mapping[str, rules.Settings]) -> NDArray[np.uint32]:
-    """All enabled rules. **Shape** `uint32[judged, k]`, bit `Rule.bit` where a rule fails."""
+ALONE: Final = frozenset((
+    "duplicate", "final_measurement_replacement", "inactive_measurement", "interval_size", "negative", "uom",
+))  # fmt: skip
+"""Rules that ask for nothing but the interval itself."""
+
+
+def validate(
+    window: Window, settings: Mapping[str, rules.Settings], only: Container[str] = CHECKS
+) -> NDArray[np.uint32]:
+    """All enabled rules of `only`. **Shape** `uint32[judged, k]`, bit `Rule.bit` where a rule fails."""
     failed = np.zeros(window.shape, np.uint32)
     for rule in rules.VALIDATION:
-        if settings[rule.name].enabled:
+        if rule.name in only and settings[rule.name].enabled:
             failed |= CHECKS[rule.name](window, settings[rule.name]).astype(np.uint32) << np.uint32(rule.bit)
     return failed
