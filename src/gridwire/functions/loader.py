@@ -227,8 +227,18 @@ class _Index:
         name = f"{getattr(hint, '__module__', '').partition('.')[0]}.{getattr(hint, '__name__', '')}"
         if name in _ARROW:
             return _ARROW[name]
-        inner = next(iter(typing.get_args(hint)), hint)
+        inner = _inner(hint)
+        if _of_extension(inner):
+            return "sdk"
         return "text" if inner is str else "bytes" if inner is bytes else "event"
+
+    def _check_sdk_type(self, name: str, hint: Any) -> None:
+        """Types of Azure's extension packages stand for objects of its SDKs."""
+        inner = _inner(hint)
+        is_event = name == self._trigger["name"] and self._trigger["type"] == model.EVENT_HUB
+        if _of_extension(inner) and not (is_event and inner.__name__ == "EventData"):
+            told = f"{inner.__module__}.{inner.__name__} is not supported"
+            self.problems.append(f"parameter {name!r}: {told}; of the SDKs' types only EventData of event hubs is")
 
     def _avro(self) -> str:
         """Schema of a Kafka trigger's values. Raises Invalid."""
@@ -307,6 +317,7 @@ class _Index:
         parameters = inspect.signature(self._code).parameters
         for name, parameter in parameters.items():
             hint = self._hints.get(name, parameter.annotation)
+            self._check_sdk_type(name, hint)
             is_context = name == "context" or getattr(hint, "__name__", "") == "Context"
             if name not in names and not is_context and parameter.default is inspect.Parameter.empty:
                 self.problems.append(f"parameter {name!r} has no binding")
@@ -320,6 +331,15 @@ class _Index:
 
 
 _SUPPORTED_OUTPUTS: Final = f"supported are {', '.join(sorted(model.OUTPUTS))}"
+
+
+def _inner(hint: Any) -> Any:
+    """What a list is of; the annotation itself when it is none."""
+    return next(iter(typing.get_args(hint)), hint)
+
+
+def _of_extension(hint: Any) -> bool:
+    return isinstance(hint, type) and hint.__module__.partition(".")[0] == "azurefunctions"
 
 
 def _hub_name(name: str) -> str:

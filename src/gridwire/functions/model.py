@@ -77,7 +77,8 @@ class Function(msgspec.Struct, frozen=True):
     """One function.
 
     Args:
-        hub: what a stream trigger reads. many: whether it gets a list. takes: how its argument looks, see `arguments`.
+        hub: what a stream trigger reads. many: whether it gets a list. takes: how its argument looks: `event`, `text`,
+            `bytes`, `sdk` for the SDK's `EventData`, or one of `worker.COLUMNS`.
         envelope: a Kafka event's body is JSON of the whole event, as in Azure's host unless data_type is binary.
         avro: schema of a Kafka event's value, which is handed out as JSON of the record then.
         schedule, run_on_startup, use_monitor: of a timer. route, methods, auth: of HTTP.

@@ -237,6 +237,10 @@ class Worker:
             return rows.bodies
         if prepared.function.takes == "text":
             return [body.decode() for body in rows.bodies]
+        if prepared.function.takes == "sdk":
+            from gridwire.functions.sdk_events import sdk_events
+
+            return sdk_events(events, rows.bodies)
         return rows.views()
 
     def _call(self, prepared: Prepared, keywords: Mapping[str, Any]) -> Any:

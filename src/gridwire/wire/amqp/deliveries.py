@@ -235,7 +235,23 @@ def event_sections(
     else:
         key, at = _field(data, at, stop)
     value, at = _field(data, at, stop)
-    headers = data[at:stop]
+    return message(key, value, data[at:stop], offset, time_bytes, lead, failed)
+
+
+def message_of(key: bytes | None, value: bytes | None, headers: bytes, offset: int, timestamp_ms: int) -> bytes:
+    """The message of an event, with all that a receiver is told. `headers`: of a record, count and all.
+
+    Raises:
+        AmqpError: the headers are malformed.
+    """
+    return message(key, value, headers, offset, _TIME_KEY + _I64.pack(timestamp_ms))
+
+
+def message(
+    key: bytes | None, value: bytes | None, headers: bytes, offset: int, time_bytes: bytes, lead: bytes = b"",
+    failed: int = 0,
+) -> bytes:  # fmt: skip
+    """As `message_of`, with the annotation of its time and what comes before it."""
     sections = NO_SECTIONS if headers == b"\x00" else sections_of(headers)
     digits = b"%d" % offset
     ours = (_SEQUENCE_KEY, _I64.pack(offset), _OFFSET_KEY, bytes((len(digits),)), digits, time_bytes)
