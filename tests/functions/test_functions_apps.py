@@ -129,6 +129,41 @@ def test_a_poison_event_becomes_a_dead_letter_and_stops_nothing(hub, run_app, un
     assert figures["retries"] == 2, "the policy counts for the whole batch and for the event alone"
 
 
+UNTELLABLE = """
+import azure.functions as func
+app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+
+class Untellable(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+    __repr__ = __str__
+
+@app.event_hub_message_trigger(arg_name="event", event_hub_name="in", connection="C")
+def f(event):
+    raise Untellable("foo")
+
+@app.route(route="fail")
+def fail(req):
+    raise Untellable("foo")
+
+@app.route(route="fail_async")
+async def fail_async(req):
+    raise Untellable("foo")
+"""
+
+
+def test_an_exception_that_cannot_be_told_is_one_like_others(hub, run_app, until):
+    hub.create("in", 1)
+    hub.append("in", 0, b"x")
+    app = run_app(UNTELLABLE)
+    for name in ("fail", "fail_async"):
+        assert httpx.get(f"{app.url}/api/{name}", timeout=60).status_code == 500
+    (letter,) = until(lambda: hub.events("dlq.app.f"))
+    told = dict(letter.headers)
+    assert told["dlq-reason"] == b"Untellable, whose text cannot be made: RuntimeError"
+    assert b"function_app.py" in told["dlq-traceback"]
+
+
 HANGING = """
 import os, time
 import azure.functions as func

@@ -113,7 +113,15 @@ def short_trace(error: BaseException, directory: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(directory)]
     where = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return text_of(error) + where
+
+
+def text_of(error: BaseException) -> str:
+    """Kind and message of what user code raised, which may fail in telling it."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as second:
+        return f"{type(error).__name__}, whose text cannot be made: {type(second).__name__}"
 
 
 def _functions(register: Any, problems: list[str]) -> Iterator[tuple[str, Any]]:

@@ -31,7 +31,7 @@ import msgspec
 
 from gridwire.functions.context import Context, child_trace, configure_logging, invocation, trace_in
 from gridwire.functions.frames import BATCH, CALL, DONE, READY, Channel, Events, read_events
-from gridwire.functions.loader import Loaded, load
+from gridwire.functions.loader import Loaded, load, text_of
 from gridwire.functions.model import Call, Function, Result
 from gridwire.functions.outputs import Out, Outbox, blob_path
 from gridwire.functions.settings import AppSettings, Invalid
@@ -330,7 +330,7 @@ def _failed(error: BaseException, done: int) -> Result:
     if len(text) > TRACEBACK_CHARS_MAX:
         half = TRACEBACK_CHARS_MAX // 2
         text = f"{text[:half]}\n...\n{text[-half:]}"
-    return Result(done, error=f"{type(error).__name__}: {error}"[:1000], traceback=text)
+    return Result(done, error=text_of(error)[:1000], traceback=text)
 
 
 def _end_with_host() -> None:
