@@ -313,7 +313,7 @@ def echo(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route(route="open", auth_level=func.AuthLevel.ANONYMOUS)
 def open(req: func.HttpRequest) -> str:
-    return req.headers["x-forwarded-for"]
+    return req.headers["x-forwarded-for"] + req.headers["x-forwarded-prefix"]
 
 @app.route(route="boss", auth_level=func.AuthLevel.ADMIN)
 def boss(req: func.HttpRequest) -> str:
@@ -357,14 +357,14 @@ def test_http_functions_answer_through_the_hub_for_those_who_have_a_key(hub, wri
     assert door(f"api/echo/a?code={own}")[0] == 201
     assert door("api/echo/a")[0] == 401
     assert door("api/echo/a?code=wrong")[0] == 401
-    assert door("api/open")[:2] == (200, "127.0.0.1")
+    assert door("api/open", **{"x-forwarded-prefix": "/elsewhere"})[:2] == (200, "127.0.0.1/apps/app")
     assert door(f"api/boss?code={own}")[0] == 401
     assert door(f"api/boss?code={master}")[:2] == (200, "boss")
     for closed in ("metrics", "admin/host/status", f"admin/functions?code={master}"):
         assert door(closed)[0] == 404
     assert door("api/nothing")[0] == 404
     assert door("api/dies")[0] == 500
-    assert door("api/open")[:2] == (200, "127.0.0.1"), "another worker is there"
+    assert door("api/open")[:2] == (200, "127.0.0.1/apps/app"), "another worker is there"
 
     webhook = f"runtime/webhooks/EventGrid?functionName=grid&code={keys['system']}"
     status, _, headers = door(webhook, "OPTIONS", **{"WebHook-Request-Origin": "grid.example"})

@@ -32,7 +32,9 @@ _HOP_BY_HOP: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
     b"transfer-encoding", b"upgrade", b"expect",
 })  # fmt: skip
-_MADE_HERE: Final = frozenset({b"content-length", b"content-encoding", b"x-forwarded-for", b"x-forwarded-proto"})
+_MADE_HERE: Final = frozenset({
+    b"content-length", b"content-encoding", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-prefix",
+})  # fmt: skip
 
 
 class AppDoor:
@@ -96,7 +98,12 @@ def _given(call: Call) -> Headers:
     client = call.scope.get("client")
     passed = [row for row in _kept(call.scope["headers"]) if row[0] not in _MADE_HERE]
     came_from = b"" if client is None else str(client[0]).encode()
-    return [*passed, (b"x-forwarded-for", came_from), (b"x-forwarded-proto", call.scope["scheme"].encode())]
+    made = {
+        b"x-forwarded-for": came_from,
+        b"x-forwarded-proto": call.scope["scheme"].encode(),
+        b"x-forwarded-prefix": b"/apps/" + call.name.encode(),
+    }
+    return [*passed, *made.items()]
 
 
 def _kept(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
