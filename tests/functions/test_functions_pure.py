@@ -471,5 +471,5 @@ def test_framed_avro_records_are_json():
     fastavro.schemaless_writer(data, json.loads(PAYMENT), {"id": "a", "amount": 1.5})
     assert json.loads(avro.to_json(PAYMENT, b"\0\0\0\0\7" + data.getvalue())) == {"id": "a", "amount": 1.5}
     for wrong in (b"", b"\0\0", data.getvalue(), b"\0\0\0\0\7", b"\0\0\0\0\7\xff\xff"):
-        with pytest.raises(ValueError, match=r"avro|Avro"):
+        with pytest.raises(ValueError, match="Avro"):
             avro.to_json(PAYMENT, wrong)

@@ -22,8 +22,13 @@ def to_json(schema: str, value: bytes) -> bytes:
     """A framed record as JSON; the schema is the trigger's, whatever the id says. Raises ValueError."""
     if len(value) < FRAME_BYTES or value[0]:
         raise ValueError("the value does not begin like a framed Avro record: 0 and a schema id")
+    return record_json(parsed(schema), value[FRAME_BYTES:])
+
+
+def record_json(schema: Any, data: bytes) -> bytes:
+    """A record without a frame as JSON. Raises ValueError."""
     try:
-        record = fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), parsed(schema), None)
+        record = fastavro.schemaless_reader(io.BytesIO(data), schema, None)
     except Exception as error:  # the reader fails in its own ways on foreign bytes
-        raise ValueError(f"the value does not fit avro_schema: {type(error).__name__}: {error}") from None
+        raise ValueError(f"the value does not fit its Avro schema: {type(error).__name__}: {error}") from None
     return json.dumps(record, default=str).encode()

@@ -7,6 +7,7 @@ second a core. A view holds the batch and a row number and makes nothing until a
 from __future__ import annotations
 
 import json
+import os
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -196,6 +197,10 @@ class KafkaView(_View, func.KafkaEvent):
             from gridwire.functions.avro import to_json
 
             return to_json(function.avro, value)
+        if function.registry:
+            from gridwire.functions.registry import registry_at
+
+            return registry_at(*map(named, function.registry)).to_json(value)
         return json.dumps(self._whole(_text(value))).encode() if function.envelope else value
 
     def _whole(self, value: str) -> dict[str, Any]:
@@ -216,6 +221,11 @@ class KafkaView(_View, func.KafkaEvent):
             return self._rows.kafka_many
         whole = self._whole(_text(self._rows.bodies[self._row]))
         return {**whole, "Headers": json.dumps(whole["Headers"])}
+
+
+def named(text: str) -> str:
+    """What a setting says, given by its name or in percent signs; else the text. Settings are in the environment."""
+    return os.environ.get(text.strip("%"), text) if text else ""
 
 
 def _text(value: bytes | None) -> str:

@@ -225,6 +225,7 @@ class _Index:
             "takes": takes,
             "envelope": kind == model.KAFKA and not _is_binary(trigger.get("dataType")),
             "avro": self._avro() if kind == model.KAFKA else "",
+            "registry": self._registry() if kind == model.KAFKA else (),
             "fields": self._fields(trigger.get("columns")),
             "parallel": parallel,
         }
@@ -250,9 +251,8 @@ class _Index:
 
     def _avro(self) -> str:
         """Schema of a Kafka trigger's values. Raises Invalid."""
-        other = [name for name in ("keyAvroSchema", "schemaRegistryUrl") if self._trigger.get(name)]
-        if other:
-            raise Invalid(f"{other[0]} is not supported; avro_schema is")
+        if self._trigger.get("keyAvroSchema"):
+            raise Invalid("key_avro_schema is not supported; keys are text")
         schema = str(self._trigger.get("avroSchema") or "")
         if schema:
             from gridwire.functions.avro import parsed
@@ -262,6 +262,19 @@ class _Index:
             except Exception as error:  # the parser fails in its own ways on foreign text
                 raise Invalid(f"avro_schema: {error}") from None
         return schema
+
+    def _registry(self) -> tuple[str, ...]:
+        """How the settings of a schema registry are named; of none where the function wants bytes. Raises Invalid."""
+        names = ("schemaRegistryUrl", "schemaRegistryUsername", "schemaRegistryPassword")
+        url, *sign_in = (str(self._trigger.get(name) or "") for name in names)
+        if not url or _is_binary(self._trigger.get("dataType")):
+            return ()
+        if self._trigger.get("avroSchema"):
+            raise Invalid("avro_schema and schema_registry_url exclude each other")
+        address = self._settings.get(url) or self._settings.resolve(url)
+        if urlsplit(address).scheme not in ("http", "https"):
+            raise Invalid(f"schema_registry_url {url!r} is neither a setting nor an address")
+        return (url, *sign_in)
 
     def _fields(self, columns: Any) -> tuple[tuple[str, str], ...]:
         """Declared columns. Raises Invalid."""

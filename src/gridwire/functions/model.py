@@ -81,6 +81,8 @@ class Function(msgspec.Struct, frozen=True):
             `bytes`, `sdk` for the SDK's `EventData`, or one of `worker.COLUMNS`.
         envelope: a Kafka event's body is JSON of the whole event, as in Azure's host unless data_type is binary.
         avro: schema of a Kafka event's value, which is handed out as JSON of the record then.
+        registry: how a Kafka trigger names the settings of its schema registry: address, user, password; then the
+            event's body is JSON too. Not the settings themselves, for a function is shown to many.
         schedule, run_on_startup, use_monitor: of a timer. route, methods, auth: of HTTP.
         start_ms: where the function has not read before: from the first event of that time on, `FROM_END` from the end;
             None: from the first event kept.
@@ -106,6 +108,7 @@ class Function(msgspec.Struct, frozen=True):
     takes: str = "event"
     envelope: bool = False
     avro: str = ""
+    registry: tuple[str, ...] = ()
     fields: tuple[tuple[str, str], ...] = ()
     parallel: int = 1
     outputs: tuple[Output, ...] = ()
