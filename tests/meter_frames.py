@@ -166,9 +166,10 @@ def sml_file(crc=crc16.ibm_sdlc, values=SML_VALUES, time=SML_TIME, bare: bool = 
 
 
 def mbus(
-    records: bytes, medium: int = 2, meter: str = "12345678", ci: int = 0x72, config: bytes = b"\x00\x00"
-) -> bytes:
-    content = b"\x08\x01" + bytes([ci]) + bytes.fromhex(meter)[::-1] + b"\x2d\x2c\x01" + bytes([medium]) + b"\x05\x00"
+    records: bytes, medium: int = 2, meter: str = "12345678", ci: int = 0x72, config: bytes = b"\x00\x00",
+    maker: bytes = b"\x2d\x2c",
+) -> bytes:  # fmt: skip
+    content = b"\x08\x01" + bytes([ci]) + bytes.fromhex(meter)[::-1] + maker + bytes([1, medium, 5, 0])
     content += config + records
     size = bytes([len(content)])
     return b"\x68" + size * 2 + b"\x68" + content + bytes([sum(content) & 255, 0x16])

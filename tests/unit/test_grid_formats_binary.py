@@ -209,6 +209,25 @@ def test_mbus_heat_and_its_stored_value():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("maker", "known"), [(b"\xb5\x15", True), (b"\x43\x4c", True), (b"\x2e\x19", True), (b"\x2d\x2c", False)]
+)
+def test_mbus_phases_of_makers_who_number_them(maker, known):
+    records = frames.MBUS_TIME + b"\x02\x2b" + (1500).to_bytes(2, "little")
+    records += b"\x02\xfd\xc8\xff\x01" + (2257).to_bytes(2, "little")
+    records += b"\x03\xfd\xd9\xff\x02" + (-66).to_bytes(3, "little", signed=True)
+    records += b"\x02\xac\xff\x03" + (9).to_bytes(2, "little")
+    records += b"\x02\xac\xff\x00" + (151).to_bytes(2, "little")  # all phases, a second time
+    records += (
+        b"\x02\xfd\xc8\xff\x04" + (1).to_bytes(2, "little") + b"\x04\x83\xff\x01" + bytes(4)
+    )  # no phases of these
+    phases = {
+        "voltage_l1_v": Decimal("225.7"), "current_l2_a": Decimal("-0.066"), "power_import_l3_kw": Decimal("0.09"),
+    }  # fmt: skip
+    (item,) = decode("mbus", frames.mbus(records, maker=maker))
+    assert table(item) == {"power_import_kw": Decimal("1.5")} | (phases if known else {})
+
+
 def test_mbus_encrypted():
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 

@@ -3,10 +3,11 @@
     68 L L 68  C A CI  id(4) maker(2) version medium access status signature(2)  records ...  checksum 16
 
 A record is DIF [DIFE...] VIF [VIFE...] data. Current values and stored ones that come with their date are read; minima,
-maxima and maker's own records are not. Clocks show local time of the zone; their summer time bit settles the hour that
-comes twice. Frames encrypted in mode 5 (AES-128-CBC) are opened with the key of the meter's id.
+maxima and maker's own records are not, but for the phases of makers that are known to number them. Clocks show local
+time of the zone; their summer time bit settles the hour that comes twice. Frames encrypted in mode 5 (AES-128-CBC) are
+opened with the key of the meter's id.
 
-Source: EN 13757-2 (frames), EN 13757-3 (records), OMS volume 2 (mode 5).
+Source: EN 13757-2 (frames), EN 13757-3 (records), OMS volume 2 (mode 5), the makers' register lists (phases).
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _ELECTRICITY, _GAS = 0x02, 0x03
 _HEAT, _COOLING, _WATER = (0x04, 0x0C, 0x0D), (0x0A, 0x0B), (0x06, 0x07, 0x15, 0x16, 0x17)
 _SIZES: Final = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 4, 6: 6, 7: 8, 8: 0, 9: 1, 10: 2, 11: 3, 12: 4, 14: 6}
 _BACKWARD: Final = 0x3C  # VIFE: accumulation of what flows back
+_OWN: Final = 0x7F  # VIFE: what follows is the maker's
+_NUMBER_PHASES: Final = frozenset({"EMU", "SBC", "FIN"})
+"""Makers who put the number of the phase there, 0 for all: EMU Electronic, Saia-Burgess, Finder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def _next(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | None:
 
 
 def _readings(content: bytes, context: Context) -> tuple[Reading, ...]:
-    meter, medium, data = _header(content, context)
+    meter, maker, medium, data = _header(content, context)
     if not meter:
         raise Unusable("frame names no meter: give its id")
     records = list(_records(data))
@@ -91,7 +95,7 @@ def _readings(content: bytes, context: Context) -> tuple[Reading, ...]:
     found: dict[tuple[int, int], Reading] = {}
     without_time = False
     for record in records:
-        known = _quantity(record, medium)
+        known = _quantity(record, medium, maker in _NUMBER_PHASES)
         if known is None:
             continue
         type, power, unit = known
@@ -109,8 +113,8 @@ def _readings(content: bytes, context: Context) -> tuple[Reading, ...]:
     return tuple(found.values())
 
 
-def _header(content: bytes, context: Context) -> tuple[str, int, bytes]:
-    """(meter, medium, records). Raises Unusable."""
+def _header(content: bytes, context: Context) -> tuple[str, str, int, bytes]:
+    """(meter, maker, medium, records). Raises Unusable."""
     kind = content[2]
     if kind == _HEADER_FULL:
         if len(content) < 15:
@@ -120,14 +124,20 @@ def _header(content: bytes, context: Context) -> tuple[str, int, bytes]:
         mode = int.from_bytes(head[10:12], "little") >> 8 & 0x1F
         if mode and data[:2] != b"\x2f\x2f":
             data = _decrypted(head, data, meter, mode, context)
-        return meter, head[7], data
+        return meter, _maker(head[4:6]), head[7], data
     if kind == _HEADER_SHORT:
-        return context.meter, _ELECTRICITY if not context.meter else 0, content[7:]
+        return context.meter, "", _ELECTRICITY if not context.meter else 0, content[7:]
     if kind == _HEADER_NONE:
-        return context.meter, 0, content[3:]
+        return context.meter, "", 0, content[3:]
     if kind == _FIXED:
         raise Unusable("fixed data structures (CI 73) are not supported")
     raise Unusable(f"frame is no data response (CI {kind:02x})")
+
+
+def _maker(raw: bytes) -> str:
+    """Three letters of five bits each."""
+    number = int.from_bytes(raw, "little")
+    return "".join(chr(64 + (number >> shift & 31)) for shift in (10, 5, 0))
 
 
 def _decrypted(head: bytes, data: bytes, meter: str, mode: int, context: Context) -> bytes:
@@ -218,7 +228,7 @@ def _number(record: _Record) -> tuple[int, int] | None:
     return None
 
 
-def _quantity(record: _Record, medium: int) -> tuple[ReadingType, int, str] | None:
+def _quantity(record: _Record, medium: int, numbers_phases: bool) -> tuple[ReadingType, int, str] | None:
     """(type, power of ten, unit) of a current or dated value; None for what is not read."""
     if record.function or record.subunit or record.kind in (0, 8, 13):
         return None
@@ -229,10 +239,15 @@ def _quantity(record: _Record, medium: int) -> tuple[ReadingType, int, str] | No
         found, rest = _electric(rest[0] if rest else 0x7F), rest[1:]
     else:
         found = _primary(first)
+    phase = 0
+    if numbers_phases and len(rest) == 2 and rest[0] == _OWN and rest[1] <= 3:
+        phase, rest = rest[1], b""
     if found is None or rest not in (b"", bytes([_BACKWARD]), b"\x3b"):
         return None
     dimension, power, unit = found
     alias = _alias(dimension, medium, rest == bytes([_BACKWARD]), record.tariff)
+    if alias and phase:
+        alias = _PHASES[phase].get(alias)
     return (BY_ALIAS[alias], power, unit) if alias else None
 
 
@@ -304,6 +319,15 @@ def _alias(dimension: str, medium: int, backward: bool, tariff: int) -> str | No
     return _HEAT_ALIASES.get(dimension) if dimension in ("flow", "temperature", "flow temperature") else None
 
 
+_PHASES: Final = {
+    phase: {
+        "power_import_kw": f"power_import_l{phase}_kw", "voltage_v": f"voltage_l{phase}_v",
+        "current_a": f"current_l{phase}_a",
+    }
+    for phase in (1, 2, 3)
+}  # fmt: skip
+
+
 def _time_us(record: _Record, zone: ZoneInfo) -> int | None:
     """The instant of a date record (types F, G), microseconds since the epoch; None when it is none or is invalid."""
     vif, raw = record.vifs[0] & 0x7F, record.data
@@ -332,8 +356,8 @@ def _time_us(record: _Record, zone: ZoneInfo) -> int | None:
 FORMAT: Final = Format(
     "mbus", "wired M-Bus responses (electricity, gas, water, heat)", ("*.mbus",), stream,
     "EN 13757-2 and -3, OMS volume 2 security mode 5",
-    "acknowledgements and requests in between, filler bytes, maker's own records, error digits in BCD, values in "
-    "joules or watt-hours, no clock (time of receipt)",
+    "acknowledgements and requests in between, filler bytes, maker's own records, phases by number "
+    "(EMU, Saia-Burgess, Finder), error digits in BCD, values in joules or watt-hours, no clock (time of receipt)",
     "pyMeterBus 0.8.5",
 )  # fmt: skip
 """The format as the registry lists it."""
