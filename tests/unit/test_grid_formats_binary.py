@@ -256,6 +256,17 @@ def test_mbus_is_what_pymeterbus_reads(data):
     assert ours == theirs
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_a_wrapper_frame_after_noise_is_found_wherever_the_stream_is_cut(size):
+    data = frames.wrapper(frames.PAIRS) + b"noise" + frames.wrapper(frames.PUSH_LIST)
+    chunks = (data[at : at + size] for at in range(0, len(data), size))
+    found = list(registry.get("dlms").stream(chunks, Context()))
+    assert [table(item) for item in found if isinstance(item, Decoded)] == [
+        table(*decode("dlms", frames.PAIRS)), table(*decode("dlms", frames.PUSH_LIST)),
+    ]  # fmt: skip
+    assert b"".join(item.raw for item in found if isinstance(item, BadFrame)) == b"noise"
+
+
 @pytest.mark.parametrize("name", ["dlms", "sml", "mbus"])
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_chunks_cut_anywhere(name, size):

@@ -4,10 +4,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from dsmr_parser import telegram_specifications
 from dsmr_parser.parsers import TelegramParser
 
 from gridwire.demo.utility import frame_files
 from gridwire.grid import reading_types
+from gridwire.grid.formats import keys
 from gridwire.grid.formats.base import BadFrame, Context, Decoded
 from gridwire.grid.formats.dsmr import FORMAT, TELEGRAM_BYTES_MAX
 from gridwire.grid.reading import rfc3339, timestamp_us
@@ -36,6 +39,72 @@ def table(item):
         reading_types.BY_ID[r.reading_type].alias: (Decimal(r.value).scaleb(r.scale), rfc3339(r.ts_end_us)[:-1])
         for r in item.readings
     }
+
+
+KEY, OWN_AUTHENTICATION = bytes(range(16)), bytes(range(16, 32))
+PUBLIC_AUTHENTICATION = bytes.fromhex("00112233445566778899aabbccddeeff")
+TITLE = b"SAG12345"
+
+
+def encrypted(telegram, authentication=PUBLIC_AUTHENTICATION, counter=7):
+    """As Luxembourg's meters send it, with a tag of 12 bytes."""
+    count = counter.to_bytes(4, "big")
+    text = AESGCM(KEY).encrypt(TITLE + count, telegram, b"\x30" + authentication)[:-4]
+    content = b"\x30" + count + text
+    return b"\xdb\x08" + TITLE + b"\x82" + len(content).to_bytes(2, "big") + content
+
+
+def keys_with(authentication=None):
+    more = f'authentication = "{authentication.hex()}"' if authentication else ""
+    return keys.parse(f'[meters."{TITLE.hex()}"]\nencryption = "{KEY.hex()}"\n{more}\n')
+
+
+@pytest.mark.parametrize("authentication", [None, OWN_AUTHENTICATION])
+def test_encrypted_telegrams(authentication):
+    data = encrypted(V5, authentication or PUBLIC_AUTHENTICATION)
+    (plain,) = decode(V5)
+    (item,) = decode(data, keys=keys_with(authentication))
+    assert item == plain
+    theirs = TelegramParser({**telegram_specifications.LUXEMBOURG_SMARTY, "general_global_cipher": True}).parse(
+        data.hex(), KEY.hex(), (authentication or PUBLIC_AUTHENTICATION).hex()
+    )
+    assert table(item)["power_import_kw"][0] == theirs.CURRENT_ELECTRICITY_USAGE.value
+
+
+@pytest.mark.parametrize("size", [1, 2, 13, 1000])
+def test_encrypted_telegrams_in_a_stream_cut_anywhere(size):
+    bad = bytearray(encrypted(V5, counter=8))
+    bad[500] ^= 1
+    good, last = encrypted(V5), encrypted(V42, counter=9)
+    data = good + bad + b"noise" + last + last[:-1]
+    chunks = (data[at : at + size] for at in range(0, len(data), size))
+    items = list(FORMAT.stream(chunks, Context(keys=keys_with())))
+    assert [table(item) for item in (items[0], items[-2])] == [table(*decode(V5)), table(*decode(V42))]
+    left = [item for item in items if isinstance(item, BadFrame)]
+    assert left[0].reason == "CRC-16 of the telegram does not match its bytes"
+    assert {item.reason for item in left[1:]} == {"no encrypted telegram, or it ends early"}
+    assert b"".join(item.raw for item in left) == bytes(bad) + b"noise" + last[:-1]
+
+
+def test_encrypted_telegrams_whose_key_of_authentication_nobody_knows_are_checked_by_their_crc():
+    data = encrypted(V5, OWN_AUTHENTICATION)
+    assert decode(data, keys=keys_with()) == decode(V5)
+    changed = bytearray(data)
+    changed[500] ^= 1
+    (item,) = decode(bytes(changed), keys=keys_with())
+    assert item.reason == "CRC-16 of the telegram does not match its bytes"
+
+
+def test_encrypted_telegrams_without_their_key():
+    (item,) = decode(encrypted(V5))
+    assert item.reason == f"no key for system title {TITLE.hex()}: add it to the key file"
+    other = keys.parse(f'[default]\nencryption = "{"11" * 16}"\n')
+    (item,) = decode(encrypted(V5), keys=other)
+    assert "does not open this frame" in item.reason
+    (item,) = decode(encrypted(V5), keys=keys_with(OWN_AUTHENTICATION))
+    assert "does not open this frame" in item.reason, "who has a key wants it to fit"
+    (item,) = decode(encrypted(b"no telegram"), keys=keys_with())
+    assert isinstance(item, BadFrame)
 
 
 def test_a_real_v5_telegram():

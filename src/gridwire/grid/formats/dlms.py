@@ -13,6 +13,7 @@ Source: IEC 62056-5-3, IEC 62056-4-7 (wrapper), IEC 62056-46 (HDLC).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -65,8 +66,7 @@ def _next_wrapper(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | No
             return size, bytes(buffer[8:size]), ""
         if len(buffer) < size and not ended:
             return None
-    following = buffer.find(b"\x00\x01\x00", 2)
-    return (following if following > 0 else len(buffer)), b"", "no wrapper frame of version 1, or it ends early"
+    return framing.rubbish_bytes(buffer, b"\x00\x01\x00", ended), b"", "no wrapper frame of version 1, or it ends early"
 
 
 def _segments(frames: Iterable[Piece]) -> Iterator[Piece]:
@@ -132,6 +132,22 @@ def decrypted(data: bytes, context: Context) -> tuple[bytes, bytes]:
     Raises:
         Unusable: no key, a key that does not fit, or a frame that is cut.
     """
+    sealed, key = unpacked(data, context)
+    return opened(sealed, key), sealed.title
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What is in a ciphered frame."""
+
+    title: bytes
+    control: int
+    nonce: bytes
+    body: bytes
+
+
+def unpacked(data: bytes, context: Context) -> tuple[Sealed, MeterKey]:
+    """A ciphered frame and its meter's keys. Raises Unusable."""
     decoder = Decoder(data, 1)
     title = decoder.take(decoder.length())
     content = decoder.take(decoder.length())
@@ -143,28 +159,39 @@ def decrypted(data: bytes, context: Context) -> tuple[bytes, bytes]:
     key = context.keys.find(title.hex(), context.meter)
     if key is None:
         raise Unusable(f"no key for system title {title.hex()}: add it to the key file")
-    return _opened(control, title + counter, body, key, title), title
+    return Sealed(title, control, title + counter, body), key
 
 
-def _opened(control: int, nonce: bytes, body: bytes, key: MeterKey, title: bytes) -> bytes:
+def opened(sealed: Sealed, key: MeterKey) -> bytes:
+    """The plain text, authenticated if the frame is. Raises Unusable."""
+    title, control, nonce, body = sealed.title, sealed.control, sealed.nonce, sealed.body
     if control & _AUTHENTICATED and not key.authentication:
         raise Unusable(f"no authentication key for system title {title.hex()}: add it to the key file")
     head = bytes([control]) + key.authentication
     if not control & _AUTHENTICATED:
         if not control & _ENCRYPTED:
             return body
-        stream = Cipher(algorithms.AES(key.encryption), modes.CTR(nonce + _NO_TAG_COUNTER)).decryptor()
-        return stream.update(body) + stream.finalize()
+        return _deciphered(nonce, body, key)
     text, tag = body[:-_TAG_BYTES], body[-_TAG_BYTES:]
     plain = not control & _ENCRYPTED
     cipher = Cipher(algorithms.AES(key.encryption), modes.GCM(nonce, tag, _TAG_BYTES)).decryptor()
     cipher.authenticate_additional_data(head + text if plain else head)
     try:
-        opened = b"" if plain else cipher.update(text)
+        deciphered = b"" if plain else cipher.update(text)
         cipher.finalize()
     except (InvalidTag, ValueError):
         raise Unusable(f"the key for system title {title.hex()} does not open this frame, or it was changed") from None
-    return text if plain else opened
+    return text if plain else deciphered
+
+
+def opened_unverified(sealed: Sealed, key: MeterKey) -> bytes:
+    """The plain text of an authenticated frame whose tag is not looked at: for who has a checksum, and no other key."""
+    return _deciphered(sealed.nonce, sealed.body[:-_TAG_BYTES], key)
+
+
+def _deciphered(nonce: bytes, body: bytes, key: MeterKey) -> bytes:
+    cipher = Cipher(algorithms.AES(key.encryption), modes.CTR(nonce + _NO_TAG_COUNTER)).decryptor()
+    return cipher.update(body) + cipher.finalize()
 
 
 FORMAT: Final = Format(

@@ -1,4 +1,4 @@
-"""DSMR P1 telegrams: DSMR 2.2 to 5, Fluvius (BE), Smarty (LU, not encrypted) and relatives.
+"""DSMR P1 telegrams: DSMR 2.2 to 5, Fluvius (BE), Smarty (LU) and relatives.
 
     /ISk5\\2MT382-1000          identification
                                empty line
@@ -8,9 +8,11 @@
     !6EEE                      CRC-16 over everything from / to !; DSMR 2.2 and 3 have none
 
 Times carry their own offset by the S/W flag, which is believed. DSMR 2.2 and 3 telegrams have no clock and need the
-time of receipt. Encrypted telegrams are not supported: they end up among the bad frames.
+time of receipt. Telegrams in AES-GCM (Luxembourg, Sagemcom T210-D) are opened with the key of their system title:
 
-Source: DSMR P1 companion standard 5.0.2, sections 5 and 6.
+    DB  08 system-title(8)  82 length(2)  30 counter(4)  telegram ...  tag(12)
+
+Source: DSMR P1 companion standard 5.0.2, sections 5 and 6; Smarty P1 specification (AES-GCM).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -27,6 +30,7 @@ from dsmr_parser import telegram_specifications
 from dsmr_parser.parsers import TelegramParser
 from fastcrc import crc16
 
+from gridwire.grid.formats import dlms, framing
 from gridwire.grid.formats.base import Context, Decoded, Format, Item, Unusable, items
 from gridwire.grid.reading import Reading, timestamp_us, value_parts
 from gridwire.grid.reading_types import BY_ALIAS, ReadingType
@@ -35,6 +39,11 @@ logging.getLogger("dsmr_parser").addHandler(logging.NullHandler())  # its compla
 
 TELEGRAM_BYTES_MAX: Final = 32 * 1024
 """Telegrams have some 1 to 4 KiB; without an end after this many bytes the start was none."""
+
+_SEALED = b"\xdb\x08"
+_SEALED_HEAD_BYTES = 13
+_PUBLIC_KEY = bytes.fromhex("00112233445566778899aabbccddeeff")
+"""Of authentication: Luxembourg's meters all have this one."""
 
 _END = re.compile(rb"(?:\A|\n)!([^\r\n]{0,8})\r?\n")
 _END_OF_STREAM = re.compile(rb"(?:\A|\n)!([^\r\n]{0,8})\r?\Z")
@@ -91,8 +100,41 @@ _DEVICE_READINGS = ("MBUS_METER_READING", "HOURLY_GAS_METER_READING", "GAS_METER
 
 def stream(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
     """Decode telegrams out of a byte stream; see `base.Format.stream`."""
-    pieces = ((raw, position, raw, reason) for raw, position, reason in _split(chunks))
+    source = framing.Pushback(chunks, len(_SEALED))
+    if source.peek().startswith(_SEALED):
+        return items(
+            framing.cut(source, _next_sealed), lambda raw, at: Decoded(_readings(_open(raw, context), context), at)
+        )
+    pieces = ((raw, position, raw, reason) for raw, position, reason in _split(source))
     return items(pieces, lambda raw, position: Decoded(_readings(raw, context), position))
+
+
+def _next_sealed(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | None:
+    """The encrypted telegram at the front; see `framing.NextPiece`."""
+    if _SEALED.startswith(bytes(buffer[:2])):
+        if len(buffer) < _SEALED_HEAD_BYTES and not ended:
+            return None
+        size = _SEALED_HEAD_BYTES + int.from_bytes(buffer[_SEALED_HEAD_BYTES - 2 : _SEALED_HEAD_BYTES], "big")
+        if buffer[10:11] == b"\x82" and size <= TELEGRAM_BYTES_MAX:
+            if size <= len(buffer):
+                return size, bytes(buffer[:size]), ""
+            if not ended:
+                return None
+    return framing.rubbish_bytes(buffer, _SEALED, ended), b"", "no encrypted telegram, or it ends early"
+
+
+def _open(raw: bytes, context: Context) -> bytes:
+    """The telegram. Who has no key of authentication is left with the public one, else with the telegram's CRC."""
+    sealed, key = dlms.unpacked(raw, context)
+    if key.authentication:
+        return dlms.opened(sealed, key)
+    try:
+        return dlms.opened(sealed, replace(key, authentication=_PUBLIC_KEY))
+    except Unusable:
+        telegram = dlms.opened_unverified(sealed, key)
+        if not telegram.startswith(b"/"):
+            raise
+        return telegram
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, int, str]]:
@@ -271,7 +313,7 @@ def _reading(
 
 FORMAT: Final = Format(
     "dsmr", "DSMR P1 telegrams (Netherlands, Belgium, Luxembourg, relatives)", ("*.dsmr", "*.p1", "*.telegram"), stream,
-    "DSMR P1 companion standard 2.2 to 5.0.2, Fluvius, Smarty",
+    "DSMR P1 companion standard 2.2 to 5.0.2, Fluvius, Smarty; AES-GCM",
     "other line ends, a missing clock (2.2 and 3), national extra fields, watts for kilowatts",
     "dsmr-parser (it decodes the telegrams; captures of several makers)",
 )  # fmt: skip

@@ -82,6 +82,17 @@ def cut(chunks: Iterable[bytes], next_piece: NextPiece) -> Iterator[Piece]:
         position += size
 
 
+def rubbish_bytes(buffer: bytearray, marker: bytes, ended: bool) -> int:
+    """How much of the front belongs to no frame: all before the next marker, or before what may become one."""
+    following = buffer.find(marker, 1)
+    if following > 0:
+        return following
+    kept = 0 if ended else len(marker) - 1
+    while kept and not (len(buffer) > kept and buffer.endswith(marker[:kept])):
+        kept -= 1
+    return len(buffer) - kept
+
+
 def hdlc_frames(chunks: Iterable[bytes], content: Callable[[bytes], bytes | None]) -> Iterator[Piece]:
     """HDLC frames. `content`: the message of a frame between its flags, None when a check sequence is wrong."""
 
