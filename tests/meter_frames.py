@@ -103,6 +103,28 @@ def hdlc(message: bytes, segmented: bool = False) -> bytes:
     return b"\x7e" + body + crc16.ibm_sdlc(body).to_bytes(2, "little") + b"\x7e"
 
 
+AUSTRIAN = notification(
+    structure(
+        octets(clock(2026, 1, 2, 13, 15, 0)),
+        octets(obis("1-0:1.8.0")), u32(12_937), scaler_unit(0, 30),
+        octets(obis("1-0:32.7.0")), u16(2337), scaler_unit(-1, 35),
+        octets(b"181220000009"),
+    ),
+    clock(2026, 1, 2, 13, 15, 0),
+)  # fmt: skip
+"""Names, values and scalers in turn, between a time and the meter's number without names."""
+
+
+def mbus_segments(message: bytes, part_bytes: int = 245) -> list[bytes]:
+    """A DLMS message in numbered M-Bus frames."""
+    parts = [message[at : at + part_bytes] for at in range(0, len(message), part_bytes)]
+    found = []
+    for number, part in enumerate(parts):
+        content = bytes((0x53, 0xFF, number & 15 | (0x10 if number == len(parts) - 1 else 0), 1, 0x67)) + part
+        found.append(b"\x68" + bytes([len(content)]) * 2 + b"\x68" + content + bytes([sum(content) & 255, 0x16]))
+    return found
+
+
 def wrapper(message: bytes) -> bytes:
     return b"\x00\x01\x00\x01\x00\x66" + struct.pack(">H", len(message)) + message
 

@@ -111,6 +111,40 @@ def test_a_message_in_two_segments():
     assert [type(item) for item in items] == [BadFrame]
 
 
+AUSTRIAN = {"import_register_kwh": Decimal("12.937"), "voltage_l1_v": Decimal("233.7")}
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_messages_in_numbered_mbus_frames(size):
+    sealed = frames.gcm(frames.AUSTRIAN, control=0x20)
+    data = b"".join(frames.mbus_segments(sealed, 40) + frames.mbus_segments(frames.AUSTRIAN))
+    chunks = (data[at : at + size] for at in range(0, len(data), size))
+    found = list(registry.get("dlms").stream(chunks, Context(keys=KEYS)))
+    assert [table(item) for item in found] == [AUSTRIAN, AUSTRIAN]
+    assert meters(found[0]) == {"181220000009"}
+    assert times(found[0]) == {"2026-01-02T12:15:00Z"}
+    assert [table(item) for item in decode("dlms", data.hex().encode())[1:]] == [AUSTRIAN]
+
+
+def test_the_format_mbus_sends_dlms_where_it_belongs():
+    (bad,) = decode("mbus", frames.mbus_segments(frames.AUSTRIAN)[0])
+    assert bad.reason == "frame carries a part of a DLMS message: it is of the format dlms"
+
+
+def test_mbus_frames_of_a_message_that_are_lost():
+    one, two, three = frames.mbus_segments(frames.AUSTRIAN, 30)
+    whole = one + two + three
+    for data, reasons in (
+        (two + three + whole, ["beginning", "beginning"]), (one + three + whole, ["end", "beginning"]),
+        (one + two + whole, ["end"]), (whole + one, ["end"]), (frames.MBUS_ELECTRICITY + whole, ["format mbus"]),
+    ):  # fmt: skip
+        items = decode("dlms", data)
+        assert [table(item) for item in items if isinstance(item, Decoded)] == [AUSTRIAN]
+        bad = [item for item in items if isinstance(item, BadFrame)]
+        assert [item.reason.endswith(reason) for item, reason in zip(bad, reasons, strict=True)] == [True] * len(bad)
+        assert len(whole) + sum(len(item.raw) for item in bad) == len(data)
+
+
 def test_a_value_without_its_scaler_is_refused():
     body = frames.structure(frames.octets(frames.obis("1-0:1.8.0")), frames.u32(5))
     (bad,) = decode("dlms", frames.notification(body, frames.clock(2026, 1, 1, 1, 0, 0)), meter="m")

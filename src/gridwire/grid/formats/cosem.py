@@ -150,8 +150,10 @@ class _Entry:
 
 _CLOCK, _PROFILE = 8, 7
 _CLOCK_CODES: Final = ("0-0:1.0.0",)
-_METER_CODES: Final = ("0-0:96.1.0", "0-0:96.1.1", "1-0:0.0.0", "0-0:42.0.0", "1-1:0.0.0", "0-0:96.1.2")
-"""Logical names a meter's id may stand under, the most specific first."""
+_METER_CODES: Final = ("0-0:96.1.0", "0-0:96.1.1", "1-0:0.0.0", "0-0:42.0.0", "1-1:0.0.0", "0-0:96.1.2", "0-0:96.1.255")
+"""Logical names a meter's id may stand under, the most specific first; the last one is for an id without a name."""
+
+_UNNAMED_METER: Final = bytes((0, 0, 96, 1, 255, 255))
 
 
 class Body:
@@ -260,6 +262,10 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, bytes) and len(value) == 6 and value[0] <= 15
 
 
+def _is_identifier(value: Any) -> bool:
+    return isinstance(value, bytes) and 8 <= len(value) <= 32 and value.isalnum()
+
+
 def _object(value: Any) -> tuple[int, bytes, int] | None:
     """(class, logical name, attribute) of an object definition, else None."""
     if isinstance(value, list) and len(value) >= 3 and isinstance(value[0], int) and _is_name(value[1]):
@@ -290,6 +296,8 @@ def _entries(value: Any) -> Iterator[_Entry]:
             after = _scaler_unit(value[position + 1]) if position + 1 < len(value) else None
             yield _Entry(item, value[position], after)
             position += 2 if after else 1
+        elif position == len(value) > 1 and _is_identifier(item):  # after names and values: Austrian meters
+            yield _Entry(_UNNAMED_METER, item)
 
 
 def _described(value: list[Any]) -> list[_Entry] | None:

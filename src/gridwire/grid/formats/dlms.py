@@ -1,31 +1,37 @@
-"""DLMS/COSEM push: data-notifications, plain or encrypted, over HDLC, the TCP/UDP wrapper, or bare.
+"""DLMS/COSEM push: data-notifications, plain or encrypted, over HDLC, wired M-Bus, the TCP/UDP wrapper, or bare.
 
     0F  invoke-id(4)  date-time  body                              data-notification
     DB  08 system-title(8)  length  SC  counter(4)  ... tag(12)    general-glo-ciphering, AES-GCM; DC: dedicated key
 
 The security control byte SC has 0x20 for encryption and 0x10 for authentication; the nonce is system title and counter.
 The date-time should be an octet string without a tag; some senders tag it (09 or 19), which is understood too. Input is
-binary, or text with one frame in hexadecimal per line. Segmented HDLC frames are put together.
+binary, or text with the frames of a message in hexadecimal per line. Messages in several HDLC or M-Bus frames are put
+together; the latter number theirs, F marks the last one:
 
-Source: IEC 62056-5-3, IEC 62056-4-7 (wrapper), IEC 62056-46 (HDLC).
+    68 L L 68  C A  000FSSSS  SAP SAP  part  checksum 16           M-Bus, EN 13757-1
+
+Source: IEC 62056-5-3, IEC 62056-4-7 (wrapper), IEC 62056-46 (HDLC), EN 13757-1 and IEC 62056-7-3 (M-Bus).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from gridwire.grid.formats import framing
+from gridwire.grid.formats import framing, mbus
 from gridwire.grid.formats.base import Context, Decoded, Format, Item, Piece, Unusable, items
 from gridwire.grid.formats.cosem import Body, Decoder, date_time_us
 from gridwire.grid.formats.keys import MeterKey
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 """What the wrapper's length field can say, and more than segmented HDLC pushes need."""
+
+_LAST, _NUMBER, _NO_SEGMENT = 0x10, 0x0F, 0xE0
+_SEGMENT_HEAD_BYTES = 5
 
 _LLC = (b"\xe6\xe7\x00", b"\xe6\xe6\x00")
 _NOTIFICATION, _CIPHERED = 0x0F, (0xDB, 0xDC)
@@ -54,7 +60,17 @@ def _messages(chunks: Iterable[bytes], first: bytes, two: bytes) -> Iterator[Pie
         return framing.lone(chunks, MESSAGE_BYTES_MAX, "neither frames nor one message")
     if two == b"\x00\x01":
         return framing.cut(chunks, _next_wrapper)
-    return _segments(framing.hdlc_frames(chunks, framing.checked))
+    if first == b"\x68":
+        return _segments(framing.cut(chunks, mbus.next_frame), _mbus_segment)
+    return _segments(framing.hdlc_frames(chunks, framing.checked), framing.information)
+
+
+def _mbus_segment(content: bytes) -> framing.Segment:
+    """Raises ValueError: the frame is another one."""
+    if len(content) < _SEGMENT_HEAD_BYTES or content[2] & _NO_SEGMENT:
+        raise ValueError("M-Bus frame without a part of a DLMS message: perhaps of the format mbus")
+    goes_on, number = not content[2] & _LAST, content[2] & _NUMBER
+    return framing.Segment(content[:2] + content[3:5], content[_SEGMENT_HEAD_BYTES:], goes_on, number)
 
 
 def _next_wrapper(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | None:
@@ -69,33 +85,41 @@ def _next_wrapper(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | No
     return framing.rubbish_bytes(buffer, b"\x00\x01\x00", ended), b"", "no wrapper frame of version 1, or it ends early"
 
 
-def _segments(frames: Iterable[Piece]) -> Iterator[Piece]:
-    """Put segmented HDLC frames together; the raw bytes of a message are those of all its frames."""
-    raw, position, message, sender = b"", 0, b"", b""
-    for piece in frames:
-        frame, place, content, reason = piece
-        addresses, part, goes_on = b"", b"", False
+def _segments(frames: Iterable[Piece], read: Callable[[bytes], framing.Segment]) -> Iterator[Piece]:
+    """Put messages in several frames together; the raw bytes of a message are those of all its frames.
+
+    Args:
+        read: the segment in a frame. Raises ValueError.
+    """
+    raw, position, message, sender, count = b"", 0, b"", b"", 0
+    for frame, place, content, reason in frames:
+        segment = _NOTHING
         if not reason:
             try:
-                addresses, part, goes_on = framing.information(content)
+                segment = read(content)
             except ValueError as error:
                 reason = str(error)
-        if raw and (reason or addresses != sender or len(message) + len(part) > MESSAGE_BYTES_MAX):
+        is_next = segment.addresses == sender and segment.number in (-1, count & _NUMBER)
+        if raw and (reason or not is_next or len(message) + len(segment.part) > MESSAGE_BYTES_MAX):
             yield raw, position, b"", "a segmented message without its end"
-            raw, message = b"", b""
+            raw, message, count = b"", b"", 0
+        if not reason and not raw and segment.number > 0:
+            reason = "a segmented message without its beginning"
         if reason:
             yield frame, place, b"", reason
             continue
         if not raw:
-            position, sender = place, addresses
-        raw += frame
-        message += part
-        if not goes_on:
+            position, sender = place, segment.addresses
+        raw, message, count = raw + frame, message + segment.part, count + 1
+        if not segment.goes_on:
             if message:
                 yield raw, position, message, ""
-            raw, message = b"", b""
+            raw, message, count = b"", b"", 0
     if raw:
         yield raw, position, b"", "a segmented message without its end"
+
+
+_NOTHING: Final = framing.Segment(b"", b"", False)
 
 
 class Message:
@@ -196,7 +220,7 @@ def _deciphered(nonce: bytes, body: bytes, key: MeterKey) -> bytes:
 
 FORMAT: Final = Format(
     "dlms", "DLMS/COSEM push (data-notification), plain or AES-GCM", ("*.dlms", "*.hdlc", "*.axdr"), stream,
-    "IEC 62056-5-3, 62056-6-2, 62056-46 (HDLC), 62056-4-7 (wrapper)",
+    "IEC 62056-5-3, 62056-6-2, 62056-46 (HDLC), 62056-4-7 (wrapper), 62056-7-3 (M-Bus)",
     "a date-time tagged as octet string, bare APDUs, push lists that count themselves or not, values in pairs or "
     "structures, times without offset (zone), a missing clock (time of receipt)",
     "dlms-cosem 21.3.2 (values and ciphering), Kamstrup and Aidon frames",

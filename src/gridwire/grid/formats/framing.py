@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from fastcrc import crc16
@@ -133,8 +134,18 @@ def checked(content: bytes) -> bytes | None:
     return content if crc16.ibm_sdlc(content[:-2]) == int.from_bytes(content[-2:], "little") else None
 
 
-def information(content: bytes) -> tuple[bytes, bytes, bool]:
-    """(addresses, information field, whether it goes on in the next frame) of a checked frame's bytes.
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a message. `number`: where it stands in it, -1 if frames do not say. `goes_on`: more is to come."""
+
+    addresses: bytes
+    part: bytes
+    goes_on: bool
+    number: int = -1
+
+
+def information(content: bytes) -> Segment:
+    """The information field of a checked HDLC frame's bytes.
 
     Raises:
         ValueError: the addresses do not end, or the header check sequence is wrong.
@@ -148,10 +159,10 @@ def information(content: bytes) -> tuple[bytes, bytes, bool]:
     addresses = content[2:end]
     end += 1  # control
     if end == len(content) - 2:
-        return addresses, b"", False
+        return Segment(addresses, b"", False)
     if crc16.ibm_sdlc(content[:end]) != int.from_bytes(content[end : end + 2], "little"):
         raise ValueError("HCS of the frame does not match its header")
-    return addresses, content[end + 2 : -2], bool(content[0] & _SEGMENTED)
+    return Segment(addresses, content[end + 2 : -2], bool(content[0] & _SEGMENTED))
 
 
 def hex_lines(

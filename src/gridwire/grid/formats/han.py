@@ -146,7 +146,7 @@ def _message(content: bytes) -> bytes | None:
     if framing.checked(content) is None:
         return None
     try:
-        return framing.information(content)[1] or None
+        return framing.information(content).part or None
     except ValueError:
         return None
 

@@ -32,6 +32,7 @@ FRAME_BYTES_MAX: Final = 6 + 255
 
 _LONG, _SHORT, _ACK, _STOP = 0x68, 0x10, 0xE5, 0x16
 _HEADER_FULL, _HEADER_SHORT, _HEADER_NONE, _FIXED = 0x72, 0x7A, 0x78, 0x73
+_DLMS_BEFORE: Final = 0x20  # CI: below this it numbers segments, see `dlms`
 _ELECTRICITY, _GAS = 0x02, 0x03
 _HEAT, _COOLING, _WATER = (0x04, 0x0C, 0x0D), (0x0A, 0x0B), (0x06, 0x07, 0x15, 0x16, 0x17)
 _SIZES: Final = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 4, 6: 6, 7: 8, 8: 0, 9: 1, 10: 2, 11: 3, 12: 4, 14: 6}
@@ -56,14 +57,14 @@ def stream(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
     """Decode frames, binary or one in hexadecimal per line; see `base.Format.stream`."""
     source = framing.Pushback(chunks, 16)
     if framing.HEX_TEXT.match(source.peek()):
-        pieces = framing.hex_lines(source, 3 * FRAME_BYTES_MAX, lambda data: framing.cut([data], _next))
+        pieces = framing.hex_lines(source, 3 * FRAME_BYTES_MAX, lambda data: framing.cut([data], next_frame))
     else:
-        pieces = framing.cut(source, _next)
+        pieces = framing.cut(source, next_frame)
     return items(pieces, lambda message, position: Decoded(_readings(message, context), position))
 
 
-def _next(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | None:
-    """The frame at the front; see `framing.NextPiece`."""
+def next_frame(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | None:
+    """The content of the frame at the front, C to data; see `framing.NextPiece`."""
     if buffer[0] == _ACK:
         return 1, b"", ""
     if buffer[0] == _SHORT and len(buffer) >= 5 and buffer[4] == _STOP:
@@ -131,6 +132,8 @@ def _header(content: bytes, context: Context) -> tuple[str, str, int, bytes]:
         return context.meter, "", 0, content[3:]
     if kind == _FIXED:
         raise Unusable("fixed data structures (CI 73) are not supported")
+    if kind < _DLMS_BEFORE:
+        raise Unusable("frame carries a part of a DLMS message: it is of the format dlms")
     raise Unusable(f"frame is no data response (CI {kind:02x})")
 
 
