@@ -12,7 +12,7 @@ from sml import SmlBase, SmlGetListResponse
 import meter_frames as frames
 from gridwire.demo.utility import frame_files
 from gridwire.grid import reading_types
-from gridwire.grid.formats import cosem, keys, registry
+from gridwire.grid.formats import cosem, dlms, keys, registry
 from gridwire.grid.formats.base import BadFrame, Context, Decoded
 from gridwire.grid.reading import rfc3339
 
@@ -124,6 +124,53 @@ def test_messages_in_numbered_mbus_frames(size):
     assert meters(found[0]) == {"181220000009"}
     assert times(found[0]) == {"2026-01-02T12:15:00Z"}
     assert [table(item) for item in decode("dlms", data.hex().encode())[1:]] == [AUSTRIAN]
+
+
+def block(number, part, last):
+    head = bytes([0xC0 if last else 0x40]) + number.to_bytes(2, "big") + bytes(2)
+    size = bytes([len(part)]) if len(part) < 128 else bytes([0x81, len(part)])
+    return b"\xe0" + head + size + part
+
+
+def test_a_message_in_blocks():
+    message = frames.gcm(frames.PUSH_LIST)
+    parts = [message[at : at + 60] for at in range(0, len(message), 60)]
+    blocks = [block(n, part, n == len(parts)) for n, part in enumerate(parts, 1)]
+    sent = [frames.hdlc((b"\xe6\xe7\x00" if n == 0 else b"") + each) for n, each in enumerate(blocks)]
+    for data in (b"".join(sent), b"".join(map(frames.wrapper, blocks))):
+        (item,) = decode("dlms", data, keys=KEYS)
+        assert table(item) == PUSHED
+    items = decode("dlms", sent[0] + b"".join(sent[2:]) + frames.hdlc(frames.PUSH_LIST), keys=KEYS)
+    assert [isinstance(item, Decoded) for item in items] == [False] * (len(items) - 1) + [True]
+    (bad,) = decode("dlms", frames.hdlc(b"\xe0\x40\x00"))
+    assert isinstance(bad, BadFrame)
+
+
+def test_frames_without_end_and_content_take_no_memory():
+    empty = frames.hdlc(b"", segmented=True)
+    items = decode("dlms", empty * (3 * dlms.RAW_BYTES_MAX // len(empty)))
+    assert {type(item) for item in items} == {BadFrame}
+    assert sum(not item.more for item in items) >= 3, "each ends somewhere"
+
+
+def test_the_push_of_viennas_meters_without_names():
+    numbers = [frames.u32(number) for number in (9_534_290, 2_896_624, 726_595, 2_561_341, 738, 0)]
+    head = [
+        frames.octets(bytes((0, 6, 25, 9, 0, 255))), frames.octets(b"1121273201353"),
+        frames.octets(bytes((19, 1, 14, 0))), frames.octets(bytes.fromhex("07e5031904")),
+    ]  # fmt: skip
+    body = frames.structure(*head, *numbers, frames.octets(b""), frames.octets(b""))
+    (item,) = decode("dlms", frames.hdlc(frames.notification(body, frames.clock(2021, 3, 25, 19, 1, 14))))
+    assert table(item) == {
+        "import_register_kwh": Decimal("9534.29"), "export_register_kwh": Decimal("2896.624"),
+        "import_register_kvarh": Decimal("726.595"), "export_register_kvarh": Decimal("2561.341"),
+        "power_import_kw": Decimal("0.738"), "power_export_kw": Decimal("0"),
+    }  # fmt: skip
+    assert meters(item) == {"1121273201353"}
+    assert times(item) == {"2021-03-25T18:01:14Z"}
+    for other in ([*head[:3], *numbers], [*head, *numbers[:5]], [*head[1:], *numbers]):
+        (bad,) = decode("dlms", frames.notification(frames.structure(*other), frames.clock(2021, 3, 25, 19, 1, 14)))
+        assert isinstance(bad, BadFrame)
 
 
 def test_the_format_mbus_sends_dlms_where_it_belongs():

@@ -95,6 +95,18 @@ def test_encrypted_telegrams_whose_key_of_authentication_nobody_knows_are_checke
     assert item.reason == "CRC-16 of the telegram does not match its bytes"
 
 
+def test_an_encrypted_telegram_that_names_no_meter_is_known_by_its_system_title():
+    telegram = sealed("1-3:0.2.8(50)", "0-0:1.0.0(230817152425S)", "1-0:1.8.0(007112944*Wh)", "1-0:2.7.0(000001060*W)")
+    (item,) = decode(encrypted(telegram), keys=keys_with())
+    assert table(item) == {
+        "import_register_kwh": (Decimal("7112.944"), "2023-08-17T13:24:25"),
+        "power_export_kw": (Decimal("1.06"), "2023-08-17T13:24:25"),
+    }
+    assert {reading.meter for reading in item.readings} == {TITLE.hex()}
+    (item,) = decode(encrypted(telegram), keys=keys_with(), meter="M1")
+    assert {reading.meter for reading in item.readings} == {"M1"}
+
+
 def test_encrypted_telegrams_without_their_key():
     (item,) = decode(encrypted(V5))
     assert item.reason == f"no key for system title {TITLE.hex()}: add it to the key file"

@@ -6,9 +6,10 @@ Three layouts are understood, because pushes carry no description of themselves 
 a push list (an array of class, logical name, attribute, index) followed by the values in its order; structures of
 {logical name, value[, {scaler, unit}]}; and logical names and values in turn. A profile buffer is read when its
 capture objects are in the same push. A value of a known quantity without scaler and unit makes the frame unusable:
-a guessed power of ten is worse than none.
+a guessed power of ten is worse than none. One list is known by heart, that of Vienna's meters.
 
-Source: IEC 62056-5-3 (A-XDR, APDUs), IEC 62056-6-2 (interface classes, units, date_time).
+Source: IEC 62056-5-3 (A-XDR, APDUs), IEC 62056-6-2 (interface classes, units, date_time); Wiener Netze, description of
+the customer interface.
 """
 
 from __future__ import annotations
@@ -153,6 +154,12 @@ _CLOCK_CODES: Final = ("0-0:1.0.0",)
 _METER_CODES: Final = ("0-0:96.1.0", "0-0:96.1.1", "1-0:0.0.0", "0-0:42.0.0", "1-1:0.0.0", "0-0:96.1.2", "0-0:96.1.255")
 """Logical names a meter's id may stand under, the most specific first; the last one is for an id without a name."""
 
+_VIENNA: Final = bytes((0, 6, 25, 9, 0, 255))
+_VIENNA_VALUES: Final = (
+    ("1-0:1.8.0", 30), ("1-0:2.8.0", 30), ("1-0:3.8.0", 32), ("1-0:4.8.0", 32), ("1-0:1.7.0", 27), ("1-0:2.7.0", 27),
+)  # fmt: skip
+"""What follows the push's name, the meter's number, a time and a date there: codes with their DLMS units, scaler 0."""
+
 _UNNAMED_METER: Final = bytes((0, 0, 96, 1, 255, 255))
 
 
@@ -282,9 +289,9 @@ def _scaler_unit(value: Any) -> tuple[int, int] | None:
 def _entries(value: Any) -> Iterator[_Entry]:
     if not isinstance(value, list):
         return
-    described = _described(value)
-    if described is not None:
-        yield from described
+    known = _described(value) or _vienna(value)
+    if known is not None:
+        yield from known
         return
     position = 0
     while position < len(value):
@@ -314,6 +321,22 @@ def _described(value: list[Any]) -> list[_Entry] | None:
                 ]
         raise Unusable(f"the push list names {len(objects)} objects, which is not the number of values")
     return None
+
+
+def _vienna(value: list[Any]) -> list[_Entry] | None:
+    """The entries of the push of Vienna's meters, else None."""
+    texts, numbers = value[:4], value[4 : 4 + len(_VIENNA_VALUES)]
+    if value[:1] != [_VIENNA] or [len(text) if isinstance(text, bytes) else 0 for text in texts[2:]] != [4, 5]:
+        return None
+    if [type(number) for number in numbers] != [int] * len(_VIENNA_VALUES):
+        return None
+    named = zip(_VIENNA_VALUES, numbers, strict=True)
+    return [_Entry(_UNNAMED_METER, value[1]), *(_Entry(_name(code), n, (0, unit)) for (code, unit), n in named)]
+
+
+def _name(code: str) -> bytes:
+    """The logical name of a code such as 1-0:1.8.0."""
+    return bytes((*map(int, code.replace("-", ".").replace(":", ".").split(".")), 255))
 
 
 def _structure(item: list[Any]) -> Iterator[_Entry]:

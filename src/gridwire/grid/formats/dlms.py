@@ -3,6 +3,8 @@
     0F  invoke-id(4)  date-time  body                              data-notification
     DB  08 system-title(8)  length  SC  counter(4)  ... tag(12)    general-glo-ciphering, AES-GCM; DC: dedicated key
 
+    E0  L.WWWWWW  number(2)  acknowledged(2)  length  part         general-block-transfer, L marks the last one
+
 The security control byte SC has 0x20 for encryption and 0x10 for authentication; the nonce is system title and counter.
 The date-time should be an octet string without a tag; some senders tag it (09 or 19), which is understood too. Input is
 binary, or text with the frames of a message in hexadecimal per line. Messages in several HDLC or M-Bus frames are put
@@ -30,15 +32,18 @@ from gridwire.grid.formats.keys import MeterKey
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 """What the wrapper's length field can say, and more than segmented HDLC pushes need."""
 
+RAW_BYTES_MAX: Final = 2 * MESSAGE_BYTES_MAX
+"""Of the frames of a message: there may be empty ones."""
+
 _LAST, _NUMBER, _NO_SEGMENT = 0x10, 0x0F, 0xE0
 _SEGMENT_HEAD_BYTES = 5
 
 _LLC = (b"\xe6\xe7\x00", b"\xe6\xe6\x00")
 _NOTIFICATION, _CIPHERED = 0x0F, (0xDB, 0xDC)
 _OTHER_APDUS: Final = {
-    0xC2: "event-notification", 0xDD: "general-ciphering", 0xDF: "general-signing", 0xE0: "general-block-transfer",
-    0xCC: "glo-event-notification",
+    0xC2: "event-notification", 0xDD: "general-ciphering", 0xDF: "general-signing", 0xCC: "glo-event-notification",
 }  # fmt: skip
+_BLOCK, _LAST_BLOCK = 0xE0, 0x80
 _AUTHENTICATED, _ENCRYPTED, _COMPRESSED = 0x10, 0x20, 0x80
 _TAG_BYTES = 12
 _NO_TAG_COUNTER = (2).to_bytes(4, "big")  # GCM encrypts from block 2 on
@@ -56,6 +61,10 @@ def stream(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
 
 
 def _messages(chunks: Iterable[bytes], first: bytes, two: bytes) -> Iterator[Piece]:
+    return _segments(_frames(chunks, first, two), _block)
+
+
+def _frames(chunks: Iterable[bytes], first: bytes, two: bytes) -> Iterator[Piece]:
     if first in (b"\x0f", b"\xdb", b"\xdc", b"\xe6"):
         return framing.lone(chunks, MESSAGE_BYTES_MAX, "neither frames nor one message")
     if two == b"\x00\x01":
@@ -63,6 +72,21 @@ def _messages(chunks: Iterable[bytes], first: bytes, two: bytes) -> Iterator[Pie
     if first == b"\x68":
         return _segments(framing.cut(chunks, mbus.next_frame), _mbus_segment)
     return _segments(framing.hdlc_frames(chunks, framing.checked), framing.information)
+
+
+def _block(message: bytes) -> framing.Segment:
+    """What a message is of a longer one: a block, where it is one. Raises ValueError."""
+    data = message[len(_LLC[0]) :] if message.startswith(_LLC) else message
+    if not data or data[0] != _BLOCK:
+        return framing.Segment(b"", message, False)
+    decoder = Decoder(data, 1)
+    try:
+        control, number = decoder.take(1)[0], int.from_bytes(decoder.take(2), "big")
+        decoder.take(2)  # the number of a block acknowledged: nobody answers a push
+        part = decoder.take(decoder.length())
+    except Unusable as error:
+        raise ValueError(str(error)) from None
+    return framing.Segment(data[:1], part, not control & _LAST_BLOCK, number - 1 & _NUMBER)
 
 
 def _mbus_segment(content: bytes) -> framing.Segment:
@@ -100,7 +124,8 @@ def _segments(frames: Iterable[Piece], read: Callable[[bytes], framing.Segment])
             except ValueError as error:
                 reason = str(error)
         is_next = segment.addresses == sender and segment.number in (-1, count & _NUMBER)
-        if raw and (reason or not is_next or len(message) + len(segment.part) > MESSAGE_BYTES_MAX):
+        too_long = len(message) + len(segment.part) > MESSAGE_BYTES_MAX or len(raw) + len(frame) > RAW_BYTES_MAX
+        if raw and (reason or not is_next or too_long):
             yield raw, position, b"", "a segmented message without its end"
             raw, message, count = b"", b"", 0
         if not reason and not raw and segment.number > 0:

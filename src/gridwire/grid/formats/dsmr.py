@@ -32,6 +32,7 @@ from fastcrc import crc16
 
 from gridwire.grid.formats import dlms, framing
 from gridwire.grid.formats.base import Context, Decoded, Format, Item, Unusable, items
+from gridwire.grid.formats.keys import MeterKey
 from gridwire.grid.reading import Reading, timestamp_us, value_parts
 from gridwire.grid.reading_types import BY_ALIAS, ReadingType
 
@@ -102,11 +103,10 @@ def stream(chunks: Iterable[bytes], context: Context) -> Iterator[Item]:
     """Decode telegrams out of a byte stream; see `base.Format.stream`."""
     source = framing.Pushback(chunks, len(_SEALED))
     if source.peek().startswith(_SEALED):
-        return items(
-            framing.cut(source, _next_sealed), lambda raw, at: Decoded(_readings(_open(raw, context), context), at)
-        )
-    pieces = ((raw, position, raw, reason) for raw, position, reason in _split(source))
-    return items(pieces, lambda raw, position: Decoded(_readings(raw, context), position))
+        pieces = framing.cut(source, _next_sealed)
+        return items(pieces, lambda raw, position: Decoded(_sealed_readings(raw, context), position))
+    plain = ((raw, position, raw, reason) for raw, position, reason in _split(source))
+    return items(plain, lambda raw, position: Decoded(_readings(raw, context), position))
 
 
 def _next_sealed(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | None:
@@ -123,9 +123,14 @@ def _next_sealed(buffer: bytearray, ended: bool) -> tuple[int, bytes, str] | Non
     return framing.rubbish_bytes(buffer, _SEALED, ended), b"", "no encrypted telegram, or it ends early"
 
 
-def _open(raw: bytes, context: Context) -> bytes:
-    """The telegram. Who has no key of authentication is left with the public one, else with the telegram's CRC."""
+def _sealed_readings(raw: bytes, context: Context) -> tuple[Reading, ...]:
+    """Readings of an encrypted telegram; it names no meter at times, and is then known by its system title."""
     sealed, key = dlms.unpacked(raw, context)
+    return _readings(_opened(sealed, key), replace(context, meter=context.meter or sealed.title.hex()))
+
+
+def _opened(sealed: dlms.Sealed, key: MeterKey) -> bytes:
+    """The telegram. Who has no key of authentication is left with the public one, else with the telegram's CRC."""
     if key.authentication:
         return dlms.opened(sealed, key)
     try:
