@@ -123,6 +123,10 @@ def _segments(frames: Iterable[Piece], read: Callable[[bytes], framing.Segment])
                 segment = read(content)
             except ValueError as error:
                 reason = str(error)
+        if not (reason or raw or segment.goes_on or segment.number > 0):  # a whole message, as most are
+            if segment.part:
+                yield frame, place, segment.part, ""
+            continue
         is_next = segment.addresses == sender and segment.number in (-1, count & _NUMBER)
         too_long = len(message) + len(segment.part) > MESSAGE_BYTES_MAX or len(raw) + len(frame) > RAW_BYTES_MAX
         if raw and (reason or not is_next or too_long):

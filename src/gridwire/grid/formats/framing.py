@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from fastcrc import crc16
 
@@ -134,8 +133,7 @@ def checked(content: bytes) -> bytes | None:
     return content if crc16.ibm_sdlc(content[:-2]) == int.from_bytes(content[-2:], "little") else None
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A part of a message. `number`: where it stands in it, -1 if frames do not say. `goes_on`: more is to come."""
 
     addresses: bytes
