@@ -41,9 +41,9 @@ def install_newer_python(target: Path) -> None:
     if python is None:
         print("not installed, its tests will be skipped: a Python of 3.13 or newer", file=sys.stderr)
         return
-    subprocess.run([python, "-m", "venv", "--clear", target], check=True)
     pip = [target / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if subprocess.run([*pip, *NEWER_NEEDS], check=False).returncode == 0:
+    steps = ([python, "-m", "venv", "--clear", target], [*pip, *NEWER_NEEDS])
+    if all(subprocess.run(step, check=False).returncode == 0 for step in steps):
         stamp.touch()
 
 

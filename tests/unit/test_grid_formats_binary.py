@@ -178,6 +178,18 @@ def test_the_format_mbus_sends_dlms_where_it_belongs():
     assert bad.reason == "frame carries a part of a DLMS message: it is of the format dlms"
 
 
+def test_a_published_push_of_an_austrian_meter():
+    known = keys.parse(f'[meters."4b464d6750000009"]\nencryption = "{frames.NETZ_NOE_KEY}"\n')
+    (item,) = decode("dlms", frames.NETZ_NOE, keys=known, zone="Europe/Vienna")
+    zeros = ("export_register_kwh", "power_import_kw", "power_export_kw", "voltage_l2_v", "voltage_l3_v")
+    assert table(item) == {
+        "import_register_kwh": Decimal("12.937"), "voltage_l1_v": Decimal("233.7"), "power_factor": Decimal("1"),
+        **dict.fromkeys((*zeros, "current_l1_a", "current_l2_a", "current_l3_a"), Decimal(0)),
+    }  # fmt: skip
+    assert meters(item) == {"181220000009"}
+    assert times(item) == {"2021-09-27T07:47:15Z"}
+
+
 def test_mbus_frames_of_a_message_that_are_lost():
     one, two, three = frames.mbus_segments(frames.AUSTRIAN, 30)
     whole = one + two + three

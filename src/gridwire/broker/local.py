@@ -136,8 +136,8 @@ class LocalSource:
             followed = name in self._followed
             for number, (start, end, committed, note) in enumerate(hub["partitions"]):
                 place = (name, number)
-                fresh = start
                 self._committed.pop(place, None)
+                fresh = start
                 if committed >= 0 and not followed:
                     fresh = committed
                     self._committed[place] = Position(committed, note)

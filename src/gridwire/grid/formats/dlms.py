@@ -252,6 +252,6 @@ FORMAT: Final = Format(
     "IEC 62056-5-3, 62056-6-2, 62056-46 (HDLC), 62056-4-7 (wrapper), 62056-7-3 (M-Bus)",
     "a date-time tagged as octet string, bare APDUs, push lists that count themselves or not, values in pairs or "
     "structures, times without offset (zone), a missing clock (time of receipt)",
-    "dlms-cosem 21.3.2 (values and ciphering), Kamstrup and Aidon frames",
+    "dlms-cosem 21.3.2 (values and ciphering), Kamstrup and Aidon frames, a published one of Netz NÖ",
 )  # fmt: skip
 """The format as the registry lists it."""
