@@ -321,6 +321,46 @@ def test_mbus_phases_of_makers_who_number_them(maker, known):
     assert table(item) == {"power_import_kw": Decimal("1.5")} | (phases if known else {})
 
 
+def test_mbus_values_that_are_told_to_be_sound():
+    """As ABB's meters send them: a VIFE 00 behind every unit, and behind the number of a phase."""
+    records = frames.MBUS_TIME + b"\x0e\x84\x00" + bytes.fromhex("563412000000")
+    records += b"\x8e\x10\x84\x00" + bytes.fromhex("120000000000")
+    records += b"\x02\xfd\xc8\xff\x81\x00" + (2304).to_bytes(2, "little")
+    records += b"\x02\xab\x15" + (7).to_bytes(2, "little")  # an error told with the value
+    (item,) = decode("mbus", frames.mbus(records, maker=b"\x42\x04"))
+    assert table(item) == {
+        "import_register_kwh": Decimal("1234.56"), "import_register_t1_kwh": Decimal("0.12"),
+        "voltage_l1_v": Decimal("230.4"),
+    }  # fmt: skip
+
+
+def test_mbus_units_in_words_and_a_signature_of_old():
+    """The words stand behind the VIF or behind its VIFEs: both is sent."""
+    records = frames.MBUS_TIME + b"\x02\xfc\x03HR%\x74" + b"\x34\x12" + b"\x02\x7c\x04hcaE\x01\x00"
+    records += b"\x03\xfc\x20\x03CBA\x15\x31\x00"
+    records += b"\x0c\x13" + bytes.fromhex("67452301")
+    (item,) = decode("mbus", frames.mbus(records, medium=7, config=b"\xff\xff"))
+    assert table(item) == {"water_register_m3": Decimal("1234.567")}
+    for cut in (b"\x02\xfc\x03HR", b"\x02\xfc\x03HR%", b"\x02\xfc"):
+        (bad,) = decode("mbus", frames.mbus(cut, medium=7))
+        assert bad.reason == "records end in the middle of one"
+    (bad,) = decode("mbus", frames.mbus(b"\x02" + b"\xff" * 12, medium=7))
+    assert bad.reason == "more than ten VIFE"
+
+
+@pytest.mark.parametrize(
+    ("time", "instant"),
+    [
+        ("000008162700", "2016-07-22T06:00:00Z"), ("1e2d175f3c00", "2026-12-31T22:45:30Z"),
+        ("4000025f2a00", "2018-10-31T01:00:00Z"), ("3d0008162700", None), ("008008162700", None),
+    ],
+)  # fmt: skip
+def test_mbus_times_with_seconds(time, instant):
+    value = b"\x4c\x13" + bytes.fromhex("92408310")
+    found = decode("mbus", frames.mbus(value + b"\x46\x6d" + bytes.fromhex(time), medium=3), zone="Europe/Berlin")
+    assert [times(item) for item in found if isinstance(item, Decoded)] == ([{instant}] if instant else [])
+
+
 def test_mbus_encrypted():
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 

@@ -32,14 +32,17 @@ FRAME_BYTES_MAX: Final = 6 + 255
 
 _LONG, _SHORT, _ACK, _STOP = 0x68, 0x10, 0xE5, 0x16
 _HEADER_FULL, _HEADER_SHORT, _HEADER_NONE, _FIXED = 0x72, 0x7A, 0x78, 0x73
+_NO_SIGNATURE: Final = b"\xff\xff"  # of meters older than encryption
 _DLMS_BEFORE: Final = 0x20  # CI: below this it numbers segments, see `dlms`
 _ELECTRICITY, _GAS = 0x02, 0x03
 _HEAT, _COOLING, _WATER = (0x04, 0x0C, 0x0D), (0x0A, 0x0B), (0x06, 0x07, 0x15, 0x16, 0x17)
 _SIZES: Final = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 4, 6: 6, 7: 8, 8: 0, 9: 1, 10: 2, 11: 3, 12: 4, 14: 6}
+_PLAIN_TEXT: Final = 0x7C  # VIF: a unit in words, its length and letters come next
 _BACKWARD: Final = 0x3C  # VIFE: accumulation of what flows back
-_OWN: Final = 0x7F  # VIFE: what follows is the maker's
-_NUMBER_PHASES: Final = frozenset({"EMU", "SBC", "FIN"})
-"""Makers who put the number of the phase there, 0 for all: EMU Electronic, Saia-Burgess, Finder."""
+_OWN, _NO_ERROR = b"\x7f", b"\x00"  # VIFE: what follows is the maker's; the value is sound
+_PHASE_NUMBERS: Final = (b"\x00", b"\x01", b"\x02", b"\x03")
+_NUMBER_PHASES: Final = frozenset({"ABB", "EMU", "SBC", "FIN"})
+"""Makers who put the number of the phase there, 0 for all: ABB, EMU Electronic, Saia-Burgess, Finder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def _header(content: bytes, context: Context) -> tuple[str, str, int, bytes]:
         head, data = content[3:15], content[15:]
         meter = head[3::-1].hex()
         mode = int.from_bytes(head[10:12], "little") >> 8 & 0x1F
-        if mode and data[:2] != b"\x2f\x2f":
+        if mode and head[10:12] != _NO_SIGNATURE and data[:2] != b"\x2f\x2f":
             data = _decrypted(head, data, meter, mode, context)
         return meter, _maker(head[4:6]), head[7], data
     if kind == _HEADER_SHORT:
@@ -181,15 +184,7 @@ def _records(data: bytes) -> Iterator[_Record]:
                 more, place = dife & 0x80, place + 1
                 if place > 10:
                     raise Unusable("more than ten DIFE")
-            start = position
-            while data[position] & 0x80:
-                position += 1
-                if position - start > 10:
-                    raise Unusable("more than ten VIFE")
-            position += 1
-            vifs = data[start:position]
-            if vifs[0] & 0x7F == 0x7C:  # a unit in plain text
-                position += 1 + data[position]
+            vifs, position = _vifs(data, position)
             size = _SIZES.get(dif & 0x0F, -1)
             if size < 0:
                 size, position = _variable(data[position]), position + 1
@@ -201,6 +196,27 @@ def _records(data: bytes) -> Iterator[_Record]:
             position += size
     except IndexError:
         raise Unusable("records end in the middle of one") from None
+
+
+def _vifs(data: bytes, position: int) -> tuple[bytes, int]:
+    """(VIF and VIFEs, position after). Raises IndexError, Unusable."""
+    vifs = data[position : position + 1]
+    more, position = data[position] & 0x80, position + 1
+    words = vifs[0] & 0x7F == _PLAIN_TEXT
+    if words and (not more or _are_words(data, position)):  # else behind the VIFEs: the standard has changed its mind
+        words, position = False, position + 1 + data[position]
+    while more:
+        vifs += data[position : position + 1]
+        more, position = data[position] & 0x80, position + 1
+        if len(vifs) > 11:
+            raise Unusable("more than ten VIFE")
+    return vifs, position + 1 + data[position] if words else position
+
+
+def _are_words(data: bytes, position: int) -> bool:
+    """Whether a length and so many letters are there."""
+    text = data[position + 1 : position + 1 + data[position]]
+    return len(text) == data[position] and text.isascii() and text.decode().isprintable()
 
 
 def _variable(length: int) -> int:
@@ -243,8 +259,9 @@ def _quantity(record: _Record, medium: int, numbers_phases: bool) -> tuple[Readi
     else:
         found = _primary(first)
     phase = 0
-    if numbers_phases and len(rest) == 2 and rest[0] == _OWN and rest[1] <= 3:
+    if numbers_phases and rest[:1] == _OWN and rest[1:2] in _PHASE_NUMBERS and rest[2:] in (b"", _NO_ERROR):
         phase, rest = rest[1], b""
+    rest = rest.removesuffix(_NO_ERROR)
     if found is None or rest not in (b"", bytes([_BACKWARD]), b"\x3b"):
         return None
     dimension, power, unit = found
@@ -332,10 +349,11 @@ _PHASES: Final = {
 
 
 def _time_us(record: _Record, zone: ZoneInfo) -> int | None:
-    """The instant of a date record (types F, G), microseconds since the epoch; None when it is none or is invalid."""
+    """The instant of a date record (types F, G, I), microseconds since the epoch; None where there is none."""
     vif, raw = record.vifs[0] & 0x7F, record.data
     if len(record.vifs) > 1 or record.tariff or record.subunit:
         return None
+    second = 0
     if vif == 0x6C and record.kind == 2:
         minute = hour = 0
         low, high, summer = raw[0], raw[1], False
@@ -343,13 +361,18 @@ def _time_us(record: _Record, zone: ZoneInfo) -> int | None:
         minute, hour, low, high, summer = raw[0] & 0x3F, raw[1] & 0x1F, raw[2], raw[3], bool(raw[1] & 0x80)
         if raw[0] & 0x80:
             return None
+    elif vif == 0x6D and record.kind == 6:
+        second, minute, hour = raw[0] & 0x3F, raw[1] & 0x3F, raw[2] & 0x1F
+        low, high, summer = raw[3], raw[4], bool(raw[0] & 0x40)
+        if raw[1] & 0x80:
+            return None
     else:
         return None
     year = low >> 5 | (high & 0xF0) >> 1
     try:
         local = datetime(
-            2000 + year if year <= 80 else 1900 + year, high & 0x0F, low & 0x1F, hour, minute, tzinfo=zone,
-            fold=0 if summer else 1,
+            2000 + year if year <= 80 else 1900 + year, high & 0x0F, low & 0x1F, hour, minute, second,
+            tzinfo=zone, fold=0 if summer else 1,
         )  # fmt: skip
     except ValueError:
         return None
@@ -360,7 +383,7 @@ FORMAT: Final = Format(
     "mbus", "wired M-Bus responses (electricity, gas, water, heat)", ("*.mbus",), stream,
     "EN 13757-2 and -3, OMS volume 2 security mode 5",
     "acknowledgements and requests in between, filler bytes, maker's own records, phases by number "
-    "(EMU, Saia-Burgess, Finder), error digits in BCD, values in joules or watt-hours, no clock (time of receipt)",
+    "(ABB, EMU, Saia-Burgess, Finder), error digits in BCD, values in joules or watt-hours, no clock (time of receipt)",
     "pyMeterBus 0.8.5",
 )  # fmt: skip
 """The format as the registry lists it."""
